@@ -1,0 +1,1 @@
+"""Pure numerics of domain-shift diffusion: no files, no devices, no printing."""

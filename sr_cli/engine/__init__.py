@@ -1,0 +1,1 @@
+"""Tensor to tensor (upscaler), file to tensor (images), files to events (batch)."""

@@ -1,0 +1,1 @@
+"""Degradations, metrics and the tables of the papers."""

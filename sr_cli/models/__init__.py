@@ -1,0 +1,1 @@
+"""Everything with parameters, behind the Denoiser and Codec protocols."""

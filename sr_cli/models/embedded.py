@@ -1,0 +1,170 @@
+"""The embedded residual denoiser: pixel space through pixel-unshuffle, finite receptive field.
+
+With z = x − (a + m)·y = a·r0 + σ·ε and r0 = x0 − y, all that x tells about x0 depends only on z and
+the ratio a/σ; so one network, conditioned on y and log(a·s/σ), serves every t1, every schedule and
+every solver. The preconditioning is that of Karras et al. 2022, §5, for data deviation s.
+No normalisation across space and no attention: a tile with the margin `receptive_field()` gives
+the same pixels as the whole image.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOG_RATIO = (-7.0, 3.0)
+"""Range of log(a·s/σ) that the network tells apart; outside it saturates."""
+
+
+@dataclass(frozen=True)
+class EmbeddedConfig:
+    """Shape of the network.
+
+    widths: channels at each level; level k works at `unshuffle · 2^k` pixels a cell.
+    blocks: residual blocks at each level, in the encoder and again in the decoder (once at the
+        last level).
+    embed: width of the noise-level embedding. s: standard deviation of x0 − y for [−1, 1] images.
+    """
+
+    widths: tuple[int, ...] = (64, 96, 128)
+    blocks: tuple[int, ...] = (2, 2, 3)
+    unshuffle: int = 4
+    embed: int = 128
+    s: float = 0.12
+
+    @property
+    def multiple_of(self) -> int:
+        """Image sides must be multiples of this many pixels."""
+        return self.unshuffle * 2 ** (len(self.widths) - 1)
+
+    def receptive_field(self) -> int:
+        """Pixels beyond a cell-aligned tile that can influence it: the margin of exact tiling."""
+        reach = 0
+
+        def convolve(level: int, convolutions: int) -> None:
+            nonlocal reach
+            cell = self.unshuffle * 2**level
+            reach = -(-reach // cell) * cell + convolutions * cell
+
+        last = len(self.widths) - 1
+        convolve(0, 1)
+        for level in range(last):
+            convolve(level, 2 * self.blocks[level])
+        convolve(last, 2 * self.blocks[last])
+        for level in reversed(range(last)):
+            convolve(level, 2 * self.blocks[level])
+        convolve(0, 1)
+        return reach
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions around a SiLU, modulated by the noise level, on a residual branch."""
+
+    def __init__(self, width: int, embed: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Linear(embed, 2 * width)
+        for layer in (self.conv2, self.modulation):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        scale, shift = self.modulation(level)[:, :, None, None].chunk(2, dim=1)
+        return x + self.conv2(F.silu(torch.addcmul(shift, self.conv1(x), 1 + scale)))
+
+
+class EmbeddedNet(nn.Module):
+    """F(c_in·z, y, log(a·s/σ)): (N, 3, H, W) images → (N, 3, H, W); H, W multiples of 16."""
+
+    def __init__(self, config: EmbeddedConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, blocks, cell = config.widths, config.blocks, 3 * config.unshuffle**2
+        self.level = nn.Sequential(
+            nn.Linear(16, config.embed), nn.SiLU(), nn.Linear(config.embed, config.embed), nn.SiLU()
+        )
+        self.head = nn.Conv2d(2 * cell, widths[0], 3, padding=1)
+
+        def stage(index: int) -> nn.ModuleList:
+            return nn.ModuleList(Block(widths[index], config.embed) for _ in range(blocks[index]))
+
+        inner = range(len(widths) - 1)
+        self.encoder = nn.ModuleList(stage(i) for i in inner)
+        self.down = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 2, stride=2) for i in inner)
+        self.middle = stage(len(widths) - 1)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(widths[i + 1], widths[i], 2, stride=2) for i in inner
+        )
+        self.decoder = nn.ModuleList(stage(i) for i in inner)
+        self.tail = nn.Conv2d(widths[0], cell, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)
+
+    def forward(self, z: Tensor, y: Tensor, log_ratio: Tensor) -> Tensor:
+        """z, y: (N, 3, H, W); log_ratio: (N,)."""
+        level = self.level(fourier(log_ratio))
+        factor = self.config.unshuffle
+        x = self.head(F.pixel_unshuffle(torch.cat((z, y), dim=1), factor))
+        skips = []
+        for stage, down in zip(self.encoder, self.down, strict=True):
+            for block in modules(stage):
+                x = block(x, level)
+            skips.append(x)
+            x = down(x)
+        for block in self.middle:
+            x = block(x, level)
+        for stage, up, skip in reversed(list(zip(self.decoder, self.up, skips, strict=True))):
+            x = up(x) + skip
+            for block in modules(stage):
+                x = block(x, level)
+        return F.pixel_shuffle(self.tail(x), factor)
+
+    def predict_residual(self, z: Tensor, y: Tensor, ratio: Tensor) -> Tensor:
+        """E[x0 − y | z, y] for z = ratio·(x0 − y) + ε, ε ~ N(0, 1), from the preconditioned network.
+
+        z, y: (N, 3, H, W) for images in [−1, 1]; ratio = a/σ ≥ 0: (N,). Karras et al. 2022, Eq. 7.
+        """
+        log_ratio, c_in, c_skip, c_out = self.preconditioning(ratio)
+        return c_skip * z + c_out * self(c_in * z, y, log_ratio)
+
+    def preconditioning(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log(a·s/σ): (N,); c_in, c_skip, c_out: (N, 1, 1, 1) (Karras et al. 2022, Table 1)."""
+        signal = ratio * self.config.s
+        total = (signal.square() + 1)[:, None, None, None]
+        c_skip = (signal * self.config.s)[:, None, None, None] / total
+        return signal.log(), total.rsqrt(), c_skip, self.config.s * total.rsqrt()
+
+
+def fourier(log_ratio: Tensor) -> Tensor:
+    """(N,) → (N, 16): cosines of the log-ratio over its range, lowest frequency first."""
+    low, high = LOG_RATIO
+    phase = (log_ratio.clamp(low, high) - low) / (high - low) * math.pi
+    return torch.cos(phase[:, None] * torch.arange(16, device=phase.device, dtype=phase.dtype))
+
+
+def modules(stage: nn.Module) -> Iterator[nn.Module]:
+    """The blocks of a stage, typed."""
+    return stage.children()
+
+
+class EmbeddedDenoiser:
+    """`Denoiser` around an `EmbeddedNet`; images in [−1, 1], state float32."""
+
+    def __init__(self, net: EmbeddedNet, dtype: torch.dtype = torch.float32) -> None:
+        self.net = net
+        self.dtype = dtype
+
+    @torch.inference_mode()
+    def predict_x0(
+        self, x: Tensor, *, alpha: float, sigma: float, a: float, m: float, y: Tensor, t: int
+    ) -> Tensor:
+        """x0 from x_t = a·x0 + m·y + σ·ε: x, y, result (N, 3, H, W) float32; alpha, t unused."""
+        ratio = torch.full((len(x),), a / sigma, device=x.device)
+        z = (x - (a + m) * y) / sigma
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            residual = self.net.predict_residual(z, y, ratio)
+        return y + residual.float()

@@ -1,0 +1,222 @@
+"""The training loop: resumable, seeded, by wall clock or by iterations."""
+
+import csv
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Muon, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from sr_cli.errors import ModelError, UsageError
+from sr_cli.evaluation.degradations import Randomness, resize
+from sr_cli.training.data import crop_loader, image_files, read_rgb
+from sr_cli.training.objectives import Objective
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """A training run. It ends after `minutes` of wall clock or `iterations`, as given.
+
+    data: folder of photographs. run: folder for checkpoint.pt and log.csv; a run that is there
+    continues. crop: HR pixels, a multiple of 16. ema: decay of the weights that are kept.
+    """
+
+    data: Path
+    run: Path
+    minutes: float | None = None
+    iterations: int | None = None
+    batch: int = 16
+    crop: int = 128
+    lr: float = 2e-3
+    seed: int = 0
+    workers: int = 1
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    ema: float = 0.999
+    val: Path | None = None
+    save_every: float = 120.0
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.iterations is None):
+            raise UsageError("a training run needs --minutes or --iterations, one of them")
+        if self.crop % 16 or self.crop <= 0:
+            raise UsageError(f"--crop {self.crop} is not a positive multiple of 16")
+        if self.batch < 1:
+            raise UsageError(f"--batch {self.batch} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """State of a run after an iteration. done: share of the budget, 0 to 1; psnr: in dB."""
+
+    iteration: int
+    loss: float
+    done: float
+    elapsed: float
+    psnr: float | None = None
+
+
+class Trainer:
+    """One run: a model, its moving average, Muon for its matrices and AdamW for the rest."""
+
+    def __init__(self, objective: Objective, options: TrainOptions) -> None:
+        self.objective, self.options = objective, options
+        self.device = torch.device(options.device)
+        self.model = objective.model.to(self.device, memory_format=torch.channels_last)
+        self.ema: AveragedModel = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(options.ema)
+        )
+        self.matrices = Matrices(self.model)
+        rest = [p for p in self.model.parameters() if id(p) not in self.matrices.ids]
+        self.optimisers: list[Optimizer] = [
+            Muon(
+                self.matrices.views,
+                lr=options.lr,
+                weight_decay=0.01,
+                adjust_lr_fn="match_rms_adamw",
+            ),
+            AdamW(rest, lr=options.lr, weight_decay=0, betas=(0.9, 0.98)),
+        ]
+        self.iteration, self.elapsed = 0, 0.0
+        options.run.mkdir(parents=True, exist_ok=True)
+        self.checkpoint = options.run / "checkpoint.pt"
+        if self.checkpoint.exists():
+            self._resume()
+
+    def run(self) -> Iterator[Progress]:
+        """Train to the end of the budget; yields after each iteration, saves as it goes."""
+        options = self.options
+        started, saved = time.monotonic() - self.elapsed, time.monotonic()
+        last = options.iterations or 10**7
+        loader = crop_loader(
+            options.data,
+            crop=options.crop,
+            batch=options.batch,
+            seed=options.seed,
+            iterations=range(self.iteration, last),
+            workers=options.workers,
+        )
+        for batch in loader:
+            loss = self._step(batch)
+            self.elapsed = time.monotonic() - started
+            due = time.monotonic() - saved > options.save_every or self.done >= 1
+            psnr = None
+            if due:
+                saved = time.monotonic()
+                psnr = self.validate()
+                self._save(loss, psnr)
+            yield Progress(self.iteration, loss, self.done, self.elapsed, psnr)
+            if self.done >= 1:
+                return
+
+    @property
+    def done(self) -> float:
+        """Share of the budget that is spent."""
+        if self.options.iterations:
+            return self.iteration / self.options.iterations
+        return self.elapsed / (60 * (self.options.minutes or 1))
+
+    def _step(self, batch: Tensor) -> float:
+        hr = batch.to(self.device, non_blocking=True).float() / 255
+        rng = Randomness.keyed(self.device, self.options.seed, self.iteration, 1)
+        warmup = min(1.0, (self.iteration + 1) / 100)
+        rate = self.options.lr * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, self.done)))
+        low = self.options.dtype != torch.float32
+        with torch.autocast(self.device.type, self.options.dtype, enabled=low):
+            loss = self.objective.loss(hr, rng)
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        self.matrices.collect()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.step()
+        self.ema.update_parameters(self.model)
+        self.iteration += 1
+        value = loss.item()
+        if not math.isfinite(value):
+            raise ModelError(f"the loss is {value} at iteration {self.iteration}: lower --lr")
+        return value
+
+    @torch.no_grad()
+    def validate(self) -> float | None:
+        """Mean PSNR in dB of the averaged weights' regression of bicubic LR ×4, over RGB."""
+        if self.options.val is None:
+            return None
+        kept, self.objective.model = self.objective.model, self.ema.module
+        scores = []
+        for file in image_files(self.options.val):
+            image = read_rgb(file)
+            height, width = (side // 16 * 16 for side in image.shape[:2])
+            hr = torch.from_numpy(image[:height, :width].transpose(2, 0, 1).copy())[None]
+            hr = hr.to(self.device).float() / 255
+            lr = (resize(hr, (height // 4, width // 4)).clamp(0, 1) * 255).round() / 255
+            error = self.objective.validate(lr, (height, width)).clamp(0, 1) - hr
+            scores.append(-10 * math.log10(float(error.square().mean())))
+        self.objective.model = kept
+        return float(np.mean(scores))
+
+    def _save(self, loss: float, psnr: float | None) -> None:
+        state = {
+            "iteration": self.iteration,
+            "elapsed": self.elapsed,
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimisers": [o.state_dict() for o in self.optimisers],
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+        log = self.options.run / "log.csv"
+        new = not log.exists()
+        with log.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["iteration", "seconds", "loss", "val_psnr"])
+            shown = "" if psnr is None else f"{psnr:.4f}"
+            writer.writerow([self.iteration, f"{self.elapsed:.1f}", f"{loss:.6f}", shown])
+
+    def _resume(self) -> None:
+        try:
+            state: dict[str, Any] = torch.load(
+                self.checkpoint, map_location=self.device, weights_only=True
+            )
+            self.model.load_state_dict(state["model"])
+            self.ema.load_state_dict(state["ema"])
+            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise ModelError(
+                f"{self.checkpoint} does not continue this run ({error}): name another --run folder"
+            ) from error
+        self.iteration, self.elapsed = state["iteration"], state["elapsed"]
+
+
+class Matrices:
+    """Convolution weights as the matrices (out, k·k·in) that Muon orthogonalises.
+
+    The views share memory with the (channels-last) weights: stepping them steps the network.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        weights = [p for p in model.parameters() if p.ndim == 4]
+        self.weights = weights
+        self.ids = {id(p) for p in weights}
+        self.views = [_matrix(w.detach()).requires_grad_() for w in weights]
+
+    def collect(self) -> None:
+        """Hand the weights' gradients to the views."""
+        for view, weight in zip(self.views, self.weights, strict=True):
+            view.grad = None if weight.grad is None else _matrix(weight.grad)
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    return weight.permute(0, 2, 3, 1).flatten(1)
