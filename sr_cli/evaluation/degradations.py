@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sr_cli.models.resampling import resize
+
 KINDS = ("bicubic", "mild", "realesrgan")
 KERNEL = 21
 _FAMILIES = ("iso", "aniso", "generalised_iso", "generalised_aniso", "plateau_iso", "plateau_aniso")
@@ -50,13 +52,6 @@ def degrade(hr: Tensor, size: tuple[int, int], kind: str, rng: Randomness) -> Te
     else:
         raise ValueError(f"degradation {kind!r} is none of {', '.join(KINDS)}")
     return (lr.clamp(0, 1) * 255).round() / 255
-
-
-def resize(image: Tensor, size: tuple[int, int], mode: str = "bicubic") -> Tensor:
-    """(N, C, H, W) → (N, C, *size); antialiased when shrinking, Pillow's kernels."""
-    if mode == "area":
-        return F.interpolate(image, size, mode="area")
-    return F.interpolate(image, size, mode=mode, antialias=True)
 
 
 def _mild(hr: Tensor, size: tuple[int, int], rng: Randomness) -> Tensor:
@@ -114,7 +109,7 @@ def _blur(
     weight = torch.from_numpy(np.stack(chosen)).to(x)[:, None]
     shape = padded.shape[-2:]
     product = torch.fft.rfft2(padded) * torch.fft.rfft2(weight, s=shape)
-    full = torch.fft.irfft2(product, s=shape)
+    full: Tensor = torch.fft.irfft2(product, s=shape)
     return full[..., KERNEL - 1 : KERNEL - 1 + height, KERNEL - 1 : KERNEL - 1 + width]
 
 

@@ -8,8 +8,9 @@ the same pixels as the whole image.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +36,16 @@ class EmbeddedConfig:
     embed: int = 128
     s: float = 0.12
 
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """From a card's architecture. Raises TypeError when a value is unknown."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fields)
+
     @property
     def multiple_of(self) -> int:
         """Image sides must be multiples of this many pixels."""
-        return self.unshuffle * 2 ** (len(self.widths) - 1)
+        return self.unshuffle << (len(self.widths) - 1)
 
     def receptive_field(self) -> int:
         """Pixels beyond a cell-aligned tile that can influence it: the margin of exact tiling."""
@@ -68,13 +75,19 @@ class Block(nn.Module):
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.modulation = nn.Linear(embed, 2 * width)
-        for layer in (self.conv2, self.modulation):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        silence(self.conv2)
+        silence(self.modulation)
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         scale, shift = self.modulation(level)[:, :, None, None].chunk(2, dim=1)
-        return x + self.conv2(F.silu(torch.addcmul(shift, self.conv1(x), 1 + scale)))
+        h: Tensor = self.conv2(F.silu(torch.addcmul(shift, self.conv1(x), 1 + scale)))
+        return x + h
+
+
+def silence(layer: nn.Conv2d | nn.Linear) -> None:
+    """Begin at zero: residual branches and the output say nothing before they learn."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
 
 
 class EmbeddedNet(nn.Module):
@@ -101,8 +114,7 @@ class EmbeddedNet(nn.Module):
         )
         self.decoder = nn.ModuleList(stage(i) for i in inner)
         self.tail = nn.Conv2d(widths[0], cell, 3, padding=1)
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)
+        silence(self.tail)
 
     def forward(self, z: Tensor, y: Tensor, log_ratio: Tensor) -> Tensor:
         """z, y: (N, 3, H, W); log_ratio: (N,)."""
@@ -124,12 +136,13 @@ class EmbeddedNet(nn.Module):
         return F.pixel_shuffle(self.tail(x), factor)
 
     def predict_residual(self, z: Tensor, y: Tensor, ratio: Tensor) -> Tensor:
-        """E[x0 − y | z, y] for z = ratio·(x0 − y) + ε, ε ~ N(0, 1), from the preconditioned network.
+        """E[x0 − y | z, y] for z = ratio·(x0 − y) + ε, ε ~ N(0, 1).
 
         z, y: (N, 3, H, W) for images in [−1, 1]; ratio = a/σ ≥ 0: (N,). Karras et al. 2022, Eq. 7.
         """
         log_ratio, c_in, c_skip, c_out = self.preconditioning(ratio)
-        return c_skip * z + c_out * self(c_in * z, y, log_ratio)
+        output: Tensor = self(c_in * z, y, log_ratio)
+        return c_skip * z + c_out * output
 
     def preconditioning(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log(a·s/σ): (N,); c_in, c_skip, c_out: (N, 1, 1, 1) (Karras et al. 2022, Table 1)."""
@@ -168,3 +181,15 @@ class EmbeddedDenoiser:
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
             residual = self.net.predict_residual(z, y, ratio)
         return y + residual.float()
+
+
+class PixelCodec:
+    """`Codec` of pixel space: [0, 1] ↔ [−1, 1]; the unshuffling is inside the network."""
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] → [−1, 1]."""
+        return 2 * image - 1
+
+    def decode(self, state: Tensor) -> Tensor:
+        """(N, 3, H, W) in [−1, 1] → [0, 1]; not clamped."""
+        return (state + 1) / 2

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from spandrel.architectures.Compact import Compact
 from torch import Tensor, nn
 
-from sr_cli.evaluation.degradations import KINDS, Randomness, degrade, resize
+from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedNet
+from sr_cli.models.resampling import resize
 
 GROUPS = 4
 """Parts of a batch that draw their own degradation and intermediate sizes."""

@@ -15,7 +15,8 @@ from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sr_cli.errors import ModelError, UsageError
-from sr_cli.evaluation.degradations import Randomness, resize
+from sr_cli.evaluation.degradations import Randomness
+from sr_cli.models.resampling import resize
 from sr_cli.training.data import crop_loader, image_files, read_rgb
 from sr_cli.training.objectives import Objective
 
@@ -69,9 +70,10 @@ class Trainer:
     def __init__(self, objective: Objective, options: TrainOptions) -> None:
         self.objective, self.options = objective, options
         self.device = torch.device(options.device)
-        self.model = objective.model.to(self.device, memory_format=torch.channels_last)
+        self.model = objective.model.to(self.device).to(memory_format=torch.channels_last)
         self.ema: AveragedModel = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(options.ema)
+            self.model,
+            multi_avg_fn=get_ema_multi_avg_fn(options.ema),  # type: ignore[no-untyped-call]
         )
         self.matrices = Matrices(self.model)
         rest = [p for p in self.model.parameters() if id(p) not in self.matrices.ids]
@@ -132,7 +134,7 @@ class Trainer:
         with torch.autocast(self.device.type, self.options.dtype, enabled=low):
             loss = self.objective.loss(hr, rng)
         self.model.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.matrices.collect()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimiser in self.optimisers:
