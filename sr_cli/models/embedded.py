@@ -39,13 +39,31 @@ class EmbeddedConfig:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """From a card's architecture. Raises TypeError when a value is unknown."""
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
         return cls(**fields)
 
     @property
     def multiple_of(self) -> int:
         """Image sides must be multiples of this many pixels."""
         return self.unshuffle << (len(self.widths) - 1)
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Peak memory of a float32 forward pass for each pixel, as measured, rounded up."""
+        return 4 * self.widths[0]
+
+    def preconditioning(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """For ratio = a/σ ≥ 0, (N,): log(a·s/σ), (N,), and c_in, c_skip, c_out, (N, 1, 1, 1).
+
+        They are for z/σ = ratio·(x0 − y) + ε: x0 − y = c_skip·z/σ + c_out·F(c_in·z/σ, y, log)
+        (Karras et al. 2022, Table 1).
+        """
+        signal = ratio * self.s
+        total = (signal.square() + 1)[:, None, None, None]
+        c_skip = (signal * self.s)[:, None, None, None] / total
+        return signal.log(), total.rsqrt(), c_skip, self.s * total.rsqrt()
 
     def receptive_field(self) -> int:
         """Pixels beyond a cell-aligned tile that can influence it: the margin of exact tiling."""
@@ -135,22 +153,6 @@ class EmbeddedNet(nn.Module):
                 x = block(x, level)
         return F.pixel_shuffle(self.tail(x), factor)
 
-    def predict_residual(self, z: Tensor, y: Tensor, ratio: Tensor) -> Tensor:
-        """E[x0 − y | z, y] for z = ratio·(x0 − y) + ε, ε ~ N(0, 1).
-
-        z, y: (N, 3, H, W) for images in [−1, 1]; ratio = a/σ ≥ 0: (N,). Karras et al. 2022, Eq. 7.
-        """
-        log_ratio, c_in, c_skip, c_out = self.preconditioning(ratio)
-        output: Tensor = self(c_in * z, y, log_ratio)
-        return c_skip * z + c_out * output
-
-    def preconditioning(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log(a·s/σ): (N,); c_in, c_skip, c_out: (N, 1, 1, 1) (Karras et al. 2022, Table 1)."""
-        signal = ratio * self.config.s
-        total = (signal.square() + 1)[:, None, None, None]
-        c_skip = (signal * self.config.s)[:, None, None, None] / total
-        return signal.log(), total.rsqrt(), c_skip, self.config.s * total.rsqrt()
-
 
 def fourier(log_ratio: Tensor) -> Tensor:
     """(N,) → (N, 16): cosines of the log-ratio over its range, lowest frequency first."""
@@ -178,9 +180,10 @@ class EmbeddedDenoiser:
         """x0 from x_t = a·x0 + m·y + σ·ε: x, y, result (N, 3, H, W) float32; alpha, t unused."""
         ratio = torch.full((len(x),), a / sigma, device=x.device)
         z = (x - (a + m) * y) / sigma
+        log_ratio, c_in, c_skip, c_out = self.net.config.preconditioning(ratio)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            residual = self.net.predict_residual(z, y, ratio)
-        return y + residual.float()
+            output: Tensor = self.net(c_in * z, y, log_ratio)
+        return y + c_skip * z + c_out * output.float()
 
 
 class PixelCodec:

@@ -1,6 +1,8 @@
 """What each shipped network is trained for: a model and a loss on a batch of HR crops."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -8,102 +10,162 @@ import torch.nn.functional as F
 from spandrel.architectures.Compact import Compact
 from torch import Tensor, nn
 
+from sr_cli.errors import UsageError
 from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedNet
+from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.resampling import resize
 
 GROUPS = 4
 """Parts of a batch that draw their own degradation and intermediate sizes."""
 
 
-class Objective(Protocol):
-    """A model and its loss."""
+@dataclass(frozen=True)
+class Mix:
+    """Shares of the kinds of degradation; they sum to 1 (UsageError otherwise)."""
 
+    bicubic: float
+    mild: float
+    realesrgan: float
+
+    def __post_init__(self) -> None:
+        shares = (self.bicubic, self.mild, self.realesrgan)
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise UsageError(f"the mix {shares} must be three shares that sum to 1.")
+
+    def degraded(
+        self, hr: Tensor, scales: tuple[float, float], rng: Randomness
+    ) -> list[tuple[Tensor, Tensor]]:
+        """(HR, LR) parts of a batch; scale 4 in most of them, else uniform in `scales`."""
+        shares = (self.bicubic, self.mild, self.realesrgan)
+        parts = []
+        for part in hr.chunk(GROUPS):
+            kind = KINDS[int(rng.numbers.choice(len(KINDS), p=shares))]
+            scale = 4.0 if rng.numbers.random() < 0.7 else rng.numbers.uniform(*scales)
+            height, width = (max(1, round(side / scale)) for side in part.shape[-2:])
+            parts.append((part, degrade(part, (height, width), kind, rng)))
+        return parts
+
+
+class Objective(Protocol):
+    """A model, its loss, and what its card says."""
+
+    name: str
     model: nn.Module
+
+    @property
+    def architecture(self) -> Mapping[str, Any]:
+        """The arguments that build the model again."""
+        ...
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        """What an engine must respect."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """What was minimised, on what."""
+        ...
 
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
         """hr: (N, 3, H, W) float32 in [0, 1] → scalar."""
         ...
 
-    def validate(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        """lr: (1, 3, h, w) in [0, 1] → its regression at `size`, in [0, 1]."""
+    def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """lr: (1, 3, h, w) in [0, 1] → the best guess at `size`, for validation."""
         ...
 
 
-def mixed_lr(
-    hr: Tensor, mix: tuple[float, float, float], scales: tuple[float, float], rng: Randomness
-) -> list[tuple[Tensor, Tensor]]:
-    """(HR, LR) parts of a batch; shares of KINDS by `mix`, scale 4 in most parts."""
-    parts = []
-    for part in hr.chunk(GROUPS):
-        kind = KINDS[int(rng.numbers.choice(len(KINDS), p=mix))]
-        scale = 4.0 if rng.numbers.random() < 0.7 else rng.numbers.uniform(*scales)
-        height, width = (max(1, round(side / scale)) for side in part.shape[-2:])
-        parts.append((part, degrade(part, (height, width), kind, rng)))
-    return parts
-
-
 class CompactObjective:
-    """Real-ESRGAN's compact regression network, ×4, mean absolute error, no GAN loss."""
+    """Real-ESRGAN's compact regression network, ×4: mean absolute error, no GAN loss."""
 
-    def __init__(
-        self, *, features: int = 48, convolutions: int = 12, mix: tuple[float, float, float]
-    ) -> None:
+    name = "compact"
+
+    def __init__(self, *, features: int = 48, convolutions: int = 12, mix: Mix) -> None:
         self.architecture = {"num_feat": features, "num_conv": convolutions, "upscale": 4}
-        self.model = Compact(**self.architecture, act_type="prelu")
+        self.limits = {"scale": 4, "margin": convolutions + 2}
+        self.model: nn.Module = Compact(**self.architecture, act_type="prelu")
         self.mix = mix
 
+    def describe(self) -> Mapping[str, Any]:
+        return {"loss": "mean absolute error", "degradations": asdict(self.mix)}
+
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
-        parts = mixed_lr(hr, self.mix, (4, 4), rng)
+        parts = self.mix.degraded(hr, (4, 4), rng)
         output: Tensor = self.model(torch.cat([lr for _, lr in parts]))
         return F.l1_loss(output.float(), hr)
 
-    def validate(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+    def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return resize(self.model(lr), size)
 
 
 class EmbeddedObjective:
     """The residual denoiser: squared error of the preconditioned target (Karras et al., Eq. 8).
 
-    y comes from the bicubic LR or from the compact network, each sometimes blurred, so that any
-    preprocessor serves. A quarter of the noise levels say nothing about x0 (a/σ = 0, where every
-    run starts); the rest have log(a·s/σ) uniform over what solvers of 1 to 50 steps visit.
+    y comes from the bicubic LR or, in half of the parts, from a preprocessor (None: never), each
+    sometimes blurred, so that any preprocessor serves. A quarter of the noise levels say nothing
+    about x0 (a/σ = 0, where every run starts); the rest have log(a·s/σ) uniform over what solvers
+    of 1 to 50 steps visit.
     """
 
+    name = "embedded"
     LOG_RATIO = (-5.0, 1.5)
 
     def __init__(
-        self, config: EmbeddedConfig, *, compact: nn.Module | None, mix: tuple[float, float, float]
+        self, config: EmbeddedConfig, *, preprocess: Preprocessor | None, mix: Mix
     ) -> None:
-        self.model = EmbeddedNet(config)
-        self.compact = compact
+        self.config = config
+        self.model: nn.Module = EmbeddedNet(config)
+        self.preprocess = preprocess
         self.mix = mix
 
+    @property
+    def architecture(self) -> Mapping[str, Any]:
+        return asdict(self.config)
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        return {
+            "schedule": "scaled_linear",
+            "last_step": "x0",
+            "multiple_of": self.config.multiple_of,
+            "margin": self.config.receptive_field(),
+            "bytes_per_pixel": self.config.bytes_per_pixel,
+        }
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "loss": "squared error of the preconditioned residual",
+            "log(a·s/σ)": f"−∞ (25 %), uniform in {self.LOG_RATIO} (75 %)",
+            "y": "bicubic" if self.preprocess is None else "bicubic and compact, 50 % each",
+            "degradations": asdict(self.mix),
+        }
+
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
-        parts = mixed_lr(hr, self.mix, (1.5, 6), rng)
+        parts = self.mix.degraded(hr, (1.5, 6), rng)
         y = 2 * torch.cat([self._source(lr, part, rng) for part, lr in parts]) - 1
         residual = 2 * hr - 1 - y
         ratio = self._ratios(len(hr), rng).to(hr)
         eps = torch.randn(hr.shape, generator=rng.fields, device=hr.device)
         z = ratio[:, None, None, None] * residual + eps
-        log_ratio, c_in, c_skip, c_out = self.model.preconditioning(ratio)
+        log_ratio, c_in, c_skip, c_out = self.config.preconditioning(ratio)
         target = (residual - c_skip * z) / c_out
         output: Tensor = self.model(c_in * z, y, log_ratio)
         return F.mse_loss(output.float(), target)
 
-    def validate(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        """One step from the bicubic LR with no signal in z: E[x0 | y]."""
+    def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """One step from the bicubic LR: E[x0 | y]."""
         y = 2 * resize(lr, size) - 1
-        z = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y)
-        residual = self.model.predict_residual(z, y, torch.zeros(1, device=y.device))
-        return (y + residual + 1) / 2
+        eps = torch.randn(y.shape, generator=torch.Generator().manual_seed(0)).to(y)
+        log_ratio, c_in, _, c_out = self.config.preconditioning(torch.zeros(1, device=y.device))
+        output: Tensor = self.model(c_in * eps, y, log_ratio)
+        return (y + c_out * output + 1) / 2
 
     def _source(self, lr: Tensor, hr: Tensor, rng: Randomness) -> Tensor:
         """y in [0, 1] at HR's size."""
         size = (hr.shape[-2], hr.shape[-1])
-        if self.compact is not None and rng.numbers.random() < 0.5:
-            with torch.no_grad():
-                lr = self.compact(lr).float().clamp(0, 1)
+        if self.preprocess is not None and rng.numbers.random() < 0.5:
+            lr = self.preprocess(lr)
         y = resize(lr, size)
         if rng.numbers.random() < 0.1:
             y = resize(resize(y, (size[0] // 2, size[1] // 2), "bilinear"), size)
@@ -113,6 +175,6 @@ class EmbeddedObjective:
         """a/σ for each image, stratified over the batch."""
         low, high = self.LOG_RATIO
         position = (np.arange(count) + rng.numbers.random(count)) / count
-        ratio = np.exp(low + (high - low) * (position - 0.25) / 0.75) / self.model.config.s
+        ratio = np.exp(low + (high - low) * (position - 0.25) / 0.75) / self.config.s
         ratio = np.where(position < 0.25, 0.0, ratio)
         return torch.from_numpy(rng.numbers.permutation(ratio).astype(np.float32))

@@ -20,6 +20,8 @@ from sr_cli.models.resampling import resize
 from sr_cli.training.data import crop_loader, image_files, read_rgb
 from sr_cli.training.objectives import Objective
 
+CHECKPOINT = "checkpoint.pt"
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -55,12 +57,17 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """State of a run after an iteration. done: share of the budget, 0 to 1; psnr: in dB."""
+    """State of a run after an iteration.
+
+    done: share of the budget, 0 to 1. elapsed: seconds. saved: there is a new checkpoint; psnr: of
+    its averaged weights on the held-out folder, in dB.
+    """
 
     iteration: int
     loss: float
     done: float
     elapsed: float
+    saved: bool = False
     psnr: float | None = None
 
 
@@ -88,7 +95,7 @@ class Trainer:
         ]
         self.iteration, self.elapsed = 0, 0.0
         options.run.mkdir(parents=True, exist_ok=True)
-        self.checkpoint = options.run / "checkpoint.pt"
+        self.checkpoint = options.run / CHECKPOINT
         if self.checkpoint.exists():
             self._resume()
 
@@ -114,7 +121,7 @@ class Trainer:
                 saved = time.monotonic()
                 psnr = self.validate()
                 self._save(loss, psnr)
-            yield Progress(self.iteration, loss, self.done, self.elapsed, psnr)
+            yield Progress(self.iteration, loss, self.done, self.elapsed, due, psnr)
             if self.done >= 1:
                 return
 
@@ -135,8 +142,8 @@ class Trainer:
             loss = self.objective.loss(hr, rng)
         self.model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.matrices.collect()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.matrices.collect()
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -161,7 +168,7 @@ class Trainer:
             hr = torch.from_numpy(image[:height, :width].transpose(2, 0, 1).copy())[None]
             hr = hr.to(self.device).float() / 255
             lr = (resize(hr, (height // 4, width // 4)).clamp(0, 1) * 255).round() / 255
-            error = self.objective.validate(lr, (height, width)).clamp(0, 1) - hr
+            error = self.objective.regress(lr, (height, width)).clamp(0, 1) - hr
             scores.append(-10 * math.log10(float(error.square().mean())))
         self.objective.model = kept
         return float(np.mean(scores))

@@ -1,0 +1,63 @@
+"""State dicts out of files, without ever executing what is in them."""
+
+import re
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from spandrel import canonicalize_state_dict
+from torch import Tensor
+
+from sr_cli.errors import ModelError
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by name, on the CPU, in the dtype they are stored in.
+
+    Wrappers (`state_dict`, `params_ema`, `params`, …) and the prefix `module.` are taken off.
+    Raises ModelError: no such file, unknown suffix, damaged, no tensors, or code in a pickle.
+    """
+    if not path.is_file():
+        raise ModelError(f"There is no model file {path}: check the path.")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ModelError(f"{path} is no model file: srx reads {', '.join(SUFFIXES)}.")
+    stored = _read_safetensors(path) if suffix == ".safetensors" else _read_pickle(path)
+    try:
+        content = canonicalize_state_dict(stored)
+        tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    except (AttributeError, TypeError, RuntimeError):  # no dictionary, or its keys are no names
+        tensors = {}
+    if not tensors:
+        raise ModelError(f"{path} holds no weights: it must be a dictionary of named tensors.")
+    return tensors
+
+
+def _read_safetensors(path: Path) -> object:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path) from error
+
+
+def _read_pickle(path: Path) -> object:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about TorchScript, refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can make the unpickler raise anything
+        forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if forbidden or "TorchScript" in str(error):
+            what = forbidden[1] if forbidden else "TorchScript"
+            raise ModelError(
+                f"{path} holds code ({what}), which srx never runs: "
+                "convert it to .safetensors, or save its state dict alone."
+            ) from error
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> ModelError:
+    return ModelError(f"{path} is damaged or no {path.suffix} file: fetch it again.")

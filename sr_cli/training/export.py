@@ -1,0 +1,65 @@
+"""From a finished run to shipped weights: float16 safetensors and a card."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from sr_cli.errors import ModelError
+from sr_cli.models.registry import Card, write_card
+from sr_cli.training.objectives import Objective
+from sr_cli.training.train import CHECKPOINT, TrainOptions
+
+
+def export(
+    objective: Objective, options: TrainOptions, folder: Path, training: Mapping[str, Any]
+) -> Card:
+    """Write the averaged weights of a run as `folder`/NAME.safetensors with NAME.json and NAME.md.
+
+    training: what the card says of the data, beside what the run itself knows.
+    Raises ModelError when the run has no checkpoint.
+    """
+    path = options.run / CHECKPOINT
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist: train first.")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    weights = {
+        key.removeprefix("module."): value.half().contiguous()
+        for key, value in state["ema"].items()
+        if key.startswith("module.")
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    file = f"{objective.name}.safetensors"
+    save_file(weights, folder / file)
+    return write_card(
+        Card(
+            name=objective.name,
+            kind=objective.name,
+            file=file,
+            architecture=objective.architecture,
+            licence="Apache-2.0",
+            training={
+                **training,
+                "objective": objective.describe(),
+                "iterations": state["iteration"],
+                "batch": options.batch,
+                "crop": options.crop,
+                "minutes": round(state["elapsed"] / 60, 1),
+                "hardware": hardware(options.device),
+            },
+            limits=objective.limits,
+            scores={},
+            folder=folder,
+        )
+    )
+
+
+def hardware(device: str) -> str:
+    """What computed, for a card."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    name = torch.cpu.get_capabilities().get("cpu_name", platform.processor())
+    return f"{torch.get_num_threads()} CPU threads, {name}"

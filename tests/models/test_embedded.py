@@ -1,0 +1,85 @@
+"""The embedded denoiser: what it sees, how it is conditioned, what it ignores."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet
+
+CONFIG = EmbeddedConfig(widths=(8, 12, 16), blocks=(1, 2, 1), embed=16)
+
+
+@pytest.fixture(scope="module")
+def net() -> EmbeddedNet:
+    """Random weights, the zero-initialised ones included."""
+    torch.manual_seed(0)
+    net = EmbeddedNet(CONFIG).eval()
+    for parameter in net.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return net.requires_grad_(False)
+
+
+def influence(net: EmbeddedNet, core: slice) -> Tensor:
+    """Rows of the input that change the output rows `core`, by gradient."""
+    z = torch.randn(1, 3, 640, 16, requires_grad=True)
+    y = torch.randn(1, 3, 640, 16, requires_grad=True)
+    net(z, y, torch.zeros(1))[..., core, :].square().sum().backward()
+    assert z.grad is not None
+    assert y.grad is not None
+    return ((z.grad != 0) | (y.grad != 0)).any(dim=3).any(dim=1)[0].nonzero()[:, 0]
+
+
+def test_the_stated_receptive_field_is_exact(net: EmbeddedNet) -> None:
+    rows = influence(net, slice(320, 336))
+    margin = CONFIG.receptive_field()
+    assert int(rows.min()) == 320 - margin
+    assert int(rows.max()) == 336 + margin - 1
+
+
+def test_margin_grows_with_depth() -> None:
+    deeper = EmbeddedConfig(widths=(8, 12, 16), blocks=(2, 2, 1), embed=16)
+    assert deeper.receptive_field() > CONFIG.receptive_field()
+
+
+def predict(net: EmbeddedNet, x: Tensor, y: Tensor, *, a: float, m: float, sigma: float) -> Tensor:
+    denoiser = EmbeddedDenoiser(net)
+    return denoiser.predict_x0(x, alpha=a + m, sigma=sigma, a=a, m=m, y=y, t=0)
+
+
+def test_the_prediction_depends_on_the_residual_state_and_the_ratio_alone(
+    net: EmbeddedNet,
+) -> None:
+    """z = x − (a + m)y and a/σ: another m, or a and σ scaled together, change nothing."""
+    x0, y, eps = torch.randn(3, 2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+    def at(a: float, m: float, sigma: float) -> Tensor:
+        return predict(net, a * x0 + m * y + sigma * eps, y, a=a, m=m, sigma=sigma)
+
+    reference = at(0.5, 0.25, 0.4)
+    torch.testing.assert_close(at(0.5, 0.0, 0.4), reference)
+    torch.testing.assert_close(at(0.25, 0.6, 0.2), reference)
+    assert (at(0.5, 0.25, 0.8) - reference).abs().max() > 1e-3
+
+
+def test_without_noise_the_state_is_the_answer(net: EmbeddedNet) -> None:
+    """σ → 0: c_skip → 1/a and c_out → 0, so x0 = y + z/a whatever the network says."""
+    x0, y = torch.randn(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(
+        predict(net, 0.9 * x0 + 0.1 * y, y, a=0.9, m=0.1, sigma=1e-6), x0, atol=1e-4, rtol=0
+    )
+
+
+def test_without_signal_the_answer_is_finite(net: EmbeddedNet) -> None:
+    x, y = torch.randn(2, 1, 3, 32, 32)
+    assert predict(net, x, y, a=0.0, m=0.7, sigma=0.7).isfinite().all()
+
+
+def test_optimal_preconditioning_for_gaussian_residuals() -> None:
+    """With F = 0 the prediction is E[r0 | z] for r0 ~ N(0, s²): the least-squares slope."""
+    ratio = torch.tensor([0.5, 3.0])
+    _, _, c_skip, c_out = CONFIG.preconditioning(ratio)
+    for r, skip, out in zip(ratio, c_skip.flatten(), c_out.flatten(), strict=True):
+        variance = r**2 * CONFIG.s**2 + 1
+        torch.testing.assert_close(skip, r * CONFIG.s**2 / variance)
+        torch.testing.assert_close(out**2, CONFIG.s**2 - skip**2 * variance)

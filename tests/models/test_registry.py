@@ -1,0 +1,105 @@
+"""Cards: written, found, read back; weights that are not the card's are refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sr_cli.errors import ModelError
+from sr_cli.models import registry
+from sr_cli.models.registry import Card, card, load_weights, names, write_card
+
+STATE = {"weight": torch.randn(4, 4)}
+LARGEST = 16 * 2**20
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
+    monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path))
+    save_file(STATE, tmp_path / "small.safetensors")
+    return write_card(
+        Card(
+            name="small",
+            kind="compact",
+            file="small.safetensors",
+            architecture={"num_feat": 8},
+            licence="Apache-2.0",
+            training={"data": "noise", "hours": 0.5},
+            limits={"scale": 4, "last_step": "x0"},
+            scores={"Set14 ×4": {"PSNR-Y": 27.5}},
+            folder=tmp_path,
+        )
+    )
+
+
+def test_round_trip(written: Card) -> None:
+    assert card("small") == written
+    assert "small" in names()
+    assert torch.equal(load_weights(card("small"))["weight"], STATE["weight"])
+
+
+def test_scores_can_be_added_later(written: Card) -> None:
+    write_card(replace(card("small"), scores={"NIQE": 5}))
+    assert card("small") == replace(written, scores={"NIQE": 5})
+
+
+def test_markdown_shows_everything(written: Card) -> None:
+    text = (written.folder / "small.md").read_text("utf-8")
+    for shown in ("# small", written.sha256, "num_feat", "Apache-2.0", "hours", "Set14 ×4", "27.5"):
+        assert shown in text
+
+
+def test_chosen_folder_comes_first(
+    written: Card, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path_factory.mktemp("package")
+    monkeypatch.setattr(registry, "PACKAGE", other)
+    packaged = replace(written, licence="other", folder=other / "_weights")
+    packaged.folder.mkdir()
+    save_file(STATE, packaged.path)
+    write_card(packaged)
+    write_card(replace(packaged, name="packaged"))
+    assert card("small").licence == "Apache-2.0"
+    assert names() == ("packaged", "small")
+    monkeypatch.delenv("SRX_WEIGHTS")
+    assert card("small").licence == "other"
+
+
+def test_weights_of_another_content_are_refused(written: Card) -> None:
+    save_file({"weight": STATE["weight"] + 1}, written.path)  # a valid file, but not the card's
+    with pytest.raises(ModelError, match="damaged"):
+        load_weights(card("small"))
+
+
+def test_missing_weights(written: Card) -> None:
+    written.path.unlink()
+    with pytest.raises(ModelError, match=r"small\.safetensors are missing"):
+        load_weights(card("small"))
+    with pytest.raises(ModelError, match="no weights"):
+        write_card(written)
+
+
+def test_unknown_name_lists_the_known(written: Card) -> None:
+    with pytest.raises(ModelError, match=r"'nothing'.*small.*SRX_WEIGHTS"):
+        card("nothing")
+
+
+@pytest.mark.parametrize("damage", ["not JSON", "[]", "{}", "extra"])
+def test_damaged_card(written: Card, damage: str) -> None:
+    path = written.folder / "small.json"
+    if damage == "extra":
+        damage = json.dumps(json.loads(path.read_text("utf-8")) | {"unknown": 1})
+    path.write_text(damage, "utf-8")
+    with pytest.raises(ModelError, match=r"card .*small\.json is damaged"):
+        card("small")
+
+
+def test_shipped_weights_are_whole_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SRX_WEIGHTS", raising=False)
+    for shipped in map(card, names()):
+        assert load_weights(shipped)
+        assert shipped.path.stat().st_size <= LARGEST
+        assert shipped.licence
