@@ -1,0 +1,5 @@
+"""`python -m sr_cli` is `srx`."""
+
+from sr_cli.cli.app import main
+
+main()

@@ -1,0 +1,103 @@
+"""Defaults from srx.toml: below the command line and SRX_* variables, above the built-in ones."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sr_cli.errors import UsageError
+
+NAME = "srx.toml"
+
+
+def find() -> Path | None:
+    """The first srx.toml of the current folder and of the user's configuration folder."""
+    from platformdirs import user_config_path  # noqa: PLC0415, for --help is to be quick
+
+    candidates = (Path(NAME), user_config_path("srx") / NAME)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file's content.
+
+    Raises:
+        UsageError: it is missing or no TOML.
+    """
+    import tomllib  # noqa: PLC0415
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"The config file {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise UsageError(f"The config file {path} is no valid TOML: {error}.") from error
+
+
+def _options(command: Any) -> dict[str, str]:
+    """Keys that a file may hold, and the parameters behind them."""
+    return {
+        opt[2:].replace("-", "_"): param.name
+        for param in command.params
+        if param.param_type_name == "option"
+        for opt in param.opts
+        if opt.startswith("--") and opt != "--config"
+    }
+
+
+def _entries(
+    path: Path, table: dict[str, Any], known: Mapping[str, str], place: str
+) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        name = known.get(key.replace("-", "_"))
+        if name is None:
+            raise UsageError(f"The config file {path} has an unknown key {key!r}{place}.")
+        if not isinstance(value, bool | int | float | str):
+            raise UsageError(f"The config file {path} has no plain value for {key!r}{place}.")
+        yield name, value if isinstance(value, bool) else str(value)
+
+
+def defaults(path: Path, commands: dict[str, Any], chosen: str) -> dict[str, Any]:
+    """Defaults for the command `chosen`: keys at the top, then those of its own [table].
+
+    A key is an option's long name, with - or _. At the top stands what some command knows.
+
+    Raises:
+        UsageError: the file cannot be read, or has a key that no option has.
+    """
+    known = {name: _options(command) for name, command in commands.items()}
+    document = read(path)
+    tables = {name: document.pop(name) for name in commands if isinstance(document.get(name), dict)}
+    shared = dict(_entries(path, document, ChainMap(*known.values()), ""))
+    own = {
+        name: dict(_entries(path, table, known[name], f" in [{name}]"))
+        for name, table in tables.items()
+    }
+    usable = set(known[chosen].values())
+    return {name: v for name, v in shared.items() if name in usable} | own.get(chosen, {})
+
+
+def apply(ctx: typer.Context, path: Path | None) -> Path | None:
+    """Typer callback: make the file's values the defaults of the command that is being parsed."""
+    path = path or find()
+    if path is not None and ctx.parent is not None and ctx.info_name is not None:
+        ctx.default_map = defaults(path, ctx.parent.command.commands, ctx.info_name)  # type: ignore[attr-defined]
+    return path
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        callback=apply,
+        is_eager=True,
+        envvar="SRX_CONFIG",
+        help="Defaults in TOML; without it ./srx.toml or the user's srx.toml is read.",
+        rich_help_panel="Reports and defaults",
+    ),
+]

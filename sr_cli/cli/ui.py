@@ -1,0 +1,222 @@
+"""The terminal: the one place that imports Rich, and the only one that prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sr_cli.engine.events import (
+    Event,
+    Failed,
+    Finished,
+    Outcome,
+    Planned,
+    Skipped,
+    Started,
+    Step,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+UNLIMITED = 100_000  # columns where there is no terminal: nothing is cut or wrapped
+COLUMNS = ("file", "size in → out", "seconds", "MP/s", "peak memory", "note")
+ROW_STYLES: dict[type, str] = {Failed: "red", Skipped: "dim"}
+
+
+def printable(value: object) -> str:
+    """Text that every stream accepts, even of a file name that is no valid text."""
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def size(pair: tuple[int, int]) -> str:
+    """(640, 480) as 640x480."""
+    return f"{pair[0]}x{pair[1]}"
+
+
+def mebibytes(count: int) -> str:
+    """Bytes as MiB."""
+    return f"{count / 2**20:.0f} MiB"
+
+
+class Terminal:
+    """Messages, progress and tables go to stderr; only documents that were asked for to stdout."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody watches."""
+        return sys.stderr.isatty()
+
+    def _console(self, stream: TextIO | None = None) -> Console:
+        stream = stream or sys.stderr
+        width = None if stream.isatty() else UNLIMITED
+        return Console(file=stream, width=width, highlight=False, emoji=False)
+
+    def line(self, message: str, style: str = "") -> None:
+        """One line on stderr, whatever the verbosity."""
+        self._console().print(Text(printable(message), style), soft_wrap=True)
+
+    def error(self, message: str) -> None:
+        """What went wrong, in one line."""
+        self.line(f"error: {message}", "red")
+
+    def note(self, message: str) -> None:
+        """What a user may want to know."""
+        if not self.quiet:
+            self.line(message)
+
+    def detail(self, message: str) -> None:
+        """What --verbose adds."""
+        if self.verbose:
+            self.line(message, "dim")
+
+    def trace(self, error: Exception) -> None:
+        """The traceback of an exception that nobody foresaw, with --verbose."""
+        self.detail("".join(traceback.format_exception(error)).rstrip())
+
+    def document(self, content: dict[str, Any]) -> None:
+        """A JSON document on stdout."""
+        print(json.dumps(content, indent=2), flush=True)
+
+    @contextmanager
+    def watching(self, total: int) -> Iterator[Callable[[Event], None]]:
+        """Give a function that shows the events of `total` jobs: bars, or one line for a file."""
+        if self.interactive and not self.quiet:
+            with _bars(self._console()) as progress:
+                yield _Bars(progress, total)
+        else:
+            yield _Lines(self, total)
+
+    def table(self, outcomes: Sequence[Outcome], *, on_stdout: bool = False) -> None:
+        """The closing table, a row for each file; with --quiet only where it is the result."""
+        if self.quiet and not on_stdout:
+            return
+        console = self._console(sys.stdout if on_stdout else None)
+        good = [outcome for outcome in outcomes if isinstance(outcome, Finished | Planned)]
+        bad = [outcome for outcome in outcomes if isinstance(outcome, Failed | Skipped)]
+        for part in (good, bad):
+            if part:
+                console.print(_table(part))
+        self.note(summary(outcomes))
+
+
+def _table(outcomes: Sequence[Outcome]) -> Table:
+    """One row for each outcome; columns that would be empty are left out."""
+    rows = [_cells(outcome) for outcome in outcomes]
+    used = [i for i in range(len(COLUMNS)) if any(row[i] for row in rows)]
+    table = Table()
+    for i in used:
+        folds = COLUMNS[i] in ("file", "note")
+        justify: Literal["left", "right"] = "left" if folds else "right"
+        table.add_column(COLUMNS[i], overflow="fold", no_wrap=not folds, justify=justify)
+    for outcome, row in zip(outcomes, rows, strict=True):
+        cells = (Text(printable(row[i])) for i in used)
+        table.add_row(*cells, style=ROW_STYLES.get(type(outcome), ""))
+    return table
+
+
+def _cells(outcome: Outcome) -> tuple[str, ...]:
+    """One row of COLUMNS."""
+    file = str(outcome.job.input)
+    match outcome:
+        case Finished():
+            return (
+                file,
+                f"{size(outcome.size_in)} → {size(outcome.size_out)}",
+                f"{outcome.seconds:.2f}",
+                f"{outcome.megapixels_per_second:.2f}",
+                mebibytes(outcome.peak_memory),
+                "",
+            )
+        case Planned():
+            sizes = f"{size(outcome.size_in)} → {size(outcome.size_out)}"
+            return file, sizes, "", "", "", f"→ {outcome.job.output}"
+        case Failed():
+            return file, "", "", "", "", f"failed: {outcome.reason}"
+        case Skipped():
+            return file, "", "", "", "", f"skipped: {outcome.reason}"
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """How many files ended how."""
+    words = {Finished: "done", Planned: "to do", Failed: "failed", Skipped: "skipped"}
+    counts = {word: sum(isinstance(o, kind) for o in outcomes) for kind, word in words.items()}
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+def _bars(console: Console) -> Progress:
+    from rich import progress as rich  # noqa: PLC0415, for it takes a while
+
+    columns = (
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(),
+        rich.TextColumn("{task.fields[count]}", markup=False),
+        rich.TimeElapsedColumn(),
+        rich.TextColumn("left"),
+        rich.TimeRemainingColumn(),
+    )
+    return rich.Progress(*columns, console=console, transient=True, speed_estimate_period=600)
+
+
+class _Bars:
+    """Events as two progress bars: files (moving with the steps), steps of the current file."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress = progress
+        self.total = total
+        self.begun = 0
+        self.files = progress.add_task("files", total=total, count=f"0/{total}")
+        self.steps = progress.add_task("", total=None, count="")
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started(job):
+                self.begun += 1
+                count = f"{self.begun}/{self.total}"
+                self.progress.update(self.files, completed=self.begun - 1, count=count)
+                self.progress.reset(
+                    self.steps, total=None, description=printable(job.input.name), count=""
+                )
+            case Step(_, done, total):
+                self.progress.update(self.files, completed=self.begun - 1 + done / total)
+                self.progress.update(
+                    self.steps, completed=done, total=total, count=f"{done}/{total}"
+                )
+
+
+class _Lines:
+    """Events as one line for each file; with --quiet for those that failed."""
+
+    def __init__(self, terminal: Terminal, total: int) -> None:
+        self.terminal = terminal
+        self.total = total
+        self.ended = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Finished(job):
+                self.ended += 1
+                self.terminal.note(
+                    f"[{self.ended}/{self.total}] {job.input} → {job.output} "
+                    f"{size(event.size_out)} in {event.seconds:.2f} s"
+                )
+            case Failed(job):
+                self.ended += 1
+                named = str(job.input) in event.reason
+                reason = event.reason if named else f"{job.input}: {event.reason}"
+                self.terminal.error(f"[{self.ended}/{self.total}] {reason}")
+
+
+terminal = Terminal()

@@ -1,0 +1,365 @@
+"""`srx upscale`: options to jobs to files."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sr_cli import __version__
+from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.ui import terminal
+from sr_cli.engine.events import (
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Outcome,
+    Planned,
+    Skipped,
+    Started,
+    Step,
+)
+from sr_cli.engine.options import NAME_FIELDS, Color, OutputOptions, Solver, UpscaleOptions
+from sr_cli.errors import SrxError, UsageError
+
+if TYPE_CHECKING:
+    from sr_cli.engine.upscaler import Upscaler
+
+SIZES = ("scale", "size", "long_side", "short_side")
+SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+
+
+def option(panel: str, *names: str, **settings: Any) -> Any:
+    """An option of a help panel that SRX_<NAME> can set too."""
+    long = next(name for name in names if name.startswith("--"))
+    variable = "SRX_" + long[2:].split("/")[0].replace("-", "_").upper()
+    return typer.Option(
+        *names, rich_help_panel=panel, envvar=variable, show_envvar=False, **settings
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes: `device` auto, cpu, cuda, cuda:N or mps; CPU `threads`, None for all."""
+
+    device: str
+    dtype: str
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
+            raise UsageError(f"device must be auto, cpu, cuda, cuda:N or mps, not {self.device!r}.")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"threads must be at least 1, not {self.threads}.")
+
+
+def upscale(  # noqa: PLR0917
+    ctx: typer.Context,
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT", help="Images, folders of images or glob patterns."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(metavar="OUTPUT", help="Folder; or an image file, for one input file."),
+    ],
+    scale: Annotated[
+        float | None,
+        option("Size", "--scale", show_default="4", help="Enlarge by this factor, up to 32."),
+    ] = None,
+    size: Annotated[
+        str | None,
+        option("Size", "--size", metavar="WxH", help="Exactly this many pixels."),
+    ] = None,
+    long_side: Annotated[
+        int | None,
+        option("Size", "--long-side", metavar="N", help="The longer side gets N pixels."),
+    ] = None,
+    short_side: Annotated[
+        int | None,
+        option("Size", "--short-side", metavar="N", help="The shorter side gets N pixels."),
+    ] = None,
+    steps: Annotated[
+        int,
+        option("Diffusion", "--steps", metavar="N", help="Solver steps; more give more texture."),
+    ] = UpscaleOptions.steps,
+    order: Annotated[
+        int,
+        option("Diffusion", "--order", metavar="1|2|3", help="Order of the solver."),
+    ] = UpscaleOptions.order,
+    solver: Annotated[
+        Solver,
+        option("Diffusion", "--solver", help="Order 3 as printed, or exact to third order."),
+    ] = UpscaleOptions.solver,
+    t1: Annotated[
+        int,
+        option(
+            "Diffusion", "--t1", metavar="10...1000", help="Start of the diffusion, of T = 1000."
+        ),
+    ] = UpscaleOptions.t1,
+    seed: Annotated[
+        int,
+        option("Diffusion", "--seed", metavar="N", help="Same seed, same picture."),
+    ] = UpscaleOptions.seed,
+    model: Annotated[
+        str,
+        option("Diffusion", "--model", metavar="NAME", help="Diffusion model."),
+    ] = UpscaleOptions.model,
+    preprocess: Annotated[
+        str,
+        option(
+            "Diffusion",
+            "--preprocess",
+            metavar="NAME|FILE",
+            help="What makes the first, smooth enlargement: compact, none (bicubic), "
+            "realesrgan, or a checkpoint that spandrel reads.",
+        ),
+    ] = UpscaleOptions.preprocess,
+    color: Annotated[
+        Color,
+        option("Diffusion", "--color", help="Take the colours of the input over."),
+    ] = UpscaleOptions.color,
+    recursive: Annotated[
+        bool,
+        option("Files", "--recursive", "-r", help="Enter folders; OUTPUT mirrors their tree."),
+    ] = False,
+    format: Annotated[  # noqa: A002
+        Literal["png", "jpeg", "webp", "tiff", "avif"] | None,
+        option("Files", "--format", show_default="png", help="Format of the results."),
+    ] = None,
+    quality: Annotated[
+        int,
+        option("Files", "--quality", metavar="1...100", help="Quality of JPEG, WebP and AVIF."),
+    ] = OutputOptions.quality,
+    name: Annotated[
+        str,
+        option(
+            "Files",
+            "--name",
+            metavar="TEMPLATE",
+            help=f"Names of the results, without suffix; fields: {', '.join(NAME_FIELDS)}.",
+        ),
+    ] = OutputOptions.name,
+    overwrite: Annotated[
+        bool,
+        option(
+            "Files",
+            "--overwrite/--skip-existing",
+            help="Replace results that exist, or keep them: then an interrupted run continues.",
+        ),
+    ] = OutputOptions.overwrite,
+    dry_run: Annotated[
+        bool, option("Files", "--dry-run", help="Only list what would be done.")
+    ] = False,
+    device: Annotated[
+        str,
+        option("Machine", "--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
+    ] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        option("Machine", "--dtype", help="Precision of the networks."),
+    ] = "auto",
+    tile: Annotated[
+        int | None,
+        option(
+            "Machine",
+            "--tile",
+            metavar="N",
+            show_default="by free memory",
+            help="Side of a tile in input pixels; 0: the whole picture at once.",
+        ),
+    ] = None,
+    overlap: Annotated[
+        int | None,
+        option(
+            "Machine",
+            "--overlap",
+            metavar="N",
+            show_default="exact",
+            help="Margin of a tile in output pixels; less is faster.",
+        ),
+    ] = None,
+    batch: Annotated[
+        int, option("Machine", "--batch", metavar="N", help="Tiles at a time.")
+    ] = UpscaleOptions.batch,
+    threads: Annotated[
+        int | None,
+        option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
+    ] = None,
+    as_json: Annotated[
+        bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")
+    ] = False,
+    quiet: Annotated[
+        bool, option("Reports and defaults", "--quiet", "-q", help="Only errors on stderr.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        option("Reports and defaults", "--verbose", "-v", help="Details, warnings, tracebacks."),
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Enlarge photographs.
+
+    Results that exist are kept, so an interrupted command continues when run again.
+    Options can also come from variables (SRX_STEPS=7) and from srx.toml (steps = 7);
+    the command line wins over variables, and variables over srx.toml.
+    """
+    from sr_cli.engine.batch import pending, plan, preview  # noqa: PLC0415
+
+    terminal.quiet, terminal.verbose = quiet, verbose
+    _quieten_libraries(verbose)
+    options = _upscale_options(ctx)
+    files = OutputOptions(format=format, quality=quality, name=name, overwrite=overwrite)
+    machine = Machine(device, dtype, threads)
+    if config:
+        terminal.detail(f"defaults from {config}")
+    jobs = plan(inputs, output, options, files, recursive=recursive)
+    todo, skipped = pending(jobs, overwrite=overwrite)
+    outcomes: list[Outcome] = [*skipped]
+    engine: dict[str, Any] = {}
+    if dry_run:
+        outcomes += preview(todo, options)
+    elif todo:
+        engine = _work(todo, options, files, machine, outcomes)
+    position = {job: index for index, job in enumerate(jobs)}
+    outcomes.sort(key=lambda outcome: position[outcome.job])
+    terminal.table(outcomes, on_stdout=dry_run and not as_json)
+    if as_json:
+        settings = asdict(options) | asdict(files) | asdict(machine) | {"recursive": recursive}
+        terminal.document(document(settings, environment() | engine, outcomes))
+    raise typer.Exit(exit_code(outcomes))
+
+
+def _quieten_libraries(verbose: bool) -> None:
+    if not verbose:
+        warnings.simplefilter("ignore")
+        logging.basicConfig(level=logging.ERROR)
+        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+
+def _upscale_options(ctx: typer.Context) -> UpscaleOptions:
+    values = {field.name: ctx.params[field.name] for field in fields(UpscaleOptions)}
+    return UpscaleOptions(**values | _size(ctx))
+
+
+def _size(ctx: typer.Context) -> dict[str, Any]:
+    """Of the options that decide the size, those of the strongest source, so that --size on the
+    command line needs no fight with a scale in srx.toml."""
+    sources = {name: ctx.get_parameter_source(name) for name in SIZES}
+    ranks = {name: source.name for name, source in sources.items() if source is not None}
+    strongest = next((rank for rank in SOURCES if rank in ranks.values()), None)
+    values = {name: ctx.params[name] if ranks[name] == strongest else None for name in SIZES}
+    if values["size"] is not None:
+        match = re.fullmatch(r"(\d+)[xX](\d+)", values["size"])
+        if match is None:
+            raise UsageError(f"size must be WIDTHxHEIGHT like 1920x1080, not {values['size']!r}.")
+        values["size"] = (int(match[1]), int(match[2]))
+    return values
+
+
+def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:
+    """The engine, ready to enlarge.
+
+    Raises:
+        ModelError: the model or the preprocessor is missing or damaged.
+        DeviceError: the device is missing or too small.
+    """
+    import torch  # noqa: PLC0415
+
+    from sr_cli.engine.upscaler import Upscaler  # noqa: PLC0415
+
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    return Upscaler(options, device=machine.device, dtype=machine.dtype)
+
+
+def _work(
+    todo: Sequence[Job],
+    options: UpscaleOptions,
+    files: OutputOptions,
+    machine: Machine,
+    outcomes: list[Outcome],
+) -> dict[str, Any]:
+    """Do the jobs, add what became of them to `outcomes`, and say what computed."""
+    from sr_cli.engine.batch import run  # noqa: PLC0415
+
+    def notify(event: Event) -> None:
+        show(event)
+        if not isinstance(event, Started | Step):
+            outcomes.append(event)
+        if isinstance(event, Failed) and not isinstance(event.error, SrxError):
+            terminal.trace(event.error)
+
+    try:
+        upscaler = make_upscaler(options, machine)
+        terminal.detail(f"{options.model} on {upscaler.device} in {upscaler.dtype}")
+        with terminal.watching(len(todo)) as show:
+            run(todo, options, upscaler, notify, quality=files.quality)
+    except KeyboardInterrupt:
+        done = sum(isinstance(outcome, Finished) for outcome in outcomes)
+        command = "the same command without --overwrite" if files.overwrite else "the same command"
+        terminal.line(f"interrupted: {done} of {len(todo)} done; {command} does the rest.")
+        raise typer.Exit(130) from None
+    return {"device": upscaler.device, "dtype": upscaler.dtype}
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """0 without failures; their common code if nothing else was done; else 1."""
+    errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
+    codes = {error.exit_code if isinstance(error, SrxError) else 1 for error in errors}
+    if not codes:
+        return 0
+    alone = len(codes) == 1 and len(errors) == len(outcomes)
+    return codes.pop() if alone else 1
+
+
+def environment() -> dict[str, Any]:
+    """What a number in a report may depend on."""
+    import platform  # noqa: PLC0415
+    from importlib import metadata  # noqa: PLC0415
+
+    return {
+        "srx": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "torch": metadata.version("torch"),
+    }
+
+
+def record(outcome: Outcome) -> dict[str, Any]:
+    """One file's outcome for JSON."""
+    files = {"input": str(outcome.job.input), "output": str(outcome.job.output)}
+    match outcome:
+        case Failed():
+            return files | {"error": outcome.reason}
+        case Skipped():
+            return files | {"reason": outcome.reason}
+        case Planned():
+            return files | {"size_in": outcome.size_in, "size_out": outcome.size_out}
+        case Finished():
+            return files | {
+                "size_in": outcome.size_in,
+                "size_out": outcome.size_out,
+                "seconds": outcome.seconds,
+                "megapixels_per_second": outcome.megapixels_per_second,
+                "peak_memory_bytes": outcome.peak_memory,
+            }
+
+
+def document(settings: dict[str, Any], machine: dict[str, Any], outcomes: Sequence[Outcome]) -> Any:
+    """The JSON report: options, environment and the files by how they ended."""
+    kinds = {"results": Finished, "planned": Planned, "failures": Failed, "skipped": Skipped}
+    return {"options": settings, "environment": machine} | {
+        key: [record(outcome) for outcome in outcomes if isinstance(outcome, kind)]
+        for key, kind in kinds.items()
+    }

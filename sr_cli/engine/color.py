@@ -1,0 +1,76 @@
+"""Colour fixes: give a result the colours of the low-resolution picture it was made from.
+
+Both are those of the released DoSSR code, which took them from StableSR (Wang et al.,
+*Exploiting Diffusion Prior for Real-World Image Super-Resolution*, 2023, §3.4).
+Images are float tensors (N, C, H, W) or (C, H, W) in [0, 1]; results may leave [0, 1] a little.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from sr_cli.errors import UsageError
+
+WAVELET_LEVELS: Final = 5
+#: A pixel of the wavelet fix depends on the pixels at most this far from it, so tiles with this
+#: margin give what the whole image gives.
+WAVELET_MARGIN: Final = sum(2**level for level in range(WAVELET_LEVELS))
+
+
+def _blur(x: Tensor, radius: int) -> Tensor:
+    """Convolve with [1, 2, 1] ⊗ [1, 2, 1] / 16, its taps `radius` pixels apart."""
+    r = radius
+    x = pad(x, (r, r, r, r), mode="replicate")
+    x = x[..., : -2 * r, :] + 2 * x[..., r:-r, :] + x[..., 2 * r :, :]
+    x = x[..., : -2 * r] + 2 * x[..., r:-r] + x[..., 2 * r :]
+    return x / 16
+
+
+def wavelet_color_fix(content: Tensor, style: Tensor) -> Tensor:
+    """Detail of `content` on the low frequencies of `style` (same shape).
+
+    The released code splits both images, content = high + low, and adds content's high to
+    style's low. The split is linear, so that is content + low(style − content).
+    """
+    low = style - content
+    for level in range(WAVELET_LEVELS):
+        low = _blur(low, 2**level)
+    return content + low
+
+
+def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
+    """`content` with the mean and standard deviation of `style`, channel by channel.
+
+    The statistics are of the whole image: unlike the wavelet fix this cannot work on tiles.
+    """
+
+    def mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
+        var, mean = torch.var_mean(x, dim=(-2, -1), keepdim=True)
+        return mean, (var + 1e-5).sqrt()
+
+    content_mean, content_std = mean_std(content)
+    style_mean, style_std = mean_std(style)
+    return (content - content_mean) / content_std * style_std + style_mean
+
+
+def no_color_fix(content: Tensor, style: Tensor) -> Tensor:
+    """`content` as it is."""
+    del style
+    return content
+
+
+COLOR_FIXES: Final[dict[str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "wavelet": wavelet_color_fix,
+    "adain": adain_color_fix,
+    "none": no_color_fix,
+}
+
+
+def color_fix(name: str, content: Tensor, style: Tensor) -> Tensor:
+    """Apply the colour fix of that name; UsageError where there is none."""
+    if name not in COLOR_FIXES:
+        raise UsageError(f"There is no colour fix {name!r}; choose from {', '.join(COLOR_FIXES)}.")
+    return COLOR_FIXES[name](content, style)

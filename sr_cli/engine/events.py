@@ -1,0 +1,89 @@
+"""What happens to each file of a batch, as frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_cli.errors import SrxError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input file and the file it becomes."""
+
+    input: Path
+    output: Path
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a run would do; sizes are (width, height)."""
+
+    job: Job
+    size_in: tuple[int, int]
+    size_out: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Started:
+    """The network begins with this picture."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Step:
+    """`done` of `total` network calls (solver steps × tiles) are behind this picture."""
+
+    job: Job
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The output is written.
+
+    Sizes are (width, height); `seconds` add reading, network and writing; `peak_memory` is in
+    bytes, of the GPU where one is used, else of the process.
+    """
+
+    job: Job
+    size_in: tuple[int, int]
+    size_out: tuple[int, int]
+    seconds: float
+    peak_memory: int
+
+    @property
+    def megapixels_per_second(self) -> float:
+        """Output megapixels for each second."""
+        width, height = self.size_out
+        return width * height / 1e6 / self.seconds
+
+
+@dataclass(frozen=True)
+class Failed:
+    """This picture could not be read, enlarged or written."""
+
+    job: Job
+    error: Exception
+
+    @property
+    def reason(self) -> str:
+        """One line for the user."""
+        if isinstance(self.error, SrxError):
+            return str(self.error)
+        return f"{type(self.error).__name__}: {self.error}".rstrip(": ")
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Nothing was done."""
+
+    job: Job
+    reason: str
+
+
+Outcome = Planned | Finished | Failed | Skipped
+Event = Started | Step | Outcome

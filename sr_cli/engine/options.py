@@ -1,0 +1,166 @@
+"""What an upscaling is asked to do: frozen, checked at construction, free of heavy imports."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from typing import Literal, get_args
+
+from sr_cli.errors import UsageError
+
+Solver = Literal["paper", "corrected"]
+Color = Literal["wavelet", "adain", "none"]
+NAME_FIELDS = ("stem", "ext", "scale", "width", "height", "steps", "seed", "model")
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise UsageError(sentence)
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """How one picture becomes a larger one.
+
+    Exactly one of `scale`, `size`, `long_side` and `short_side` (output pixels) decides the size;
+    with none of them `scale` becomes 4. `tile` and `overlap`: None chooses by the free memory and
+    by the model's card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap` output
+    pixels. `model` and `preprocess` name entries of the registry, `preprocess` also a checkpoint.
+
+    Raises:
+        UsageError: a value that makes no sense.
+    """
+
+    scale: float | None = None
+    size: tuple[int, int] | None = None
+    long_side: int | None = None
+    short_side: int | None = None
+    steps: int = 5
+    order: int = 3
+    solver: Solver = "paper"
+    t1: int = 500
+    preprocess: str = "compact"
+    color: Color = "wavelet"
+    seed: int = 0
+    tile: int | None = None
+    overlap: int | None = None
+    batch: int = 1
+    model: str = "embedded"
+
+    def __post_init__(self) -> None:
+        if all(v is None for v in (self.scale, self.size, self.long_side, self.short_side)):
+            object.__setattr__(self, "scale", 4.0)
+        self._check_size()
+        self._check_sampling()
+        self._check_machine()
+
+    def _check_size(self) -> None:
+        targets = {
+            "scale": self.scale,
+            "size": self.size,
+            "long side": self.long_side,
+            "short side": self.short_side,
+        }
+        given = [name for name, value in targets.items() if value is not None]
+        _require(len(given) == 1, f"Only one of {' and '.join(given)} can decide the size.")
+        if self.scale is not None:
+            sentence = f"scale must be above 0 and at most 32, not {self.scale:g}."
+            _require(0 < self.scale <= 32, sentence)
+        if self.size is not None:
+            width, height = self.size
+            sentence = f"size must be at least 1x1, not {width}x{height}."
+            _require(width >= 1 and height >= 1, sentence)
+        for name, side in (("long side", self.long_side), ("short side", self.short_side)):
+            _require(side is None or side >= 1, f"{name} must be at least 1 pixel, not {side}.")
+
+    def _check_sampling(self) -> None:
+        _require(10 <= self.t1 <= 1000, f"t1 must lie between 10 and 1000, not {self.t1}.")
+        _require(1 <= self.steps <= 1000, f"steps must lie between 1 and 1000, not {self.steps}.")
+        sentence = f"steps must be below t1, but {self.steps} steps do not fit into t1 = {self.t1}."
+        _require(self.steps <= self.t1 - 1, sentence)
+        _require(1 <= self.order <= 3, f"order must be 1, 2 or 3, not {self.order}.")
+        _require(0 <= self.seed < 2**64, f"seed must lie between 0 and 2^64 - 1, not {self.seed}.")
+        _one_of("solver", self.solver, get_args(Solver))
+        _one_of("color", self.color, get_args(Color))
+
+    def _check_machine(self) -> None:
+        sentence = f"tile must be 0 (whole picture) or at least 16, not {self.tile}."
+        _require(self.tile in (None, 0) or (self.tile or 0) >= 16, sentence)
+        sentence = f"overlap must not be negative, but it is {self.overlap}."
+        _require(self.overlap is None or self.overlap >= 0, sentence)
+        _require(self.batch >= 1, f"batch must be at least 1, not {self.batch}.")
+        _require(bool(self.model), "model must not be empty.")
+        _require(bool(self.preprocess), "preprocess must not be empty.")
+
+    def target(self, width: int, height: int) -> tuple[int, int]:
+        """Output (width, height) of a picture of width x height, rounded half up, at least 1 px."""
+        if self.size is not None:
+            return self.size
+        if self.scale is not None:
+            ratio = Fraction(str(self.scale))
+        elif self.long_side is not None:
+            ratio = Fraction(self.long_side, max(width, height))
+        else:
+            assert self.short_side is not None
+            ratio = Fraction(self.short_side, min(width, height))
+        half = Fraction(1, 2)
+        return max(1, floor(width * ratio + half)), max(1, floor(height * ratio + half))
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """How results are written.
+
+    `format` None: by the suffix of an output file, else PNG. `quality` (1-100) counts for lossy
+    formats. `name` is a template with the fields of NAME_FIELDS, to which the format's suffix is
+    added. Files that exist are kept unless `overwrite`.
+
+    Raises:
+        UsageError: an unknown field or quality.
+    """
+
+    format: str | None = None
+    quality: int = 95
+    name: str = "{stem}"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.quality <= 100, f"quality must lie in 1..100, not {self.quality}.")
+        for field in self._fields():
+            known = ", ".join(NAME_FIELDS)
+            sentence = f"The name template has no field {field!r}; there are {known}."
+            _require(field in NAME_FIELDS, sentence)
+
+    def _fields(self) -> set[str]:
+        try:
+            parsed = list(string.Formatter().parse(self.name))
+        except ValueError as error:
+            raise UsageError(f"The name template {self.name!r} is malformed: {error}.") from error
+        return {field for _, field, _, _ in parsed if field is not None}
+
+    @property
+    def name_needs_size(self) -> bool:
+        """Whether a name depends on the picture's size."""
+        return bool(self._fields() & {"scale", "width", "height"})
+
+    def file_name(self, values: Mapping[str, str | int | float], suffix: str) -> str:
+        """The file name for `values`, which hold every field that the template uses.
+
+        Raises:
+            UsageError: the result is no plain file name.
+        """
+        try:
+            stem = self.name.format_map(values)
+        except (ValueError, KeyError) as error:
+            raise UsageError(f"The name template {self.name!r} is malformed: {error}.") from error
+        name = stem if stem.lower().endswith(suffix) else stem + suffix
+        plain = name != suffix and not set(name) & set("/\\\0")
+        _require(plain, f"The name template {self.name!r} gives {name!r}, which names no file.")
+        return name

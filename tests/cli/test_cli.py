@@ -1,0 +1,536 @@
+"""The command line: what it prints where, with which exit code, and where options come from."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from PIL import Image
+from torch import Tensor
+
+from sr_cli import __version__
+from sr_cli.cli import upscale as command
+from sr_cli.cli.app import app, main
+from sr_cli.cli.ui import terminal
+from sr_cli.engine.formats import FORMATS
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.errors import DeviceError, ModelError
+
+HEAVY = ("torch", "numpy", "cv2", "PIL", "diffusers", "spandrel", "pyiqa")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a call of the command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Srx = Callable[..., Run]
+
+
+class Nearest:
+    """An upscaler without weights; `failure` is raised at pictures 7 pixels wide."""
+
+    device, dtype = "cpu", "float32"
+
+    def __init__(self, options: UpscaleOptions, failure: BaseException | None = None) -> None:
+        self.options, self.failure = options, failure
+
+    def __call__(self, lr: Tensor, *, on_step: Callable[[int, int], None] | None = None) -> Tensor:
+        if self.failure and lr.shape[2] == 7:
+            raise self.failure
+        for step in range(self.options.steps):
+            if on_step:
+                on_step(step + 1, self.options.steps)
+        width, height = self.options.target(lr.shape[2], lr.shape[1])
+        return torch.nn.functional.interpolate(lr[None], size=(height, width))[0]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder of its own, without the user's configuration, terminal state or signal handlers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    for name in [name for name in os.environ if name.startswith("SRX_")]:
+        monkeypatch.delenv(name)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    terminal.quiet = terminal.verbose = False
+
+
+@pytest.fixture
+def failure() -> list[BaseException]:
+    """Put an exception in, and pictures 7 pixels wide raise it."""
+    return []
+
+
+@pytest.fixture
+def srx(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    failure: list[BaseException],
+) -> Srx:
+    """The command in this process, with an upscaler without weights."""
+    monkeypatch.setattr(command, "make_upscaler", lambda options, _: Nearest(options, *failure))
+
+    def call(*args: object) -> Run:
+        with pytest.raises(SystemExit) as end:
+            main([str(arg) for arg in args])
+        assert isinstance(end.value.code, int | None)
+        return Run(end.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+def process(code: str, *args: str, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
+    """Python in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *args],
+        env=os.environ | {"PYTHONPATH": str(Path(command.__file__).parents[2])},
+        text=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
+
+
+def finished(code: str, *args: str, stdout: int = subprocess.PIPE) -> Run:
+    """Python in a process of its own, at its end."""
+    with process(code, *args, stdout=stdout) as child:
+        out, err = child.communicate()
+        return Run(child.returncode, out or "", err)
+
+
+def paint(path: Path, size: tuple[int, int] = (6, 4)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def photos() -> Path:
+    """in/a.png, in/b.jpg and in/sub/c.png, 6, 7 and 8 pixels wide."""
+    for i, name in enumerate(("a.png", "b.jpg", "sub/c.png")):
+        paint(Path("in") / name, (6 + i, 4))
+    return Path("in")
+
+
+# ------------------------------------------------------------------------ help and what it loads
+
+
+def commands() -> dict[str, Any]:
+    found: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    return {"srx": typer.main.get_command(app), **found}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_and_parameter_is_documented(name: str) -> None:
+    found = commands()[name]
+    assert found.help
+    for parameter in found.params:
+        assert parameter.help, parameter.name
+        if parameter.param_type_name == "option" and name == "upscale":
+            assert parameter.envvar == "SRX_" + parameter.opts[0][2:].replace("-", "_").upper()
+
+
+def test_formats_offered_are_the_formats_written() -> None:
+    option = next(p for p in commands()["upscale"].params if p.name == "format")
+    assert set(option.type_descriptor.choices) == set(FORMATS)
+
+
+def test_help_names_every_option(srx: Srx) -> None:
+    text = srx("upscale", "--help").out
+    for parameter in commands()["upscale"].params:
+        if parameter.param_type_name == "option":
+            assert parameter.opts[0] in text
+    assert srx().out == srx("--help").out
+    assert "upscale" in srx().out
+    assert srx().code == 0
+
+
+def test_version(srx: Srx) -> None:
+    assert srx("--version") == Run(0, f"srx {__version__}\n", "")
+
+
+@pytest.mark.parametrize("args", [["--help"], ["upscale", "--help"], ["--version"], ["upscale"]])
+def test_nothing_heavy_is_imported_before_work(args: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from sr_cli.cli.app import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        f"assert not [m for m in {HEAVY} if m in sys.modules]"
+    )
+    done = finished(code, *args)
+    assert done.code == 0, done.err
+
+
+def test_a_dry_run_imports_no_torch(photos: Path) -> None:
+    code = (
+        "import sys\n"
+        "from sr_cli.cli.app import main\n"
+        "try: main(['upscale', sys.argv[1], 'out', '--dry-run'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'diffusers' not in sys.modules"
+    )
+    done = finished(code, str(photos))
+    assert done.code == 0, done.err
+    assert "out/a.png" in done.out
+    assert not Path("out").exists()
+
+
+def test_python_m_is_the_same_command() -> None:
+    done = finished("import runpy; runpy.run_module('sr_cli', run_name='__main__')", "--version")
+    assert (done.code, done.out) == (0, f"srx {__version__}\n")
+
+
+def test_the_shell_is_told_of_options(monkeypatch: pytest.MonkeyPatch, srx: Srx) -> None:
+    monkeypatch.setenv("_SRX_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "srx upscale --pre")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert srx().out.split() == ["--preprocess"]
+
+
+# ------------------------------------------------------------------------------- usage, exit codes
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        ("upscale in out --nonsense", "--nonsense"),
+        ("upscale in", "Missing"),
+        ("upscal in out", "upscal"),
+        ("upscale missing.png out", "missing.png"),
+        ("upscale in out --scale 0", "scale"),
+        ("upscale in out --scale -2", "scale"),
+        ("upscale in out --scale nan", "scale"),
+        ("upscale in out --scale four", "scale"),
+        ("upscale in out --size 10", "size"),
+        ("upscale in out --size 10x0", "size"),
+        ("upscale in out --scale 2 --size 10x10", "scale and size"),
+        ("upscale in out --steps 0", "steps"),
+        ("upscale in out --steps 10 --t1 10", "steps"),
+        ("upscale in out --t1 2", "t1"),
+        ("upscale in out --order 4", "order"),
+        ("upscale in out --solver euler", "solver"),
+        ("upscale in out --color sepia", "color"),
+        ("upscale in out --tile 3", "tile"),
+        ("upscale in out --overlap -1", "overlap"),
+        ("upscale in out --batch 0", "batch"),
+        ("upscale in out --threads 0", "threads"),
+        ("upscale in out --device gpu", "device"),
+        ("upscale in out --dtype int8", "dtype"),
+        ("upscale in out --seed -1", "seed"),
+        ("upscale in out --format bmp", "format"),
+        ("upscale in out --quality 0", "quality"),
+        ("upscale in out --name {nope}", "nope"),
+        ("upscale in out.png", "out.png"),
+        ("upscale in in", "overwrite"),
+        ("upscale in out --config missing.toml", "missing.toml"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(srx: Srx, photos: Path, args: str, word: str) -> None:
+    before = sorted(Path().rglob("*"))
+    run = srx(*args.split())
+    assert (run.code, run.out) == (2, "")
+    assert re.fullmatch(r"error: [^\n]+\n", run.err), run.err
+    assert word in run.err
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_good_arguments_are_no_mistake(srx: Srx, photos: Path) -> None:
+    run = srx(
+        *("upscale", photos, "out", "--scale", 2.5, "--steps", 9, "--t1", 10, "--order", 1),
+        *("--solver", "corrected", "--color", "none", "--tile", 16, "--overlap", 0, "--batch", 2),
+        *("--threads", 1, "--device", "cuda:1", "--dtype", "float32", "--seed", 7),
+        *("--format", "webp", "--quality", 100, "--name", "{stem}_x{scale}"),
+    )
+    assert run.code == 0
+    assert {path.name for path in Path("out").iterdir()} == {"a_x2.5.webp", "b_x2.5.webp"}
+
+
+@pytest.mark.parametrize(
+    ("error", "alone"), [(DeviceError("No memory."), 4), (RuntimeError("Unforeseen."), 1)], ids=repr
+)
+def test_exit_codes_of_failures(
+    srx: Srx, photos: Path, failure: list[BaseException], error: Exception, alone: int
+) -> None:
+    failure.append(error)
+    run = srx("upscale", photos, "out")
+    assert run.code == 1
+    assert str(error) in run.err
+    assert Path("out/a.png").exists()
+    assert srx("upscale", photos / "b.jpg", "out").code == alone
+    failure.clear()
+    assert srx("upscale", photos / "b.jpg", "out").code == 0
+
+
+def test_a_model_that_does_not_load_has_its_exit_code(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> None:
+        raise ModelError("The model x is missing.")
+
+    monkeypatch.setattr(command, "make_upscaler", missing)
+    assert srx("upscale", photos, "out") == Run(3, "", "error: The model x is missing.\n")
+
+
+def test_a_traceback_is_for_those_who_ask(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(command, "make_upscaler", broken)
+    run = srx("upscale", photos, "out")
+    assert run.code == 1
+    assert re.fullmatch(r"error: ZeroDivisionError: oops \(.*--verbose.*\)\n", run.err)
+    assert "Traceback" in srx("upscale", photos, "out", "--verbose").err
+
+
+def test_a_picture_that_fails_unforeseen_has_its_traceback_too(
+    srx: Srx, photos: Path, failure: list[BaseException]
+) -> None:
+    failure.append(ZeroDivisionError("oops"))
+    assert "Traceback" not in srx("upscale", photos, "out").err
+    assert "Traceback" in srx("upscale", photos, "out", "--verbose").err
+
+
+# ------------------------------------------------------------------------------------- the report
+
+
+def test_good_inputs_are_done_and_bad_ones_named(srx: Srx, photos: Path) -> None:
+    (photos / "text.png").write_text("no image")
+    (photos / "cut.jpg").write_bytes((photos / "b.jpg").read_bytes()[:200])
+    (photos / "empty.png").touch()
+    (photos / "folder.png").mkdir()
+    paint(photos / "tiny.png", (1, 1))
+    run = srx("upscale", photos, "out")
+    assert run.code == 1
+    assert {path.name for path in Path("out").iterdir()} == {"a.png", "b.png", "tiny.png"}
+    table = run.err[run.err.index("┏") :]
+    for name, reason in {
+        "text.png": "no image",
+        "cut.jpg": "damaged",
+        "empty.png": "empty",
+        "folder.png": "folder",
+    }.items():
+        assert re.search(rf"{name}.*{reason}", table)
+    assert "3 done, 4 failed" in run.err
+
+
+def test_a_table_off_a_terminal_is_never_cut(srx: Srx) -> None:
+    name = "n" * 200 + ".png"
+    paint(Path("in") / name)
+    run = srx("upscale", "in", "out")
+    lines = [line for line in run.err.splitlines() if name in line]
+    assert len(lines) == 2  # the line of the file and its row in the table
+    for part in (name, "6x4 → 24x16", "MiB"):
+        assert part in lines[1]
+    assert "\x1b" not in run.err
+    assert "…" not in run.err
+
+
+def test_names_are_no_markup(srx: Srx) -> None:
+    paint(Path("in/[red]x[bold].png"))
+    assert srx("upscale", "in", "out").err.count("[red]x[bold].png") == 3
+
+
+def test_names_need_not_be_text(srx: Srx) -> None:
+    paint(Path("in/a.png")).rename(os.fsdecode(b"in/\xff.png"))
+    for flags in ((), ("--overwrite", "--json"), ("--overwrite", "--dry-run")):
+        assert srx("upscale", "in", "out", *flags).code == 0
+
+
+def test_json_is_alone_on_stdout(srx: Srx, photos: Path) -> None:
+    (photos / "text.png").write_text("no image")
+    run = srx("upscale", photos, "out", "--json", "--steps", 7)
+    report = json.loads(run.out)
+    assert report["options"]["steps"] == 7
+    assert report["environment"]["srx"] == __version__
+    assert report["environment"]["device"] == "cpu"
+    assert [entry["input"] for entry in report["results"]] == ["in/a.png", "in/b.jpg"]
+    assert report["results"][0]["size_out"] == [24, 16]
+    assert report["failures"][0]["input"] == "in/text.png"
+    again = json.loads(srx("upscale", photos, "out", "--json").out)
+    assert [entry["input"] for entry in again["skipped"]] == ["in/a.png", "in/b.jpg"]
+    dry = json.loads(srx("upscale", photos, "out2", "--json", "--dry-run").out)
+    assert [entry["output"] for entry in dry["planned"]] == ["out2/a.png", "out2/b.png"]
+
+
+def test_quiet_leaves_errors_only(srx: Srx, photos: Path) -> None:
+    assert srx("upscale", photos, "out", "--quiet") == Run(0, "", "")
+    (photos / "text.png").write_text("no image")
+    run = srx("upscale", photos, "out", "-q")
+    assert re.fullmatch(r"error: [^\n]*text.png[^\n]*\n", run.err)
+    assert run.out == ""
+
+
+def test_existing_results_are_kept_unless_asked(srx: Srx, photos: Path) -> None:
+    srx("upscale", photos, "out", "--recursive")
+    result = Path("out/sub/c.png")
+    assert result.exists()
+    result.write_text("mine")
+    run = srx("upscale", photos, "out", "-r")
+    assert (run.code, result.read_text()) == (0, "mine")
+    assert "3 skipped" in run.err
+    srx("upscale", photos, "out", "-r", "--overwrite")
+    assert Image.open(result).size == (32, 16)
+
+
+def test_one_file_becomes_one_file(srx: Srx, photos: Path) -> None:
+    assert srx("upscale", photos / "a.png", "new/big.jpg", "--size", "30x20").code == 0
+    assert Image.open("new/big.jpg").size == (30, 20)
+
+
+def test_an_interrupted_run_is_continued(
+    srx: Srx, photos: Path, failure: list[BaseException]
+) -> None:
+    failure.append(KeyboardInterrupt())
+    run = srx("upscale", photos, "out", "-r")
+    assert run.code == 130
+    assert "interrupted: 1 of 3 done" in run.err
+    assert [path.name for path in Path("out").iterdir()] == ["a.png"]
+    failure.clear()
+    run = srx("upscale", photos, "out", "-r")
+    assert run.code == 0
+    assert "2 done, 1 skipped" in run.err
+
+
+SLOW = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_cli import Nearest, command, main
+class Slow(Nearest):
+    def __call__(self, lr, **settings):
+        print("working", flush=True)
+        time.sleep(60 if lr.shape[2] == 7 else 0)
+        return super().__call__(lr, **settings)
+command.make_upscaler = lambda options, machine: Slow(options)
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(photos: Path, number: signal.Signals) -> None:
+    code = SLOW.format(tests=str(Path(__file__).parent))
+    with process(code, "upscale", str(photos), "out") as child:
+        assert child.stdout is not None
+        assert [child.stdout.readline() for _ in range(2)] == ["working\n"] * 2
+        while not Path("out/a.png").exists():
+            time.sleep(0.01)
+        child.send_signal(number)
+        _, err = child.communicate()
+    assert child.returncode == 130
+    assert "interrupted: 1 of 2 done" in err
+    assert "Traceback" not in err
+    assert [path.name for path in Path("out").iterdir()] == ["a.png"]
+
+
+def test_a_reader_that_stops_reading_is_no_crash(photos: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; from sr_cli.cli.app import main; main(sys.argv[1:])"
+    done = finished(code, "upscale", "in", "out", "--dry-run", "--json", "-q", stdout=writer)
+    os.close(writer)
+    assert (done.code, done.err) == (1, "")
+
+
+# ------------------------------------------------------------------------ where options come from
+
+
+def options_of(srx: Srx, *args: object) -> dict[str, Any]:
+    run = srx("upscale", "in", "out", "--dry-run", "--json", *args)
+    assert run.code == 0, run.err
+    found: dict[str, Any] = json.loads(run.out)["options"]
+    return found
+
+
+def test_the_command_line_wins_over_variables_over_the_file(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert options_of(srx)["steps"] == 5
+    user = Path("config/srx/srx.toml")
+    user.parent.mkdir(parents=True)
+    user.write_text("steps = 11")
+    assert options_of(srx)["steps"] == 11
+    Path("srx.toml").write_text("steps = 12\norder = 2\n[upscale]\nsteps = 13")
+    assert (options_of(srx)["steps"], options_of(srx)["order"]) == (13, 2)
+    Path("mine.toml").write_text("steps = 14")
+    assert options_of(srx, "--config", "mine.toml")["steps"] == 14
+    monkeypatch.setenv("SRX_STEPS", "15")
+    assert options_of(srx)["steps"] == 15
+    assert options_of(srx, "--steps", 16)["steps"] == 16
+
+
+def test_a_stronger_source_decides_the_size_alone(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sizes(*args: object) -> tuple[Any, Any, Any]:
+        options = options_of(srx, *args)
+        return options["scale"], options["size"], options["long_side"]
+
+    Path("srx.toml").write_text("scale = 2")
+    assert sizes() == (2, None, None)
+    monkeypatch.setenv("SRX_LONG_SIDE", "100")
+    assert sizes() == (None, None, 100)
+    assert sizes("--size", "30x20") == (None, [30, 20], None)
+
+
+def test_every_kind_of_value_can_stand_in_the_file(srx: Srx, photos: Path) -> None:
+    Path("srx.toml").write_text(
+        'scale = 2\nseed = 3\nformat = "webp"\n'
+        "recursive = true\noverwrite = true\n[upscale]\ntile = 64\nt1 = 300"
+    )
+    options = options_of(srx)
+    assert [options[k] for k in ("scale", "seed", "format", "recursive", "overwrite")] == [
+        2, 3, "webp", True, True,
+    ]  # fmt: skip
+    assert (options["tile"], options["t1"]) == (64, 300)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ("stepps = 3", "stepps"),
+        ("[upscale]\nstepps = 3", r"stepps.*\[upscale\]"),
+        ("[upscal]\nsteps = 3", "upscal"),
+        ("steps = [3]", "steps"),
+        ('steps = "many"', "steps"),
+        ("steps = 0", "steps"),
+        ("inputs = 3", "inputs"),
+        ("config = 'x'", "config"),
+        ("steps = ", "srx.toml"),
+    ],
+)
+def test_mistakes_in_the_file_are_named(srx: Srx, photos: Path, content: str, word: str) -> None:
+    Path("srx.toml").write_text(content)
+    run = srx("upscale", photos, "out")
+    assert run.code == 2
+    assert re.fullmatch(rf"error: [^\n]*{word}[^\n]*\n", run.err), run.err
+    assert srx("upscale", "--help").code == 0
+
+
+def test_flags_can_be_variables(srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRX_JSON", "1")
+    monkeypatch.setenv("SRX_RECURSIVE", "true")
+    report = json.loads(srx("upscale", photos, "out", "--dry-run").out)
+    assert len(report["planned"]) == 3
+    monkeypatch.setenv("SRX_STEPS", "many")
+    assert srx("upscale", photos, "out").code == 2

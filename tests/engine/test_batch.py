@@ -1,0 +1,350 @@
+"""Which files become which, and that one bad picture, or Ctrl-C, costs nothing but itself."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sr_cli.engine import batch
+from sr_cli.engine.events import (
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Planned,
+    Skipped,
+    Started,
+    Step,
+)
+from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.errors import DeviceError, InputError, ModelError, UsageError
+
+OPTIONS = UpscaleOptions(scale=2, steps=3)
+
+
+class Nearest:
+    """An upscaler without weights; `failure` is raised at the picture of this size."""
+
+    device = "cpu"
+
+    def __init__(
+        self, failure: BaseException | None = None, at: tuple[int, int] = (0, 0), step: int = 0
+    ) -> None:
+        self.failure, self.at, self.step = failure, at, step
+
+    def __call__(self, lr: Tensor, *, on_step: Callable[[int, int], None] | None = None) -> Tensor:
+        assert lr.dtype == torch.float32
+        assert 0 <= lr.min() <= lr.max() <= 1
+        _, height, width = lr.shape
+        for step in range(OPTIONS.steps):
+            if self.failure and self.at == (width, height) and step == self.step:
+                raise self.failure
+            if on_step:
+                on_step(step + 1, OPTIONS.steps)
+        wide, high = OPTIONS.target(width, height)
+        return torch.nn.functional.interpolate(lr[None], size=(high, wide))[0]
+
+
+def paint(path: Path, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], len(mode)), dtype=np.uint8)
+    Image.fromarray(pixels[..., 0] if mode == "L" else pixels).save(path)
+    return path
+
+
+def plan(*arguments: Path, recursive: bool = False, **files: object) -> dict[str, str]:
+    """Names of inputs and outputs, relative to the folder of the test."""
+    jobs = batch.plan(
+        arguments[:-1],
+        arguments[-1],
+        OPTIONS,
+        OutputOptions(**files),  # type: ignore[arg-type]
+        recursive=recursive,
+    )
+    return {os.path.relpath(job.input): os.path.relpath(job.output) for job in jobs}
+
+
+def run(jobs: list[Job], upscale: Nearest) -> list[Event]:
+    events: list[Event] = []
+    batch.run(jobs, OPTIONS, upscale, events.append)
+    return events
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+IN, OUT = Path("in"), Path("out")
+
+
+# ------------------------------------------------------------------------------- files to files
+
+
+def test_numbers_in_names_are_ordered_as_numbers() -> None:
+    names = ["img1.png", "img2.png", "img10.png", "img10b.png", "IMG11.png", "other.png"]
+    for name in reversed(names):
+        paint(IN / name)
+    assert list(plan(IN, OUT)) == [f"in/{name}" for name in names]
+    assert sorted(names) != names  # the control
+
+
+def test_a_tree_is_mirrored_without_hidden_files_links_and_the_output() -> None:
+    for name in ("a.png", "x/b.jpg", "x/y/c.webp", ".hidden/d.png", ".e.png", "out/a.png"):
+        paint(IN / name)
+    (IN / "notes.txt").write_text("no image")
+    (IN / "loop").symlink_to(IN.resolve(), target_is_directory=True)
+    assert plan(IN, IN / "out", recursive=True) == {
+        "in/a.png": "in/out/a.png",
+        "in/x/b.jpg": "in/out/x/b.png",
+        "in/x/y/c.webp": "in/out/x/y/c.png",
+    }
+    assert list(plan(IN, OUT, recursive=True)) == [  # the control: another output is no exception
+        "in/a.png", "in/out/a.png", "in/x/b.jpg", "in/x/y/c.webp",
+    ]  # fmt: skip
+    assert list(plan(IN, OUT)) == ["in/a.png"]
+
+
+def test_patterns_match_where_the_shell_did_not() -> None:
+    for name in ("a1.png", "a2.png", "b.png", "x/a3.png"):
+        paint(IN / name)
+    assert list(plan(IN / "a*.png", OUT)) == ["in/a1.png", "in/a2.png"]
+    assert list(plan(IN / "**/a*.png", OUT)) == ["in/a1.png", "in/a2.png", "in/x/a3.png"]
+    paint(IN / "[b].png")  # a file of this name is no pattern
+    assert list(plan(IN / "[b].png", OUT)) == ["in/[b].png"]
+
+
+def test_a_file_named_twice_is_one_job() -> None:
+    paint(IN / "a.png")
+    assert plan(IN, IN / "a.png", Path("./in/../in/a.png"), OUT) == {"in/a.png": "out/a.png"}
+
+
+def test_one_file_can_become_one_file() -> None:
+    paint(IN / "a.png")
+    assert plan(IN / "a.png", Path("b.JPEG")) == {"in/a.png": "b.JPEG"}
+    Path("c.png").mkdir()
+    assert plan(IN / "a.png", Path("c.png")) == {"in/a.png": "c.png/a.png"}
+
+
+def test_templates_name_the_results() -> None:
+    paint(IN / "a.b.jpg", (6, 4))
+    name = "{stem}_{ext}_{width}x{height}_x{scale}_{steps}_{seed}_{model}"
+    assert plan(IN, OUT, name=name, format="webp") == {
+        "in/a.b.jpg": "out/a.b_jpg_12x8_x2_3_0_embedded.webp"
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["missing.png", "out"], "missing.png does not exist"),
+        (["*.bmp", "out"], r"No file matches \*.bmp"),
+        (["empty", "out"], "no image in empty.*--recursive"),
+        (["in", "out.png"], "out.png names one file"),
+        (["in/a.png", "in/b.png", "out.png"], "out.png names one file"),
+        (["in/a.png", "out.gif"], "out.gif"),
+        (["in", "notes.txt"], "notes.txt is a file"),
+        (["in", "in"], "in/a.png would overwrite an input"),
+    ],
+)
+def test_arguments_without_sense_are_refused(arguments: list[str], says: str) -> None:
+    paint(IN / "a.png")
+    paint(IN / "b.png")
+    Path("empty").mkdir()
+    Path("notes.txt").touch()
+    with pytest.raises(UsageError, match=says):
+        plan(*map(Path, arguments))
+
+
+def test_two_inputs_never_share_an_output() -> None:
+    paint(IN / "a.jpg")
+    paint(IN / "a.png")
+    with pytest.raises(UsageError, match=r"in/a.jpg and in/a.png would both become out/a.png"):
+        plan(IN, OUT)
+    assert len(set(plan(IN, OUT, name="{stem}_{ext}").values())) == 2
+    paint(Path("in2/b.png"))
+    paint(Path("in2/a.png"))
+    with pytest.raises(UsageError, match="both become"):
+        plan(IN / "a.png", Path("in2"), OUT)
+
+
+def test_an_output_is_never_an_input_even_through_a_link() -> None:
+    paint(IN / "a.png")
+    Path("link").symlink_to(IN, target_is_directory=True)
+    with pytest.raises(UsageError, match="overwrite an input"):
+        plan(IN, Path("link"))
+
+
+def test_formats_contradict_no_file_name() -> None:
+    paint(IN / "a.png")
+    assert plan(IN / "a.png", Path("b.jpg"), format="jpeg") == {"in/a.png": "b.jpg"}
+    with pytest.raises(UsageError, match="contradicts"):
+        plan(IN / "a.png", Path("b.jpg"), format="webp")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_is_named() -> None:
+    paint(IN / "locked/a.png")
+    (IN / "locked").chmod(0)
+    try:
+        with pytest.raises(InputError, match="in/locked cannot be read"):
+            plan(IN, OUT, recursive=True)
+    finally:
+        (IN / "locked").chmod(0o700)
+
+
+# ------------------------------------------------------------------------------------ the loop
+
+
+def jobs_of(*names: str) -> list[Job]:
+    """Jobs of pictures 6, 7, 8, … pixels wide."""
+    paths = [paint(IN / name, (6 + i, 4)) for i, name in enumerate(names)]
+    return [Job(path, OUT / f"{path.stem}.png") for path in paths]
+
+
+def outcomes(events: list[Event]) -> dict[str, type]:
+    return {
+        event.job.input.name: type(event)
+        for event in events
+        if not isinstance(event, Started | Step)
+    }
+
+
+def test_every_job_ends_once_with_its_file_written() -> None:
+    jobs = jobs_of("a.png", "b.jpg", "c.png")
+    written: list[bool] = []
+
+    def notify(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Finished):
+            written.append(event.job.output.exists())
+
+    events: list[Event] = []
+    batch.run(jobs, OPTIONS, Nearest(), notify)
+    assert written == [True] * 3
+    for job in jobs:
+        mine = [event for event in events if event.job == job]
+        assert [type(event) for event in mine] == [Started, Step, Step, Step, Finished]
+        assert [event.done for event in mine if isinstance(event, Step)] == [1, 2, 3]
+        done = mine[-1]
+        assert isinstance(done, Finished)
+        assert done.size_out == OPTIONS.target(*done.size_in) == Image.open(job.output).size
+        assert done.seconds > 0
+        assert done.peak_memory > 1 << 20
+    assert [event.job for event in events if isinstance(event, Started)] == jobs
+
+
+def test_pixels_alpha_and_greyness_survive() -> None:
+    colors, gray = paint(IN / "rgba.png"), paint(IN / "gray.png", mode="L")
+    sources = {path: np.asarray(Image.open(path)) for path in (colors, gray)}
+    half = np.tile(np.array([0, 0, 0, 255, 255, 255], np.uint8), (4, 1))
+    Image.fromarray(np.dstack([sources[colors], half])).save(colors)
+    run([Job(path, OUT / path.name) for path in (colors, gray)], Nearest())
+    results = {path: np.asarray(Image.open(OUT / path.name)) for path in sources}
+    assert results[gray].ndim == 2
+    for path, source in sources.items():
+        doubled = source.repeat(2, 0).repeat(2, 1)
+        colours = results[path] if path == gray else results[path][..., :3]
+        assert np.array_equal(colours, doubled)
+    alpha = results[colors][..., 3].astype(int)
+    assert (np.diff(alpha, axis=1) >= 0).all()
+    assert (alpha[:, :4] == 0).all()
+    assert (alpha[:, -4:] == 255).all()
+    assert (alpha[:, 5] > 0).all()  # between them it is not nearest neighbour
+
+
+def test_bad_inputs_stop_nothing_else() -> None:
+    jobs = jobs_of("a.png", "text.png", "cut.jpg", "empty.png", "folder.png", "tiny.png", "z.png")
+    (IN / "text.png").write_text("no image")
+    (IN / "cut.jpg").write_bytes((IN / "cut.jpg").read_bytes()[:200])
+    (IN / "empty.png").write_bytes(b"")
+    (IN / "folder.png").unlink()
+    (IN / "folder.png").mkdir()
+    paint(IN / "tiny.png", (1, 1))
+    events = run(jobs, Nearest())
+    bad = {"text.png", "cut.jpg", "empty.png", "folder.png"}
+    assert outcomes(events) == {
+        job.input.name: Failed if job.input.name in bad else Finished for job in jobs
+    }
+    assert {path.name for path in OUT.iterdir()} == {"a.png", "tiny.png", "z.png"}
+    for event in events:
+        if isinstance(event, Failed):
+            assert isinstance(event.error, InputError)
+            assert str(event.job.input) in event.reason
+
+
+@pytest.mark.parametrize(
+    "error", [DeviceError("Too large."), MemoryError(), RuntimeError("unforeseen")], ids=repr
+)
+def test_a_picture_that_cannot_be_enlarged_stops_nothing_else(error: Exception) -> None:
+    jobs = jobs_of("a.png", "b.png", "c.png")
+    events = run(jobs, Nearest(error, at=(7, 4)))
+    assert outcomes(events) == {"a.png": Finished, "b.png": Failed, "c.png": Finished}
+    assert not (OUT / "b.png").exists()
+    assert all(event.reason for event in events if isinstance(event, Failed))
+
+
+def test_a_damaged_model_stops_everything() -> None:
+    with pytest.raises(ModelError):
+        run(jobs_of("a.png", "b.png"), Nearest(ModelError("Damaged."), at=(6, 4)))
+
+
+def test_an_output_that_cannot_be_written_fails_before_the_work() -> None:
+    OUT.touch()
+    events = run(jobs_of("a.png"), Nearest())
+    assert [type(event) for event in events] == [Started, Failed]
+
+
+def test_a_picture_too_large_for_its_format_fails_before_the_work() -> None:
+    paint(IN / "a.png", (9000, 1))
+    job = Job(IN / "a.png", OUT / "a.webp")
+    assert [type(event) for event in run([job], Nearest())] == [Started, Failed]
+    assert [type(event) for event in batch.preview([job], OPTIONS)] == [Failed]
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_an_interrupted_run_leaves_no_partial_file_and_is_continued(step: int) -> None:
+    jobs = jobs_of("a.png", "b.png", "c.png", "d.png")
+    events: list[Event] = []
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(jobs, OPTIONS, Nearest(KeyboardInterrupt(), (8, 4), step), events.append)
+    finished = {event.job.output for event in events if isinstance(event, Finished)}
+    assert set(OUT.iterdir()) == finished == {OUT / "a.png", OUT / "b.png"}
+    for path in finished:
+        Image.open(path).load()
+    before = {path: path.stat().st_mtime_ns for path in finished}
+
+    todo, skipped = batch.pending(jobs, overwrite=False)
+    assert [type(event) for event in skipped] == [Skipped, Skipped]
+    assert outcomes(run(todo, Nearest())) == {"c.png": Finished, "d.png": Finished}
+    assert {path: path.stat().st_mtime_ns for path in finished} == before
+    assert batch.pending(jobs, overwrite=False)[0] == []
+    assert batch.pending(jobs, overwrite=True)[0] == jobs
+
+
+def test_an_interrupted_write_leaves_no_partial_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sr_cli.engine.images.encode", dies)
+    events = run(jobs_of("a.png"), Nearest())
+    assert outcomes(events) == {"a.png": Failed}
+    assert list(OUT.iterdir()) == []
+
+
+def test_a_preview_promises_what_a_run_does() -> None:
+    jobs = jobs_of("a.png", "b.png", "bad.png")
+    (IN / "bad.png").write_text("no image")
+    promised = {
+        event.job: event.size_out
+        for event in batch.preview(jobs, OPTIONS)
+        if isinstance(event, Planned)
+    }
+    assert not OUT.exists()
+    done = {e.job: e.size_out for e in run(jobs, Nearest()) if isinstance(e, Finished)}
+    assert promised == done

@@ -1,0 +1,210 @@
+"""The engine's promises: exact sizes, exact tiles, noise of the picture's own, memory that fits."""
+
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sr_cli.diffusion.solvers import solve, start
+from sr_cli.engine import walk
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.upscaler import Upscaler
+from sr_cli.errors import DeviceError, ModelError
+from sr_cli.models.embedded import EmbeddedDenoiser
+
+ONE_LEVEL = 1
+
+
+def photo(height: int, width: int, seed: int = 0) -> Tensor:
+    """Smooth structure and some grain, (3, H, W), 8-bit levels in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 9, 9, generator=generator)
+    image = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")[0]
+    image = image + 0.05 * torch.randn(3, height, width, generator=generator)
+    return (image.clamp(0, 1) * 255).round() / 255
+
+
+def upscaled(lr: Tensor, **options: Any) -> Tensor:
+    return Upscaler(UpscaleOptions(**options), device="cpu", dtype="float32")(lr)
+
+
+def levels_apart(one: Tensor, other: Tensor) -> int:
+    """Largest difference of the two when both are written in 8 bits."""
+    return int(((one * 255).round() - (other * 255).round()).abs().max())
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("size", [(16, 16), (97, 61), (30, 77), (1, 1), (5, 1)])
+@pytest.mark.parametrize("scale", [0.5, 1.5, 2, 2.7, 4, 6])
+def test_sizes_are_rounded_exactly(size: tuple[int, int], scale: float) -> None:
+    height, width = size
+    result = upscaled(photo(height, width), scale=scale, steps=1)
+    expected = (3, *(max(1, int(side * scale + 0.5)) for side in size))
+    assert tuple(result.shape) == expected
+    assert result.isfinite().all()
+    assert 0 <= result.min() <= result.max() <= 1
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("scale", [4.0, 2.7])
+def test_tiles_and_batches_do_not_show(scale: float) -> None:
+    lr = photo(83, 63)
+    whole = upscaled(lr, scale=scale, tile=0)
+    for tile, batch in product((16, 40), (1, 4)):
+        assert levels_apart(upscaled(lr, scale=scale, tile=tile, batch=batch), whole) <= ONE_LEVEL
+
+
+@pytest.mark.usefixtures("tiny")
+def test_tiles_without_their_margin_do_show() -> None:
+    lr = photo(83, 63)
+    assert levels_apart(upscaled(lr, tile=16, overlap=0), upscaled(lr, tile=0)) > ONE_LEVEL
+
+
+@pytest.mark.usefixtures("tiny")
+def test_threads_do_not_show() -> None:
+    lr = photo(40, 30)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = upscaled(lr)
+        torch.set_num_threads(2)
+        assert levels_apart(upscaled(lr), one) <= ONE_LEVEL
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_result_depends_on_the_picture_and_the_seed_alone() -> None:
+    engine = Upscaler(UpscaleOptions(), device="cpu")
+    first, second = photo(20, 20, 1), photo(20, 20, 2)
+    alone = engine(first)
+    engine(second)
+    assert torch.equal(engine(first), alone)
+    assert not torch.equal(upscaled(first, seed=1), alone)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_noise_differs_between_pictures() -> None:
+    """Two pictures that differ in one corner differ far from it too: each has noise of its own."""
+    lr = photo(100, 100)
+    other = lr.clone()
+    other[:, 0, 0] = 1 - other[:, 0, 0]
+    one, two = (upscaled(image, color="none", preprocess="none") for image in (lr, other))
+    assert (one - two)[:, 350:, 350:].abs().max() > 1e-3
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_tiled_walk_is_the_solver() -> None:
+    """The engine's loop over one shared state against the loop of diffusion.solvers."""
+    engine = Upscaler(
+        UpscaleOptions(preprocess="none", color="none", tile=16), device="cpu", dtype="float32"
+    )
+    lr = photo(16, 24)
+    path, steps, model = engine._path, engine._steps, engine._model
+    noise = engine._noise(lr)
+    window = (slice(0, 64), slice(0, 96))
+    y = 2 * torch.nn.functional.interpolate(
+        lr[None], scale_factor=4, mode="bicubic", antialias=True
+    ).clamp(0, 1) - 1
+
+    def denoise(x: Tensor, step: Any) -> Tensor:
+        s = step.s
+        values = {
+            k: float(v[s])
+            for k, v in (("alpha", path.alpha), ("sigma", path.sigma), ("a", path.a), ("m", path.m))
+        }
+        return model.denoiser.predict_x0(x, y=y, t=s, **values)
+
+    alpha, sigma = start(path, steps[0].s)
+    x = solve(steps, denoise, y, alpha * y + sigma * noise(0, window), lambda i: noise(i, window))
+    expected = ((x + 1) / 2).clamp(0, 1)[0]
+    torch.testing.assert_close(engine(lr), expected, atol=1e-4, rtol=0)
+
+
+def limited(
+    monkeypatch: pytest.MonkeyPatch, pixels: int, error: type[Exception]
+) -> list[int]:
+    """Make calls on windows of more than `pixels` fail; the list gets the sizes that worked."""
+    seen: list[int] = []
+    real = EmbeddedDenoiser.predict_x0
+
+    def predict(self: EmbeddedDenoiser, x: Tensor, **values: Any) -> Tensor:
+        if x.shape[-1] * x.shape[-2] > pixels:
+            raise error("out of memory")
+        seen.append(x.shape[-1] * x.shape[-2])
+        return real(self, x, **values)
+
+    monkeypatch.setattr(EmbeddedDenoiser, "predict_x0", predict)
+    return seen
+
+
+@pytest.mark.usefixtures("tiny")
+def test_tiles_are_halved_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    lr = photo(120, 120)
+    whole = upscaled(lr, tile=0)
+    seen = limited(monkeypatch, 400 * 400, torch.OutOfMemoryError)
+    assert levels_apart(upscaled(lr, tile=0), whole) <= ONE_LEVEL
+    assert max(seen) <= 400 * 400
+
+
+@pytest.mark.usefixtures("tiny")
+def test_too_little_memory_for_any_tile_is_a_device_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, 32 * 32, torch.OutOfMemoryError)
+    with pytest.raises(DeviceError, match="too little free memory"):
+        upscaled(photo(40, 40))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_other_errors_are_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, 32 * 32, ValueError)
+    with pytest.raises(ValueError, match="out of memory"):
+        upscaled(photo(40, 40))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_state_larger_than_memory_lives_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    lr = photo(30, 20)
+    usual = upscaled(lr, tile=16)
+    mapped: list[str] = []
+    real = torch.from_file
+
+    def from_file(name: str, **values: Any) -> Tensor:
+        mapped.append(name)
+        return real(name, **values)
+
+    monkeypatch.setattr(torch, "from_file", from_file)
+    monkeypatch.setattr(walk, "free_memory", lambda device: 10_000)
+    assert torch.equal(upscaled(lr, tile=16), usual)
+    assert len(mapped) == 4
+    assert not any(Path(name).exists() for name in mapped)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_progress_counts_to_its_total() -> None:
+    calls: list[tuple[int, int]] = []
+    engine = Upscaler(UpscaleOptions(tile=16, steps=3), device="cpu")
+    engine(photo(20, 20), on_step=lambda done, total: calls.append((done, total)))
+    assert calls == [(i, 12) for i in range(1, 13)]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_unknown_models_and_devices_are_refused() -> None:
+    with pytest.raises(ModelError, match="no weights named"):
+        Upscaler(UpscaleOptions(model="nonsense"))
+    with pytest.raises(ModelError, match="compact network"):
+        Upscaler(UpscaleOptions(model="compact"))
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no CUDA device"):
+            Upscaler(UpscaleOptions(), device="cuda")
+
+
+@pytest.mark.parametrize("scale", [4.0, 2.7])
+def test_shipped_weights_tile_within_one_level(scale: float) -> None:
+    """The promise itself: 333×251, 5 steps, tiles of 96 against the whole picture."""
+    lr = photo(251, 333)
+    whole = upscaled(lr, scale=scale, tile=0)
+    assert levels_apart(upscaled(lr, scale=scale, tile=96), whole) <= ONE_LEVEL
+    assert (whole - upscaled(lr, scale=scale, tile=0, steps=1)).abs().max() > ONE_LEVEL / 255
