@@ -1,16 +1,20 @@
 """Small random weights, so that most tests need none of the shipped ones."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.registry import Card, write_card
 from sr_cli.training.objectives import EmbeddedObjective, Mix
+
+settings.register_profile("srx", deadline=None)
+settings.load_profile("srx")
 
 TINY = EmbeddedConfig(widths=(8, 12, 16), blocks=(1, 1, 1), embed=16)
 
@@ -40,8 +44,8 @@ def write(
     folder: Path,
     name: str,
     net: torch.nn.Module,
-    architecture: dict[str, object],
-    limits: dict[str, object],
+    architecture: Mapping[str, object],
+    limits: Mapping[str, object],
 ) -> None:
     file = f"{name}.safetensors"
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / file)
@@ -50,7 +54,7 @@ def write(
 
 
 @pytest.fixture
-def tiny(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def tiny(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let `embedded` and `compact` mean the tiny ones."""
     monkeypatch.setenv("SRX_WEIGHTS", str(tiny_weights))
-    yield tiny_weights
+    return tiny_weights

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sr_cli import __version__
+from sr_cli.cli.scores import scores
 from sr_cli.cli.train import train
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import upscale
@@ -17,6 +18,7 @@ from sr_cli.errors import SrxError
 app = typer.Typer(name="srx", pretty_exceptions_enable=False)
 app.command()(upscale)
 app.command()(train)
+app.command()(scores)
 
 
 def _print_version(wanted: bool) -> None:

@@ -16,7 +16,7 @@ NAME = "srx.toml"
 
 def find() -> Path | None:
     """The first srx.toml of the current folder and of the user's configuration folder."""
-    from platformdirs import user_config_path  # noqa: PLC0415, for --help is to be quick
+    from platformdirs import user_config_path
 
     candidates = (Path(NAME), user_config_path("srx") / NAME)
     return next((path for path in candidates if path.is_file()), None)
@@ -28,7 +28,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         UsageError: it is missing or no TOML.
     """
-    import tomllib  # noqa: PLC0415
+    import tomllib
 
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 DEFAULT_MIX = {"compact": "0.25,0.45,0.3", "embedded": "0.7,0.3,0"}
 
 
-def train(  # noqa: PLR0917
+def train(
     network: Annotated[
         Literal["compact", "embedded"], typer.Argument(help="Preprocessor or denoiser.")
     ],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of HR photographs.")],
     run: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint and log; a run that is there goes on. [runs/NETWORK]"),
+        typer.Option(
+            help="Checkpoint and log; a run that is there goes on (default runs/NETWORK)."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the weights and their card.")] = Path("out"),
     minutes: Annotated[float | None, typer.Option(help="Wall-clock budget.")] = None,
@@ -62,9 +64,9 @@ def train(  # noqa: PLR0917
 
     The learning rate falls to 0 along a cosine over --minutes or --iterations.
     """
-    from sr_cli.engine.device import resolve_device, resolve_dtype  # noqa: PLC0415
-    from sr_cli.training.export import export  # noqa: PLC0415
-    from sr_cli.training.train import Trainer, TrainOptions  # noqa: PLC0415
+    from sr_cli.engine.device import resolve_device, resolve_dtype
+    from sr_cli.training.export import export
+    from sr_cli.training.train import Trainer, TrainOptions
 
     place = resolve_device(device)
     options = TrainOptions(
@@ -92,7 +94,7 @@ def train(  # noqa: PLR0917
 
 
 def _compact(mix: Mix) -> Objective:
-    from sr_cli.training.objectives import CompactObjective  # noqa: PLC0415
+    from sr_cli.training.objectives import CompactObjective
 
     return CompactObjective(mix=mix)
 
@@ -100,16 +102,16 @@ def _compact(mix: Mix) -> Objective:
 def _embedded(
     widths: tuple[int, ...], blocks: tuple[int, ...], preprocess: str, device: str, mix: Mix
 ) -> Objective:
-    from sr_cli.models.embedded import EmbeddedConfig  # noqa: PLC0415
-    from sr_cli.models.preprocess import load_preprocessor  # noqa: PLC0415
-    from sr_cli.training.objectives import EmbeddedObjective  # noqa: PLC0415
+    from sr_cli.models.embedded import EmbeddedConfig
+    from sr_cli.models.preprocess import load_preprocessor
+    from sr_cli.training.objectives import EmbeddedObjective
 
     source = None if preprocess == "none" else load_preprocessor(preprocess, device)
     return EmbeddedObjective(EmbeddedConfig(widths, blocks), preprocess=source, mix=mix)
 
 
 def _mix(text: str) -> Mix:
-    from sr_cli.training.objectives import Mix  # noqa: PLC0415
+    from sr_cli.training.objectives import Mix
 
     try:
         bicubic, mild, realesrgan = (float(part) for part in text.split(","))
@@ -127,7 +129,7 @@ def _whole(text: str) -> tuple[int, ...]:
 
 def _watch(trainer: Trainer) -> None:
     """Train under a progress bar; without a terminal, one line a checkpoint."""
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm
 
     shape = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
     hidden = not terminal.interactive or terminal.quiet

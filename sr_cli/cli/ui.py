@@ -157,7 +157,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
 
 
 def _bars(console: Console) -> Progress:
-    from rich import progress as rich  # noqa: PLC0415, for it takes a while
+    from rich import progress as rich
 
     columns = (
         rich.TextColumn("{task.description}", markup=False),

@@ -61,7 +61,7 @@ class Machine:
             raise UsageError(f"threads must be at least 1, not {self.threads}.")
 
 
-def upscale(  # noqa: PLR0917
+def upscale(
     ctx: typer.Context,
     inputs: Annotated[
         list[Path],
@@ -212,7 +212,7 @@ def upscale(  # noqa: PLR0917
     Options can also come from variables (SRX_STEPS=7) and from srx.toml (steps = 7);
     the command line wins over variables, and variables over srx.toml.
     """
-    from sr_cli.engine.batch import pending, plan, preview  # noqa: PLC0415
+    from sr_cli.engine.batch import pending, plan, preview
 
     terminal.quiet, terminal.verbose = quiet, verbose
     _quieten_libraries(verbose)
@@ -273,9 +273,9 @@ def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:
         ModelError: the model or the preprocessor is missing or damaged.
         DeviceError: the device is missing or too small.
     """
-    import torch  # noqa: PLC0415
+    import torch
 
-    from sr_cli.engine.upscaler import Upscaler  # noqa: PLC0415
+    from sr_cli.engine.upscaler import Upscaler
 
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
@@ -290,7 +290,7 @@ def _work(
     outcomes: list[Outcome],
 ) -> dict[str, Any]:
     """Do the jobs, add what became of them to `outcomes`, and say what computed."""
-    from sr_cli.engine.batch import run  # noqa: PLC0415
+    from sr_cli.engine.batch import run
 
     def notify(event: Event) -> None:
         show(event)
@@ -324,8 +324,8 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
 
 def environment() -> dict[str, Any]:
     """What a number in a report may depend on."""
-    import platform  # noqa: PLC0415
-    from importlib import metadata  # noqa: PLC0415
+    import platform
+    from importlib import metadata
 
     return {
         "srx": __version__,

@@ -315,7 +315,7 @@ def enlarge(
     picture: Picture, upscale: Upscale, on_step: Callable[[int, int], None] | None = None
 ) -> Picture:
     """The picture with `upscale` applied to its colours and bicubic interpolation to its alpha."""
-    import torch  # noqa: PLC0415, so that planning needs no torch
+    import torch
 
     lr = torch.from_numpy(picture.rgb).permute(2, 0, 1).contiguous()
     hr = upscale(lr, on_step=on_step)
@@ -340,16 +340,16 @@ def _timed(function: Callable[..., Result], *args: Any) -> tuple[Result, float]:
 def peak_memory(device: str) -> int:
     """Bytes: of a CUDA `device` since the last call, else of this process since its start."""
     if device.startswith("cuda"):
-        import torch  # noqa: PLC0415
+        import torch
 
         peak = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         return peak
     if sys.platform == "win32":
-        import psutil  # noqa: PLC0415
+        import psutil
 
         return int(psutil.Process().memory_info().peak_wset)
-    import resource  # noqa: PLC0415, absent on Windows
+    import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

@@ -140,7 +140,7 @@ def _noise(
 
 def _jpeg(x: Tensor, rng: Randomness, quality: tuple[int, int], probability: float = 1.0) -> Tensor:
     """Compress a share of the images with their own quality (kornia's codec, on the device)."""
-    from kornia.enhance import jpeg_codec_differentiable  # noqa: PLC0415  heavy, training only
+    from kornia.enhance import jpeg_codec_differentiable
 
     chosen = torch.from_numpy(rng.numbers.random(len(x)) < probability).to(x.device)
     qualities = torch.from_numpy(rng.numbers.uniform(*quality, len(x)).astype(np.float32))

@@ -26,7 +26,7 @@ def load_metric(name: str) -> Metric:
     Raises ModelError when pyiqa is not installed or the metric's weights cannot be had.
     """
     try:
-        import pyiqa  # noqa: PLC0415  an extra
+        import pyiqa
     except ImportError as error:
         raise ModelError("Metrics need pyiqa: run pip install 'srx[iqa]'.") from error
     try:

@@ -1,8 +1,10 @@
-"""Mean quality of engine settings over a folder of HR images, or of LR and HR pairs."""
+"""Mean quality and time of several methods over folders of HR images, or of LR and HR pairs."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, median
 
 import numpy as np
 import torch
@@ -16,90 +18,99 @@ from sr_cli.errors import UsageError
 from sr_cli.evaluation.metrics import Metric
 from sr_cli.models.resampling import resize
 
+SCALE = 4
+
 Method = Callable[[Tensor], Tensor]
-"""LR (3, h, w) → result (3, H, W), both in [0, 1]."""
+"""LR (3, h, w) → result (3, 4·h, 4·w), both in [0, 1]."""
+
+ENGINE: dict[str, UpscaleOptions] = {
+    "--preprocess none --steps 1": UpscaleOptions(preprocess="none", steps=1),
+    "--preprocess none --order 1": UpscaleOptions(preprocess="none", order=1),
+    "--preprocess none": UpscaleOptions(preprocess="none"),
+    "--steps 1": UpscaleOptions(steps=1),
+    "--order 1": UpscaleOptions(order=1),
+    "(defaults)": UpscaleOptions(),
+}
+"""The rows of README's table, each by the options that make it."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one data set: the mean of each metric."""
+    """One method on one data set: the mean of each metric, the median of the seconds."""
 
     dataset: str
-    method: str
     images: int
+    method: str
     means: Mapping[str, float]
+    seconds: float
 
 
-def pairs(folder: Path, scale: int = 4) -> Iterator[tuple[Tensor, Tensor]]:
+def pairs(folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
     """(LR, HR), both (3, H, W) in [0, 1], of `folder`/HR and `folder`/LR, matched by name.
 
-    Without `folder`/LR it is made by Pillow's bicubic reduction, and HR's sides must be multiples
-    of `scale`. Raises UsageError when there is no HR folder or a partner is missing.
+    Without `folder`/LR the LR is made by Pillow's bicubic reduction, ×1/4, of HR cropped to a
+    multiple of 4. Raises UsageError when there is no HR image or a partner is missing.
     """
-    files = sorted(p for p in (folder / "HR").glob("*") if p.is_file())
+    files = sorted(path for path in (folder / "HR").glob("*") if path.is_file())
     if not files:
-        raise UsageError(f"{folder} has no images in {folder / 'HR'}.")
+        raise UsageError(f"There is no image in {folder / 'HR'}.")
     for file in files:
         hr = _tensor(load(file).rgb)
         partner = folder / "LR" / file.name
-        if not (folder / "LR").is_dir():
-            image = Image.fromarray((hr.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
-            size = (image.width // scale, image.height // scale)
-            small = np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.float32) / 255
-            yield _tensor(small), hr
-        elif partner.is_file():
+        if partner.is_file():
             yield _tensor(load(partner).rgb), hr
-        else:
+        elif (folder / "LR").is_dir():
             raise UsageError(f"{file} has no partner {partner}.")
+        else:
+            hr = hr[:, : hr.shape[1] // SCALE * SCALE, : hr.shape[2] // SCALE * SCALE]
+            yield _reduced(hr), hr
 
 
-def methods(settings: Mapping[str, UpscaleOptions]) -> dict[str, Method]:
-    """Bicubic, and the engine with each of the settings, by name."""
-    return {"bicubic": _bicubic} | {name: Upscaler(o) for name, o in settings.items()}
-
-
-def score(
-    folder: Path, method: Method, name: str, metrics: Mapping[str, Metric]
-) -> Row:
-    """The means over the folder's pairs; results are rounded to 8 bits, as files are."""
+def score(folder: Path, name: str, method: Method, metrics: Mapping[str, Metric]) -> Row:
+    """The row of one method; results are rounded to 8 bits, as in files."""
     values: dict[str, list[float]] = {metric: [] for metric in metrics}
-    count = 0
+    seconds = []
     for lr, hr in pairs(folder):
-        result = (method(lr)[None] * 255).round() / 255
-        count += 1
+        begin = time.perf_counter()
+        result = method(lr)[None]
+        seconds.append(time.perf_counter() - begin)
+        result = (result * 255).round() / 255
         for metric, measure in metrics.items():
             values[metric].append(measure(result, hr[None]))
-    means = {metric: float(np.mean(all_values)) for metric, all_values in values.items()}
-    return Row(folder.name, name, count, means)
+    means = {metric: mean(all_values) for metric, all_values in values.items()}
+    return Row(folder.name, len(seconds), name, means, median(seconds))
+
+
+def bicubic(lr: Tensor) -> Tensor:
+    """What every viewer does."""
+    return resize(lr[None], (SCALE * lr.shape[-2], SCALE * lr.shape[-1]))[0].clamp(0, 1)
 
 
 def preprocessor_alone(upscaler: Upscaler) -> Method:
-    """The preprocessor's output resized to the target, without diffusion."""
-
-    def run(lr: Tensor) -> Tensor:
-        width, height = upscaler.options.target(lr.shape[-1], lr.shape[-2])
-        return resize(upscaler.preprocess(lr[None]), (height, width))[0].clamp(0, 1)
-
-    return run
+    """The preprocessor's ×4 output, without diffusion."""
+    return lambda lr: upscaler.preprocess(lr[None])[0]
 
 
-def _bicubic(lr: Tensor) -> Tensor:
-    size = (4 * lr.shape[-2], 4 * lr.shape[-1])
-    return resize(lr[None], size)[0].clamp(0, 1)
-
-
-def _tensor(rgb: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> Tensor:
-    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
-
-
-def table(rows: Sequence[Row]) -> str:
-    """GitHub Markdown, a row for each method on each data set."""
+def markdown(rows: Sequence[Row]) -> str:
+    """A GitHub table, a row for each method on each data set."""
     metrics = list(rows[0].means)
     lines = [
-        "| data | method | " + " | ".join(metrics) + " |",
-        "|---|---|" + "---:|" * len(metrics),
+        f"| data | method | {' | '.join(metrics)} | s/image |",
+        f"|---|---|{'---:|' * (len(metrics) + 1)}",
     ]
     for row in rows:
-        digits = (f"{row.means[m]:.2f}" if m in ("psnr", "niqe") else f"{row.means[m]:.3f}" for m in metrics)
-        lines.append(f"| {row.dataset} ({row.images}) | {row.method} | " + " | ".join(digits) + " |")
+        cells = [f"{row.means[m]:.{3 if m in ('ssim', 'lpips') else 2}f}" for m in metrics]
+        data = f"{row.dataset} ({row.images})"
+        lines.append(f"| {data} | {row.method} | {' | '.join(cells)} | {row.seconds:.2f} |")
     return "\n".join(lines)
+
+
+def _reduced(hr: Tensor) -> Tensor:
+    levels = (hr.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    size = (hr.shape[2] // SCALE, hr.shape[1] // SCALE)
+    small = Image.fromarray(levels).resize(size, Image.Resampling.BICUBIC)
+    return _tensor(np.asarray(small, np.float32) / np.float32(255))
+
+
+def _tensor(rgb: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()

@@ -106,9 +106,13 @@ def test_the_tiled_walk_is_the_solver() -> None:
     path, steps, model = engine._path, engine._steps, engine._model
     noise = engine._noise(lr)
     window = (slice(0, 64), slice(0, 96))
-    y = 2 * torch.nn.functional.interpolate(
-        lr[None], scale_factor=4, mode="bicubic", antialias=True
-    ).clamp(0, 1) - 1
+    y = (
+        2
+        * torch.nn.functional.interpolate(
+            lr[None], scale_factor=4, mode="bicubic", antialias=True
+        ).clamp(0, 1)
+        - 1
+    )
 
     def denoise(x: Tensor, step: Any) -> Tensor:
         s = step.s
@@ -124,9 +128,7 @@ def test_the_tiled_walk_is_the_solver() -> None:
     torch.testing.assert_close(engine(lr), expected, atol=1e-4, rtol=0)
 
 
-def limited(
-    monkeypatch: pytest.MonkeyPatch, pixels: int, error: type[Exception]
-) -> list[int]:
+def limited(monkeypatch: pytest.MonkeyPatch, pixels: int, error: type[Exception]) -> list[int]:
     """Make calls on windows of more than `pixels` fail; the list gets the sizes that worked."""
     seen: list[int] = []
     real = EmbeddedDenoiser.predict_x0

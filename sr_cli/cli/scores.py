@@ -1,0 +1,79 @@
+"""`srx scores`: the quality table of README, on any folders of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sr_cli.cli.ui import terminal
+from sr_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from sr_cli.evaluation.metrics import Metric
+    from sr_cli.evaluation.scores import Method
+
+Name = Literal["psnr", "ssim", "lpips", "niqe"]
+
+
+def scores(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="FOLDER", help="Each with HR/, and LR/ unless bicubic LR is meant."),
+    ],
+    metric: Annotated[list[Name], typer.Option(help="What to measure; give it several times.")] = [  # noqa: B006
+        "psnr",
+        "ssim",
+        "lpips",
+        "niqe",
+    ],
+    update_card: Annotated[
+        bool, typer.Option("--update-card", help="Write the rows into the embedded model's card.")
+    ] = False,
+) -> None:
+    """Measure srx at x4 beside bicubic and Real-ESRGAN: a Markdown table on stdout.
+
+    PSNR and SSIM are of the Y channel, without border crop. Metrics need srx[iqa]; Real-ESRGAN is
+    measured where srx[realesrgan] is installed.
+    """
+    from sr_cli.evaluation.metrics import load_metric
+    from sr_cli.evaluation.scores import markdown, score
+
+    metrics: dict[str, Metric] = {name: load_metric(name) for name in metric}
+    methods = _methods()
+    rows = []
+    for folder in folders:
+        for name, method in methods.items():
+            rows.append(score(folder, name, method, metrics))
+            terminal.note(f"{folder.name}: {name} done")
+    typer.echo(markdown(rows))
+    if update_card:
+        _update_card({f"{r.dataset}, {r.method}": dict(r.means) for r in rows})
+
+
+def _methods() -> dict[str, Method]:
+    from sr_cli.engine.options import UpscaleOptions
+    from sr_cli.engine.upscaler import Upscaler
+    from sr_cli.evaluation.scores import ENGINE, bicubic, preprocessor_alone
+
+    methods: dict[str, Method] = {"bicubic": bicubic}
+    engines = {name: Upscaler(options) for name, options in ENGINE.items()}
+    methods["compact alone"] = preprocessor_alone(engines["(defaults)"])
+    methods |= engines
+    try:
+        peer = Upscaler(UpscaleOptions(preprocess="realesrgan"))
+    except ModelError as error:
+        terminal.note(str(error))
+    else:
+        methods["Real-ESRGAN x4plus alone"] = preprocessor_alone(peer)
+    return methods
+
+
+def _update_card(scores: dict[str, dict[str, float]]) -> None:
+    from dataclasses import replace
+
+    from sr_cli.models.registry import card, write_card
+
+    rounded = {row: {k: round(v, 4) for k, v in means.items()} for row, means in scores.items()}
+    write_card(replace(card("embedded"), scores=rounded))

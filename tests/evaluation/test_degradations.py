@@ -1,0 +1,102 @@
+"""Degradations: sizes, ranges, seeds, and kernels that are kernels."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sr_cli.evaluation import degradations
+from sr_cli.evaluation.degradations import KERNEL, KINDS, Randomness, degrade
+
+CPU = torch.device("cpu")
+
+
+def photos() -> Tensor:
+    coarse = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return torch.nn.functional.interpolate(coarse, (64, 64), mode="bilinear")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [(16, 16), (24, 21), (11, 40)])
+def test_results_are_8_bit_images_of_the_size(kind: str, size: tuple[int, int]) -> None:
+    for key in range(4):
+        lr = degrade(photos(), size, kind, Randomness.keyed(CPU, key))
+        assert tuple(lr.shape) == (3, 3, *size)
+        assert 0 <= lr.min() <= lr.max() <= 1
+        torch.testing.assert_close(lr * 255, (lr * 255).round(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["mild", "realesrgan"])
+def test_the_key_decides_everything(kind: str) -> None:
+    one, again, other = (
+        degrade(photos(), (16, 16), kind, Randomness.keyed(CPU, *key))
+        for key in ((1, 2), (1, 2), (1, 3))
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+def test_bicubic_is_pillows() -> None:
+    hr = (photos() * 255).round() / 255
+    levels = (hr[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    expected = np.asarray(Image.fromarray(levels).resize((16, 16), Image.Resampling.BICUBIC))
+    lr = degrade(hr[:1], (16, 16), "bicubic", Randomness.keyed(CPU, 0))[0].permute(1, 2, 0)
+    assert np.abs(lr.numpy() * 255 - expected).max() <= 1.01
+
+
+def test_realesrgan_is_heavier_than_mild() -> None:
+    """Mean distance from the clean LR over many keys."""
+    hr, size = photos(), (16, 16)
+    clean = degrade(hr, size, "bicubic", Randomness.keyed(CPU, 0))
+
+    def distance(kind: str) -> float:
+        results = [degrade(hr, size, kind, Randomness.keyed(CPU, key)) for key in range(20)]
+        return float(np.mean([(lr - clean).abs().mean() for lr in results]))
+
+    assert distance("realesrgan") > distance("mild") > 0
+
+
+def test_kernels_sum_to_one_and_are_centred() -> None:
+    pick = np.random.default_rng(0)
+    axis = np.arange(KERNEL) - KERNEL // 2
+    for _ in range(50):
+        for kernel in (
+            degradations._kernel(pick, (0.2, 3), 0.1),
+            degradations._gaussian(pick, (0.5, 4.5)),
+            degradations._sinc(pick),
+        ):
+            assert kernel.shape == (KERNEL, KERNEL)
+            assert kernel.sum() == pytest.approx(1)
+            assert (kernel.sum(0) * axis).sum() == pytest.approx(0, abs=1e-9)
+            assert (kernel.sum(1) * axis).sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_blur_is_convolution() -> None:
+    """By FFT and directly; a constant stays, borders are replicated."""
+    pick = np.random.default_rng(1)
+    kernels = [degradations._kernel(pick, (0.5, 3), 0) for _ in range(3)]
+    image = photos()
+    result = degradations._blur(image, kernels, Randomness.keyed(CPU, 0))
+    padded = torch.nn.functional.pad(image, (KERNEL // 2,) * 4, mode="replicate")
+    for i, kernel in enumerate(kernels):
+        weight = torch.from_numpy(kernel[::-1, ::-1].copy()).float().expand(3, 1, -1, -1)
+        direct = torch.nn.functional.conv2d(padded[i : i + 1], weight, groups=3)
+        torch.testing.assert_close(result[i : i + 1], direct, atol=1e-5, rtol=0)
+
+
+def test_noise_has_the_variance_it_states() -> None:
+    grey = torch.full((64, 3, 32, 32), 0.5)
+    rng = Randomness.keyed(CPU, 0)
+    noisy = degradations._noise(grey, rng, gaussian=(10, 10), poisson=(1, 1))
+    deviations = (noisy - grey).flatten(1).std(dim=1) * 255
+    # Poisson at half brightness: √(127.5) counts.
+    is_gaussian = (deviations - 10).abs() < (deviations - 127.5**0.5).abs()
+    assert 16 < int(is_gaussian.sum()) < 48
+    assert float(deviations[is_gaussian].mean()) == pytest.approx(10, rel=0.03)
+    assert float(deviations[~is_gaussian].mean()) == pytest.approx(127.5**0.5, rel=0.03)
+
+
+def test_unknown_kinds_are_refused() -> None:
+    with pytest.raises(ValueError, match="none of"):
+        degrade(photos(), (16, 16), "terrible", Randomness.keyed(CPU, 0))

@@ -1,0 +1,173 @@
+"""Training: it learns, it resumes to the same result, and it ships what it learned."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.upscaler import Upscaler
+from sr_cli.errors import ModelError, UsageError
+from sr_cli.evaluation.degradations import Randomness
+from sr_cli.models.embedded import EmbeddedConfig
+from sr_cli.models.preprocess import load_preprocessor
+from sr_cli.models.registry import card, load_weights
+from sr_cli.training.data import Crops
+from sr_cli.training.export import export
+from sr_cli.training.objectives import CompactObjective, EmbeddedObjective, Mix, Objective
+from sr_cli.training.train import Matrices, Trainer, TrainOptions
+
+CLEAN = Mix(1, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pictures of sharp random shapes."""
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for number in range(3):
+        image = np.zeros((96, 120, 3), np.uint8)
+        for _ in range(60):
+            top, left = random.integers(0, 80), random.integers(0, 100)
+            image[top : top + 12, left : left + 14] = random.integers(0, 256, 3)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
+
+
+def embedded() -> EmbeddedObjective:
+    torch.manual_seed(0)
+    config = EmbeddedConfig(widths=(8, 8, 8), blocks=(1, 1, 1), embed=8)
+    return EmbeddedObjective(config, preprocess=None, mix=CLEAN)
+
+
+def compact() -> CompactObjective:
+    torch.manual_seed(0)
+    return CompactObjective(features=8, convolutions=2, mix=CLEAN)
+
+
+def options(photos: Path, run: Path, iterations: int) -> TrainOptions:
+    return TrainOptions(
+        photos, run, iterations=iterations, batch=4, crop=32, workers=0, ema=0.9, val=photos
+    )
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize("make", [embedded, compact])
+def test_the_loss_falls(make: Callable[[], Objective], photos: Path, tmp_path: Path) -> None:
+    """On one fixed batch with fixed noise, before and after; without steps it stays."""
+    objective = make()
+    crops = Crops(photos, crop=32, seed=9, length=16)
+    hr = torch.stack([crops[i] for i in range(16)]).float() / 255
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(objective.loss(hr, Randomness.keyed(torch.device("cpu"), 5)))
+
+    trainer = Trainer(objective, replace(options(photos, tmp_path, 60), lr=2e-2))
+    before = loss()
+    assert loss() == before
+    list(trainer.run())
+    assert loss() < 0.97 * before
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(photos: Path, tmp_path: Path) -> None:
+    whole = Trainer(embedded(), options(photos, tmp_path / "whole", 8))
+    list(whole.run())
+    first = Trainer(embedded(), replace(options(photos, tmp_path / "cut", 8), save_every=0))
+    for progress in first.run():
+        if progress.iteration == 3:
+            break
+    resumed = Trainer(embedded(), options(photos, tmp_path / "cut", 8))
+    assert resumed.iteration == 3
+    list(resumed.run())
+    torch.testing.assert_close(weights(resumed), weights(whole), atol=0, rtol=0)
+    other = Trainer(embedded(), replace(options(photos, tmp_path / "other", 8), seed=1))
+    list(other.run())
+    assert not torch.equal(weights(other), weights(whole))
+
+
+def test_a_checkpoint_of_another_network_is_refused(photos: Path, tmp_path: Path) -> None:
+    list(Trainer(embedded(), options(photos, tmp_path, 1)).run())
+    with pytest.raises(ModelError, match="does not continue"):
+        Trainer(compact(), options(photos, tmp_path, 2))
+
+
+def test_exported_weights_work_in_the_engine(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path / "out"))
+    objectives: list[Objective] = [compact(), embedded()]
+    for objective in objectives:
+        settings = options(photos, tmp_path / objective.name, 2)
+        trainer = Trainer(objective, settings)
+        list(trainer.run())
+        export(objective, settings, tmp_path / "out", {"data": "shapes"})
+        averaged = trainer.ema.module.state_dict()
+        for key, value in load_weights(card(objective.name)).items():
+            torch.testing.assert_close(value.float(), averaged[key], atol=1e-3, rtol=1e-3)
+    result = Upscaler(UpscaleOptions(steps=2), device="cpu")(torch.rand(3, 9, 12))
+    assert tuple(result.shape) == (3, 36, 48)
+    assert load_preprocessor("compact").scale == 4
+    assert card("embedded").training["iterations"] == 2
+
+
+def test_the_log_has_a_line_for_each_checkpoint(photos: Path, tmp_path: Path) -> None:
+    list(Trainer(compact(), replace(options(photos, tmp_path, 3), save_every=0)).run())
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines[0] == "iteration,seconds,loss,val_psnr"
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+    assert all(float(line.split(",")[3]) > 0 for line in lines[1:])
+
+
+def test_crops_are_keyed_by_their_number(photos: Path) -> None:
+    one, other = (Crops(photos, crop=32, seed=5, length=20) for _ in range(2))
+    assert torch.equal(one[13], other[13])
+    assert not torch.equal(one[13], one[14])
+    assert not torch.equal(one[13], Crops(photos, crop=32, seed=6, length=20)[13])
+    assert one[0].shape == (3, 32, 32)
+
+
+def test_photos_smaller_than_a_crop_are_enlarged(photos: Path) -> None:
+    assert Crops(photos, crop=128, seed=0, length=1)[0].shape == (3, 128, 128)
+
+
+def test_matrices_share_memory_with_the_weights() -> None:
+    objective = embedded()
+    model = objective.model.to(memory_format=torch.channels_last)
+    matrices = Matrices(model)
+    for view, weight in zip(matrices.views, matrices.weights, strict=True):
+        before = weight.detach().clone()
+        with torch.no_grad():
+            view.add_(1)
+        torch.testing.assert_close(weight.detach(), before + 1)
+
+
+def test_noise_levels_are_stratified() -> None:
+    ratios = embedded()._ratios(400, Randomness.keyed(torch.device("cpu"), 1))
+    assert int((ratios == 0).sum()) == 100
+    logs = (ratios[ratios > 0] * 0.12).log()
+    assert abs(float(logs.mean()) - (-5 + 1.5) / 2) < 0.05
+
+
+def test_wrong_options_are_refused() -> None:
+    with pytest.raises(UsageError, match="one of them"):
+        TrainOptions(Path(), Path())
+    with pytest.raises(UsageError, match="one of them"):
+        TrainOptions(Path(), Path(), iterations=1, minutes=1)
+    with pytest.raises(UsageError, match="multiple of 16"):
+        TrainOptions(Path(), Path(), minutes=1, crop=30)
+    with pytest.raises(UsageError, match="batch"):
+        TrainOptions(Path(), Path(), minutes=1, batch=0)
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5, 0.5), (1.5, -0.5, 0)])
+def test_shares_sum_to_one(shares: tuple[float, float, float]) -> None:
+    with pytest.raises(UsageError):
+        Mix(*shares)
