@@ -16,6 +16,7 @@ from sr_cli.engine.device import resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.tiling import Window, scaled, sweep, tiles
 from sr_cli.engine.walk import Noise, OnStep, Walk
+from sr_cli.errors import DeviceError
 from sr_cli.models.model import load_model
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.resampling import resize
@@ -84,6 +85,8 @@ class Upscaler:
             )
             x = walk(y, self._noise(lr), on_step or (lambda done, total: None))
             image = self._model.codec.decode(x).cpu()[..., :out_height, :out_width]
+        if not image.isfinite().all():
+            raise DeviceError(f"{self.dtype} overflowed on {self.device}: use --dtype float32.")
         return color_fix(self.options.color, image, source)[0].clamp(0, 1)
 
     def preprocess(self, lr: Tensor) -> Tensor:

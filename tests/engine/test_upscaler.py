@@ -185,6 +185,14 @@ def test_a_state_larger_than_memory_lives_in_files(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_result_that_is_no_number_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    overflow = torch.full((1, 3, 64, 64), torch.inf)
+    monkeypatch.setattr(EmbeddedDenoiser, "predict_x0", lambda self, x, **values: overflow)
+    with pytest.raises(DeviceError, match="--dtype float32"):
+        upscaled(photo(16, 16))
+
+
+@pytest.mark.usefixtures("tiny")
 def test_progress_counts_to_its_total() -> None:
     calls: list[tuple[int, int]] = []
     engine = Upscaler(UpscaleOptions(tile=16, steps=3), device="cpu")

@@ -139,12 +139,16 @@ def test_compact_in_bfloat16_keeps_the_image_beneath(tmp_path: Path) -> None:
     assert (plain - enlarged).abs().max() > 0.45 * level
 
 
-def test_float32_where_a_dtype_is_not_supported(tmp_path: Path) -> None:
-    path = save(networks()["SAFMN x3"][0], tmp_path / "model.pth")
+def test_float32_where_a_lower_precision_would_show(tmp_path: Path) -> None:
+    """On a CPU: unsupported float16, and bfloat16 in anything but the compact network."""
     lr = photo(16, 16)
+    path = save(networks()["SAFMN x3"][0], tmp_path / "model.pth")
     expected = load_preprocessor(path)(lr)
-    assert torch.equal(load_preprocessor(path, dtype=torch.float16)(lr), expected)
-    assert not torch.equal(load_preprocessor(path, dtype=torch.bfloat16)(lr), expected)
+    for dtype in (torch.float16, torch.bfloat16):
+        assert torch.equal(load_preprocessor(path, dtype=dtype)(lr), expected)
+    path = save(compact(), tmp_path / "compact.pth")
+    low = load_preprocessor(path, dtype=torch.bfloat16)(lr)
+    assert not torch.equal(low, load_preprocessor(path)(lr))
 
 
 def test_shipped_compact_is_found_by_its_card(
