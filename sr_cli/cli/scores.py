@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,38 +14,33 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.metrics import Metric
     from sr_cli.evaluation.scores import Method
 
-Name = Literal["psnr", "ssim", "lpips", "niqe"]
-
 
 def scores(
     folders: Annotated[
         list[Path],
         typer.Argument(metavar="FOLDER", help="Each with HR/, and LR/ unless bicubic LR is meant."),
     ],
-    metric: Annotated[list[Name], typer.Option(help="What to measure; give it several times.")] = [  # noqa: B006
-        "psnr",
-        "ssim",
-        "lpips",
-        "niqe",
-    ],
+    metrics: Annotated[
+        str, typer.Option("--metrics", metavar="A,B,...", help="What to measure.")
+    ] = "psnr,ssim,lpips,niqe",
     update_card: Annotated[
         bool, typer.Option("--update-card", help="Write the rows into the embedded model's card.")
     ] = False,
 ) -> None:
     """Measure srx at x4 beside bicubic and Real-ESRGAN: a Markdown table on stdout.
 
-    PSNR and SSIM are of the Y channel, without border crop. Metrics need srx[iqa]; Real-ESRGAN is
-    measured where srx[realesrgan] is installed.
+    PSNR and SSIM are of the Y channel, without border crop. Metrics need the extra `iqa`;
+    Real-ESRGAN is measured where the extra `realesrgan` is installed.
     """
     from sr_cli.evaluation.metrics import load_metric
     from sr_cli.evaluation.scores import markdown, score
 
-    metrics: dict[str, Metric] = {name: load_metric(name) for name in metric}
+    measures: dict[str, Metric] = {name: load_metric(name) for name in metrics.split(",")}
     methods = _methods()
     rows = []
     for folder in folders:
         for name, method in methods.items():
-            rows.append(score(folder, name, method, metrics))
+            rows.append(score(folder, name, method, measures))
             terminal.note(f"{folder.name}: {name} done")
     typer.echo(markdown(rows))
     if update_card:

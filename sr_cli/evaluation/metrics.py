@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sr_cli.errors import ModelError
+from sr_cli.errors import ModelError, UsageError
 
 Metric = Callable[[Tensor, Tensor], float]
 
@@ -23,8 +23,11 @@ NO_REFERENCE = ("niqe",)
 def load_metric(name: str) -> Metric:
     """metric(result, hr): both (1, 3, H, W) in [0, 1], float32.
 
-    Raises ModelError when pyiqa is not installed or the metric's weights cannot be had.
+    Raises UsageError for a name that is not in SETTINGS, ModelError when pyiqa is not installed or
+    the metric's weights cannot be had.
     """
+    if name not in SETTINGS:
+        raise UsageError(f"There is no metric {name!r}; choose of {', '.join(SETTINGS)}.")
     try:
         import pyiqa
     except ImportError as error:

@@ -33,18 +33,10 @@ class Mix:
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise UsageError(f"the mix {shares} must be three shares that sum to 1.")
 
-    def degraded(
-        self, hr: Tensor, scales: tuple[float, float], rng: Randomness
-    ) -> list[tuple[Tensor, Tensor]]:
-        """(HR, LR) parts of a batch; scale 4 in most of them, else uniform in `scales`."""
+    def draw(self, rng: Randomness) -> str:
+        """One of KINDS."""
         shares = (self.bicubic, self.mild, self.realesrgan)
-        parts = []
-        for part in hr.chunk(GROUPS):
-            kind = KINDS[int(rng.numbers.choice(len(KINDS), p=shares))]
-            scale = 4.0 if rng.numbers.random() < 0.7 else rng.numbers.uniform(*scales)
-            height, width = (max(1, round(side / scale)) for side in part.shape[-2:])
-            parts.append((part, degrade(part, (height, width), kind, rng)))
-        return parts
+        return KINDS[int(rng.numbers.choice(len(KINDS), p=shares))]
 
 
 class Objective(Protocol):
@@ -91,8 +83,9 @@ class CompactObjective:
         return {"loss": "mean absolute error", "degradations": asdict(self.mix)}
 
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
-        parts = self.mix.degraded(hr, (4, 4), rng)
-        output: Tensor = self.model(torch.cat([lr for _, lr in parts]))
+        size = (hr.shape[-2] // 4, hr.shape[-1] // 4)
+        lr = [degrade(part, size, self.mix.draw(rng), rng) for part in hr.chunk(GROUPS)]
+        output: Tensor = self.model(torch.cat(lr))
         return F.l1_loss(output.float(), hr)
 
     def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -102,8 +95,10 @@ class CompactObjective:
 class EmbeddedObjective:
     """The residual denoiser: squared error of the preconditioned target (Karras et al., Eq. 8).
 
-    y comes from the bicubic LR or, in half of the parts, from a preprocessor (None: never), each
-    sometimes blurred, so that any preprocessor serves. A quarter of the noise levels say nothing
+    y is the bicubic enlargement of clean LR or, in half of the parts, a preprocessor's of LR
+    degraded by `mix` (never if None): who chooses `none` says that the input is clean. Either is
+    sometimes blurred, so that other preprocessors serve too. Scales are 4 or, in 30 % of the
+    parts, between 1.5 and 6. A quarter of the noise levels say nothing
     about x0 (a/σ = 0, where every run starts); the rest have log(a·s/σ) uniform over what solvers
     of 1 to 50 steps visit.
     """
@@ -137,13 +132,12 @@ class EmbeddedObjective:
         return {
             "loss": "squared error of the preconditioned residual",
             "log(a·s/σ)": f"−∞ (25 %), uniform in {self.LOG_RATIO} (75 %)",
-            "y": "bicubic" if self.preprocess is None else "bicubic and compact, 50 % each",
+            "y": "clean bicubic (50 %), compact of degraded LR (50 %)",
             "degradations": asdict(self.mix),
         }
 
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
-        parts = self.mix.degraded(hr, (1.5, 6), rng)
-        y = 2 * torch.cat([self._source(lr, part, rng) for part, lr in parts]) - 1
+        y = 2 * torch.cat([self._source(part, rng) for part in hr.chunk(GROUPS)]) - 1
         residual = 2 * hr - 1 - y
         ratio = self._ratios(len(hr), rng).to(hr)
         eps = torch.randn(hr.shape, generator=rng.fields, device=hr.device)
@@ -161,12 +155,15 @@ class EmbeddedObjective:
         output: Tensor = self.model(c_in * eps, y, log_ratio)
         return (y + c_out * output + 1) / 2
 
-    def _source(self, lr: Tensor, hr: Tensor, rng: Randomness) -> Tensor:
-        """y in [0, 1] at HR's size."""
+    def _source(self, hr: Tensor, rng: Randomness) -> Tensor:
+        """y in [0, 1], of HR's size."""
         size = (hr.shape[-2], hr.shape[-1])
+        scale = 4.0 if rng.numbers.random() < 0.7 else rng.numbers.uniform(1.5, 6)
+        small = (round(size[0] / scale), round(size[1] / scale))
         if self.preprocess is not None and rng.numbers.random() < 0.5:
-            lr = self.preprocess(lr)
-        y = resize(lr, size)
+            y = resize(self.preprocess(degrade(hr, small, self.mix.draw(rng), rng)), size)
+        else:
+            y = resize(degrade(hr, small, "bicubic", rng), size)
         if rng.numbers.random() < 0.1:
             y = resize(resize(y, (size[0] // 2, size[1] // 2), "bilinear"), size)
         return y.clamp(0, 1)
