@@ -15,7 +15,7 @@ where D and U are estimates of the first and second derivative of x0 in λ from 
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -28,7 +28,7 @@ from sr_cli.diffusion.path import Path
 from sr_cli.errors import UsageError
 
 Variant = Literal["paper", "corrected"]
-Final = Literal["step", "x0"]
+Final = Literal["step", "mean", "x0"]
 MAX_ORDER = 3
 
 
@@ -77,19 +77,22 @@ def plan(
 
     The first step has order 1 and the second at most 2: there is no more history yet.
     `variant` matters to order 3 only: `paper` is Eq. 47 as printed and released; `corrected` makes
-    it exact for an x0 that is quadratic in λ. `final="x0"` lets the last step return the prediction
-    of x0 itself instead of a state at `times[-1]`. a = 0 (λ = ∞) is allowed at the first time.
+    it exact for an x0 that is quadratic in λ. `final` is what the last step returns: `step`, the
+    noisy state at `times[-1]`, as released; `mean`, that state without its noise, divided by α, so
+    that the order counts to the end; `x0`, the last prediction itself. a = 0 (λ = ∞) is allowed at
+    the first time.
 
     Raises UsageError for any other order, variant, final or times.
     """
     _check(path, times, order, variant, final)
     steps = []
-    for i, (s, t) in enumerate(pairwise(times)):
-        if final == "x0" and t == times[-1]:
-            steps.append(Step(s, t, x=0.0, y=0.0, x0=(1.0,), noise=0.0))
-        else:
-            nodes = list(reversed(times[max(0, i + 1 - order) : i + 1]))
-            steps.append(_step(path, nodes, t, variant))
+    for i in range(1, len(times)):
+        nodes = tuple(reversed(times[max(0, i - order) : i]))
+        steps.append(_step(path, nodes, times[i], variant))
+    if final == "mean":
+        steps[-1] = _mean(steps[-1], float(path.alpha[times[-1]]))
+    elif final == "x0":
+        steps[-1] = replace(steps[-1], x=0.0, y=0.0, x0=(1.0,), noise=0.0)
     return tuple(steps)
 
 
@@ -117,10 +120,10 @@ def solve(
     return x
 
 
-def _step(path: Path, nodes: list[int], t: int, variant: Variant) -> Step:
+def _step(path: Path, nodes: Sequence[int], t: int, variant: Variant) -> Step:
     """The step from nodes[0] to t; `nodes` are the times at which x0 is known, newest first."""
     s = nodes[0]
-    lam, lam_s, lam_t = path.lam[nodes], path.lam[s], path.lam[t]
+    lam, lam_s, lam_t = path.lam[list(nodes)], path.lam[s], path.lam[t]
     a_t, sigma_t = path.a[t], path.sigma[t]
     ratio = sigma_t / path.sigma[s]
     r = ratio * path.a[s] / a_t  # λ_t/λ_s, finite at a_s = 0 too
@@ -140,6 +143,12 @@ def _step(path: Path, nodes: list[int], t: int, variant: Variant) -> Step:
         x0=tuple(x0.tolist()),
         noise=float(sigma_t * math.sqrt(1 - r**2)),
     )
+
+
+def _mean(step: Step, alpha: float) -> Step:
+    """The step without noise, as an image: m y + a x0 ≈ α x0 where the shift is nearly done."""
+    x0 = tuple(weight / alpha for weight in step.x0)
+    return replace(step, x=step.x / alpha, y=step.y / alpha, x0=x0, noise=0.0)
 
 
 def _derivatives(

@@ -221,6 +221,22 @@ def can_end_on_x0(code: Code) -> None:
             assert (last.x, last.y, last.x0, last.noise) == (0, 0, (1,), 0)
 
 
+def can_end_on_the_mean(code: Code) -> None:
+    """final="mean" changes the last step alone: it adds no noise and keeps what x0 and y share."""
+    p = code.path.Path.domain_shift(alpha_bar(), 500)
+    for options in SOLVERS:
+        for n in (1, 4):
+            times = code.path.time_grid(500, n)
+            *body, last = code.solvers.plan(p, times, final="mean", **options)
+            *same, plain = code.solvers.plan(p, times, **options)
+            assert body == same
+            assert last.noise == 0
+            clean = (p.m[last.s] + p.a[last.s]) * Y  # of a picture Y, without noise
+            assert_allclose(last.apply(clean, Y, [Y] * 3, None), Y, rtol=1e-12)
+            got, want = (step.apply(0.3, Y, [0.1, -0.2, 0.5], 0.0) for step in (last, plain))
+            assert_allclose(got * p.alpha[0], want, rtol=1e-12)
+
+
 def released_grids(code: Code) -> None:
     """The times and the shifting sequences of the released sampler."""
     g = golden()
@@ -298,6 +314,7 @@ THEORY: tuple[Law, ...] = (
     agrees_with_dpm_solver,
     starts_from_pure_source,
     can_end_on_x0,
+    can_end_on_the_mean,
     times_fall,
     marginals_are_eq_2,
 )

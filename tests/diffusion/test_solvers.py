@@ -99,7 +99,7 @@ def test_start_and_coefficients_are_plain_floats(path: Path) -> None:
         ([499, 0], {"order": 0}, "1, 2 or 3, not 0"),
         ([499, 0], {"order": 4}, "1, 2 or 3, not 4"),
         ([499, 0], {"variant": "ode"}, "paper, corrected, not 'ode'"),
-        ([499, 0], {"final": "y"}, "step, x0, not 'y'"),
+        ([499, 0], {"final": "y"}, "step, mean, x0, not 'y'"),
     ],
 )
 def test_a_senseless_plan_is_refused(
