@@ -24,7 +24,11 @@ def scores(
         str, typer.Option("--metrics", metavar="A,B,...", help="What to measure.")
     ] = "psnr,ssim,lpips,niqe",
     update_card: Annotated[
-        bool, typer.Option("--update-card", help="Write the rows into the embedded model's card.")
+        bool,
+        typer.Option(
+            "--update-card",
+            help="Write the rows, and the tile margin of one 8-bit level, into the model's card.",
+        ),
     ] = False,
 ) -> None:
     """Measure srx at x4 beside bicubic and Real-ESRGAN: a Markdown table on stdout.
@@ -44,7 +48,7 @@ def scores(
             terminal.note(f"{folder.name}: {name} done")
     typer.echo(markdown(rows))
     if update_card:
-        _update_card({f"{r.dataset}, {r.method}": dict(r.means) for r in rows})
+        _update_card({f"{r.dataset}, {r.method}": dict(r.means) for r in rows}, folders[0])
 
 
 def _methods() -> dict[str, Method]:
@@ -65,10 +69,14 @@ def _methods() -> dict[str, Method]:
     return methods
 
 
-def _update_card(scores: dict[str, dict[str, float]]) -> None:
+def _update_card(scores: dict[str, dict[str, float]], folder: Path) -> None:
     from dataclasses import replace
 
+    from sr_cli.evaluation.scores import one_level_margin, pairs
     from sr_cli.models.registry import card, write_card
 
+    found = card("embedded")
+    margin = max(one_level_margin(lr, found.limits["margin"]) for lr, _ in pairs(folder))
     rounded = {row: {k: round(v, 4) for k, v in means.items()} for row, means in scores.items()}
-    write_card(replace(card("embedded"), scores=rounded))
+    limits = {**found.limits, "margin_one_level": margin}
+    write_card(replace(found, scores=rounded, limits=limits))

@@ -81,6 +81,23 @@ def score(folder: Path, name: str, method: Method, metrics: Mapping[str, Metric]
     return Row(folder.name, len(seconds), name, means, median(seconds))
 
 
+def one_level_margin(lr: Tensor, exact: int) -> int:
+    """The smallest tile margin that does not show, in output pixels, a multiple of 16.
+
+    With it, tiles of 32 LR pixels are within one 8-bit level of the whole picture `lr`, at the
+    default options; `exact`, the model's receptive field, is the most that is needed.
+    """
+
+    def levels(tile: int, overlap: int | None = None) -> Tensor:
+        return (Upscaler(UpscaleOptions(tile=tile, overlap=overlap))(lr) * 255).round()
+
+    whole = levels(0)
+    for margin in range(0, exact, 16):
+        if (levels(32, margin) - whole).abs().max() <= 1:
+            return margin
+    return exact
+
+
 def bicubic(lr: Tensor) -> Tensor:
     """What every viewer does."""
     return resize(lr[None], (SCALE * lr.shape[-2], SCALE * lr.shape[-1]))[0].clamp(0, 1)

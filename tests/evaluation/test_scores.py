@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.metrics import load_metric
-from sr_cli.evaluation.scores import Row, bicubic, markdown, pairs, score
+from sr_cli.evaluation.scores import Row, bicubic, markdown, one_level_margin, pairs, score
 
 
 def save(path: Path, level: int, side: int) -> None:
@@ -63,6 +65,19 @@ def test_the_table_is_markdown() -> None:
         "|---|---|---:|---:|---:|",
         "| Set14 (14) | bicubic | 25.83 | 0.441 | 0.00 |",
     ]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_margin_of_one_level_is_enough_and_less_is_not() -> None:
+    lr = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0))
+    margin = one_level_margin(lr, exact=180)
+
+    def apart(overlap: int) -> float:
+        one, other = (Upscaler(UpscaleOptions(tile=tile, overlap=overlap))(lr) for tile in (0, 32))
+        return float(((one * 255).round() - (other * 255).round()).abs().max())
+
+    assert 0 < margin < 180
+    assert apart(margin) <= 1 < apart(margin - 16)
 
 
 def test_unknown_metrics_are_refused() -> None:
