@@ -47,6 +47,9 @@ def train(
     preprocess: Annotated[
         str, typer.Option(help="Second source of the denoiser's y; none: bicubic alone.")
     ] = "compact",
+    init: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Begin with the weights of this card.")
+    ] = None,
     val: Annotated[
         Path | None, typer.Option(help="Held-out folder: its PSNR is logged at each checkpoint.")
     ] = None,
@@ -65,7 +68,7 @@ def train(
     The learning rate falls to 0 along a cosine over --minutes or --iterations.
     """
     from sr_cli.engine.device import resolve_device, resolve_dtype
-    from sr_cli.training.export import export
+    from sr_cli.training.export import begin_with, export
     from sr_cli.training.train import Trainer, TrainOptions
 
     place = resolve_device(device)
@@ -88,6 +91,8 @@ def train(
         objective = _compact(shares)
     else:
         objective = _embedded(_whole(widths), _whole(blocks), preprocess, str(place), shares)
+    if init:
+        begin_with(objective, init)
     _watch(Trainer(objective, options))
     card = export(objective, options, out, {"data": describe or data.name})
     terminal.note(f"wrote {card.path}")

@@ -1,4 +1,4 @@
-"""From a finished run to shipped weights: float16 safetensors and a card."""
+"""Between runs and shipped weights: float16 safetensors and a card."""
 
 import platform
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from sr_cli.errors import ModelError
-from sr_cli.models.registry import Card, write_card
+from sr_cli.models.registry import Card, card, load_weights, write_card
 from sr_cli.training.objectives import Objective
 from sr_cli.training.train import CHECKPOINT, TrainOptions
 
@@ -55,6 +55,22 @@ def export(
             folder=folder,
         )
     )
+
+
+def begin_with(objective: Objective, name: str) -> None:
+    """Give the objective's model the weights of a card.
+
+    Raises ModelError when there is no such card or its network has another shape.
+    """
+    found = card(name)
+    state = {key: value.float() for key, value in load_weights(found).items()}
+    try:
+        objective.model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(
+            f"The weights {found.path} have another shape than the network to train: "
+            "choose its widths and blocks like theirs."
+        ) from error
 
 
 def hardware(device: str) -> str:

@@ -98,13 +98,14 @@ class EmbeddedObjective:
     y is the bicubic enlargement of clean LR or, in half of the parts, a preprocessor's of LR
     degraded by `mix` (never if None): who chooses `none` says that the input is clean. Either is
     sometimes blurred, so that other preprocessors serve too. Scales are 4 or, in 30 % of the
-    parts, between 1.5 and 6. A quarter of the noise levels say nothing
-    about x0 (a/σ = 0, where every run starts); the rest have log(a·s/σ) uniform over what solvers
-    of 1 to 50 steps visit.
+    parts, between 1.5 and 6. A share NO_SIGNAL of the noise levels says nothing about x0 (a/σ = 0,
+    where every run starts); the rest have log(a·s/σ) uniform in LOG_RATIO, about what solvers of 2
+    to 15 steps visit.
     """
 
     name = "embedded"
-    LOG_RATIO = (-5.0, 1.5)
+    NO_SIGNAL = 0.3
+    LOG_RATIO = (-4.0, 0.5)
 
     def __init__(
         self, config: EmbeddedConfig, *, preprocess: Preprocessor | None, mix: Mix
@@ -131,7 +132,7 @@ class EmbeddedObjective:
     def describe(self) -> Mapping[str, Any]:
         return {
             "loss": "squared error of the preconditioned residual",
-            "log(a·s/σ)": f"−∞ (25 %), uniform in {self.LOG_RATIO} (75 %)",
+            "log(a·s/σ)": f"−∞ ({self.NO_SIGNAL:.0%}), else uniform in {self.LOG_RATIO}",
             "y": "clean bicubic (50 %), compact of degraded LR (50 %)",
             "degradations": asdict(self.mix),
         }
@@ -172,6 +173,6 @@ class EmbeddedObjective:
         """a/σ for each image, stratified over the batch."""
         low, high = self.LOG_RATIO
         position = (np.arange(count) + rng.numbers.random(count)) / count
-        ratio = np.exp(low + (high - low) * (position - 0.25) / 0.75) / self.config.s
-        ratio = np.where(position < 0.25, 0.0, ratio)
+        level = low + (high - low) * (position - self.NO_SIGNAL) / (1 - self.NO_SIGNAL)
+        ratio = np.where(position < self.NO_SIGNAL, 0.0, np.exp(level) / self.config.s)
         return torch.from_numpy(rng.numbers.permutation(ratio).astype(np.float32))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TINY
 from PIL import Image
 
 from sr_cli.engine.options import UpscaleOptions
@@ -17,7 +18,7 @@ from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.registry import card, load_weights
 from sr_cli.training.data import Crops
-from sr_cli.training.export import export
+from sr_cli.training.export import begin_with, export
 from sr_cli.training.objectives import CompactObjective, EmbeddedObjective, Mix, Objective
 from sr_cli.training.train import Matrices, Trainer, TrainOptions
 
@@ -118,6 +119,17 @@ def test_exported_weights_work_in_the_engine(
     assert card("embedded").training["iterations"] == 2
 
 
+@pytest.mark.usefixtures("tiny")
+def test_a_run_can_begin_with_the_weights_of_a_card() -> None:
+    objective = EmbeddedObjective(TINY, preprocess=None, mix=CLEAN)
+    begin_with(objective, "embedded")
+    begun = objective.model.state_dict()
+    for key, value in load_weights(card("embedded")).items():
+        torch.testing.assert_close(begun[key], value.float())
+    with pytest.raises(ModelError, match="another shape"):
+        begin_with(embedded(), "embedded")
+
+
 def test_the_log_has_a_line_for_each_checkpoint(photos: Path, tmp_path: Path) -> None:
     list(Trainer(compact(), replace(options(photos, tmp_path, 3), save_every=0)).run())
     lines = (tmp_path / "log.csv").read_text().splitlines()
@@ -151,9 +163,9 @@ def test_matrices_share_memory_with_the_weights() -> None:
 
 def test_noise_levels_are_stratified() -> None:
     ratios = embedded()._ratios(400, Randomness.keyed(torch.device("cpu"), 1))
-    assert int((ratios == 0).sum()) == 100
+    assert int((ratios == 0).sum()) == round(400 * EmbeddedObjective.NO_SIGNAL)
     logs = (ratios[ratios > 0] * 0.12).log()
-    assert abs(float(logs.mean()) - (-5 + 1.5) / 2) < 0.05
+    assert abs(float(logs.mean()) - np.mean(EmbeddedObjective.LOG_RATIO)) < 0.05
 
 
 def test_wrong_options_are_refused() -> None:
