@@ -2,6 +2,8 @@
 (ITU-R BT.601), no border crop; LPIPS v0.1 with AlexNet; NIQE.
 """
 
+import contextlib
+import io
 from collections.abc import Callable
 
 import torch
@@ -33,7 +35,8 @@ def load_metric(name: str) -> Metric:
     except ImportError as error:
         raise ModelError("Metrics need pyiqa: run pip install 'srx[iqa]'.") from error
     try:
-        metric = pyiqa.create_metric(name, device=torch.device("cpu"), **SETTINGS[name])
+        with contextlib.redirect_stdout(io.StringIO()):  # it announces what it loads
+            metric = pyiqa.create_metric(name, device=torch.device("cpu"), **SETTINGS[name])
     except Exception as error:  # its downloads fail in many ways
         raise ModelError(
             f"The weights of {name} cannot be downloaded ({error}): "

@@ -25,10 +25,10 @@ Method = Callable[[Tensor], Tensor]
 
 ENGINE: dict[str, UpscaleOptions] = {
     "--preprocess none --steps 1": UpscaleOptions(preprocess="none", steps=1),
-    "--preprocess none --order 1": UpscaleOptions(preprocess="none", order=1),
     "--preprocess none": UpscaleOptions(preprocess="none"),
     "--steps 1": UpscaleOptions(steps=1),
     "--order 1": UpscaleOptions(order=1),
+    "--t1 1000": UpscaleOptions(t1=1000),
     "(defaults)": UpscaleOptions(),
 }
 """The rows of README's table, each by the options that make it."""
