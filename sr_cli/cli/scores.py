@@ -76,7 +76,8 @@ def _update_card(scores: dict[str, dict[str, float]], folder: Path) -> None:
     from sr_cli.models.registry import card, write_card
 
     found = card("embedded")
-    margin = max(one_level_margin(lr, found.limits["margin"]) for lr, _ in pairs(folder))
+    lr, _ = next(pairs(folder))
+    margin = one_level_margin(lr, found.limits["margin"])
     rounded = {row: {k: round(v, 4) for k, v in means.items()} for row, means in scores.items()}
     limits = {**found.limits, "margin_one_level": margin}
     write_card(replace(found, scores=rounded, limits=limits))
