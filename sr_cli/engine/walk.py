@@ -50,6 +50,7 @@ class Walk:
         self.model, self.path, self.steps = model, path, steps
         self.device, self.batch, self.margin, self.scratch = device, batch, margin, scratch
         self.core = core
+        self.depth = max(len(step.x0) for step in steps)  # predictions that a step looks back on
 
     def __call__(self, y: Tensor, noise: Noise, on_step: OnStep) -> Tensor:
         """x after the last step from the source y: both (1, C, H, W) float32, model space.
@@ -65,9 +66,8 @@ class Walk:
             place = (..., *tile.core)
             x[place] = alpha * y[place] + sigma * noise(0, tile.core).to(y.device)
         history: list[Tensor] = []
-        depth = max(len(step.x0) for step in self.steps)
         for number, step in enumerate(self.steps, 1):
-            x0 = history.pop() if len(history) == depth else new()
+            x0 = history.pop() if len(history) == self.depth else new()
             for tile, prediction, done, total in self._predicted(x, y, step):
                 x0[(..., *tile.core)] = prediction
                 on_step((number - 1) * total + done, len(self.steps) * total)
@@ -123,7 +123,7 @@ class Walk:
 
     def _buffers(self, y: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
         """y where the state lives, and what allocates more: the device, memory, or files."""
-        size = 2 * (2 + max(len(step.x0) for step in self.steps)) * y.nbytes
+        size = 2 * (2 + self.depth) * y.nbytes  # x, y and predictions; as much again to work with
         if size < MEMORY_SHARE * free_memory(self.device):
             y = y.to(self.device)
         elif size > MEMORY_SHARE * free_memory(torch.device("cpu")):

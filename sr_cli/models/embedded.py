@@ -8,7 +8,7 @@ the same pixels as the whole image.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -141,7 +141,7 @@ class EmbeddedNet(nn.Module):
         x = self.head(F.pixel_unshuffle(torch.cat((z, y), dim=1), factor))
         skips = []
         for stage, down in zip(self.encoder, self.down, strict=True):
-            for block in modules(stage):
+            for block in stage.children():
                 x = block(x, level)
             skips.append(x)
             x = down(x)
@@ -149,7 +149,7 @@ class EmbeddedNet(nn.Module):
             x = block(x, level)
         for stage, up, skip in reversed(list(zip(self.decoder, self.up, skips, strict=True))):
             x = up(x) + skip
-            for block in modules(stage):
+            for block in stage.children():
                 x = block(x, level)
         return F.pixel_shuffle(self.tail(x), factor)
 
@@ -159,11 +159,6 @@ def fourier(log_ratio: Tensor) -> Tensor:
     low, high = LOG_RATIO
     phase = (log_ratio.clamp(low, high) - low) / (high - low) * math.pi
     return torch.cos(phase[:, None] * torch.arange(16, device=phase.device, dtype=phase.dtype))
-
-
-def modules(stage: nn.Module) -> Iterator[nn.Module]:
-    """The blocks of a stage, typed."""
-    return stage.children()
 
 
 class EmbeddedDenoiser:
