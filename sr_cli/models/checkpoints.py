@@ -2,6 +2,7 @@
 
 import re
 import warnings
+import zipfile
 from pathlib import Path
 
 import torch
@@ -18,7 +19,9 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name, on the CPU, in the dtype they are stored in.
 
-    Wrappers (`state_dict`, `params_ema`, `params`, …) and the prefix `module.` are taken off.
+    They are mapped from the file, which must not change meanwhile: memory is taken as they are
+    used (except by a pickle of before PyTorch 1.6, which is read whole). Wrappers (`state_dict`,
+    `params_ema`, `params`, …) and the prefix `module.` are taken off.
     Raises ModelError: no such file, unknown suffix, damaged, no tensors, or code in a pickle.
     """
     if not path.is_file():
@@ -47,7 +50,8 @@ def _read_safetensors(path: Path) -> object:
 def _read_pickle(path: Path) -> object:
     try:
         with warnings.catch_warnings(action="ignore"):  # about TorchScript, refused below
-            return torch.load(path, map_location="cpu", weights_only=True)
+            mapped = zipfile.is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
         forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
         if forbidden or "TorchScript" in str(error):

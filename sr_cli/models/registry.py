@@ -1,6 +1,7 @@
-"""Cards: what is known of the weights that ship with srx, as data beside them.
+"""Cards: what is known of weights, as data beside them.
 
-`weights/NAME.safetensors` has a card `NAME.json`, and `NAME.md` shows the same to people.
+`weights/NAME.safetensors` has a card `NAME.json`, and `NAME.md` shows the same to people. The card
+of a model in several files lists them as `shards`.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from sr_cli.errors import ModelError
 from sr_cli.models.checkpoints import read_state_dict
+from sr_cli.models.store import Shard, digest, installed
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -24,10 +26,11 @@ class Card:
     """One set of weights.
 
     name, file: of the card and of the weights beside it. kind: which class takes the weights
-    ("embedded", "compact"). architecture: its constructor's arguments. licence: of the weights.
-    training: data with their licences, iterations, hardware, time. limits: scale, multiple_of, tile
-    margins, last_step ("x0" or "step"), t1. scores: measured figures by data set.
-    sha256: of the file, filled in by `write_card`. folder: where both lie, not part of the JSON.
+    ("embedded", "compact", "prior", "dossr"). architecture: its constructor's arguments. licence:
+    of the weights. training: data with their licences, iterations, hardware, time. limits: scale,
+    multiple_of, tile margins, last_step ("x0" or "step"), t1. scores: measured figures by data set.
+    sha256: of the file, filled in by `write_card`. shards: instead of file and sha256, the files of
+    a model that has several. folder: where all of it lies, not part of the JSON.
     """
 
     name: str
@@ -39,20 +42,40 @@ class Card:
     limits: Mapping[str, Any]
     scores: Mapping[str, Any]
     sha256: str = ""
+    shards: Mapping[str, Shard] = field(default_factory=dict)
     folder: Path = field(default=Path(), compare=False)
 
     @property
     def path(self) -> Path:
-        """The file of the weights."""
+        """The file of the weights; of a model in several files their folder."""
         return self.folder / self.file
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the weights."""
+        return tuple(self.folder / name for name in self.shards) or (self.path,)
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the weights; of several files that of their digests."""
+        digests = [self.shards[name].sha256 for name in sorted(self.shards)]
+        return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else self.sha256
+
+    @property
+    def remedy(self) -> str:
+        """What helps when the weights are missing or damaged."""
+        if self.folder in installed():
+            return f"delete {self.folder} and import or fetch {self.name} again"
+        return "install srx again"
 
 
 def folders() -> tuple[Path, ...]:
     """Where cards are looked for, in this order: $SRX_WEIGHTS, the installed package, the source
-    tree of an editable installation."""
+    tree of an editable installation, the models that were imported or fetched."""
     chosen = os.environ.get("SRX_WEIGHTS")
     shipped = (PACKAGE / "_weights", PACKAGE.parent / "weights")
-    return (Path(chosen).expanduser(), *shipped) if chosen else shipped
+    places = (*shipped, *installed())
+    return (Path(chosen).expanduser(), *places) if chosen else places
 
 
 def names() -> tuple[str, ...]:
@@ -68,24 +91,40 @@ def card(name: str) -> Card:
             return _read_card(path)
     known = ", ".join(names()) or "none"
     raise ModelError(
-        f"There are no weights named {name!r} (found: {known}): install srx again, "
-        f"or let SRX_WEIGHTS name the folder that holds {name}.json."
+        f"There are no weights named {name!r} (found: {known}): fetch or import them with "
+        f"srx weights, or let SRX_WEIGHTS name the folder that holds {name}.json."
     )
 
 
 def load_weights(card: Card) -> dict[str, Tensor]:
     """Tensors by name, on the CPU, in the dtype they are stored in.
 
-    Raises ModelError when the file is missing or is not the one that the card describes.
+    A single file is compared with its card's SHA-256. Of a model in several files only the sizes
+    are: hashing gigabytes would take longer than loading them; `verify` does it on demand.
+    Raises ModelError when a file is missing or is not the one that the card describes.
     """
-    if not card.path.is_file():
-        raise ModelError(f"The weights {card.path} are missing: install srx again.")
-    if _digest(card.path) != card.sha256:
-        raise ModelError(
-            f"The weights {card.path} are damaged (their SHA-256 is not the card's): "
-            "install srx again."
-        )
-    return read_state_dict(card.path)
+    check(card, hashing=not card.shards)
+    return {name: t for path in card.files for name, t in read_state_dict(path).items()}
+
+
+def check(card: Card, *, hashing: bool) -> None:
+    """Compare the files with the card: their sizes and, if wanted, their SHA-256.
+
+    Raises ModelError that names the first file that is missing or differs.
+    """
+    for path in card.files:
+        shard = card.shards.get(path.name)
+        if not path.is_file():
+            raise ModelError(f"The weights {path} are missing: {card.remedy}.")
+        if shard and path.stat().st_size != shard.bytes:
+            raise ModelError(
+                f"The weights {path} are damaged ({path.stat().st_size} bytes, not {shard.bytes} "
+                f"as on the card): {card.remedy}."
+            )
+        if hashing and digest(path) != (shard.sha256 if shard else card.sha256):
+            raise ModelError(
+                f"The weights {path} are damaged (their SHA-256 is not the card's): {card.remedy}."
+            )
 
 
 def write_card(card: Card) -> Card:
@@ -93,11 +132,12 @@ def write_card(card: Card) -> Card:
 
     Raises ModelError when the weights are not in the card's folder.
     """
-    if not card.path.is_file():
-        raise ModelError(f"There are no weights {card.path} to write a card for.")
-    card = replace(card, sha256=_digest(card.path))
+    if missing := [path for path in card.files if not path.is_file()]:
+        raise ModelError(f"There are no weights {missing[0]} to write a card for.")
+    if not card.shards:
+        card = replace(card, sha256=digest(card.path))
     content = asdict(card)
-    del content["folder"]
+    del content["folder"], content["file" if card.shards else "shards"]
     text = json.dumps(content, indent=2, ensure_ascii=False)
     (card.folder / f"{card.name}.json").write_text(text + "\n", "utf-8")
     (card.folder / f"{card.name}.md").write_text(_markdown(content), "utf-8")
@@ -106,14 +146,15 @@ def write_card(card: Card) -> Card:
 
 def _read_card(path: Path) -> Card:
     try:
-        return Card(**json.loads(path.read_text("utf-8")), folder=path.parent)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"The card {path} is damaged: install srx again.") from error
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        content = {"file": ""} | json.loads(path.read_text("utf-8"))
+        shards = {name: Shard(**shard) for name, shard in content.pop("shards", {}).items()}
+        if not (content["file"] or shards):
+            raise ValueError("no files")
+        return Card(**content, shards=shards, folder=path.parent)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"The card {path} is damaged: install srx again, or import the model again."
+        ) from error
 
 
 def _markdown(content: Mapping[str, Any]) -> str:

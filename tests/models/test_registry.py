@@ -19,6 +19,7 @@ LARGEST = 16 * 2**20
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
     monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("SRX_HOME", str(tmp_path / "home"))
     save_file(STATE, tmp_path / "small.safetensors")
     return write_card(
         Card(
@@ -97,8 +98,11 @@ def test_damaged_card(written: Card, damage: str) -> None:
         card("small")
 
 
-def test_shipped_weights_are_whole_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_weights_are_whole_and_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SRX_WEIGHTS", raising=False)
+    monkeypatch.setenv("SRX_HOME", str(tmp_path))
     for shipped in map(card, names()):
         assert load_weights(shipped)
         assert shipped.path.stat().st_size <= LARGEST

@@ -1,0 +1,247 @@
+"""`srx weights`: models that are installed, and how they get there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sr_cli.cli.ui import terminal
+from sr_cli.cli.upscale import quieten_libraries
+from sr_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from sr_cli.models.importer import ImportOptions
+    from sr_cli.models.registry import Card
+    from sr_cli.models.store import Progress
+
+app = typer.Typer()
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        help="Fixed once for all, embedded by the checkpoint's own text tower.",
+        show_default="clean, high-resolution, 8k",
+    ),
+]
+Context = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.npz:KEY", help="An embedding to take instead of the prompt's."),
+]
+Dtype = Annotated[
+    Literal["float16", "bfloat16", "float32"],
+    typer.Option(help="Precision of the stored weights; float16 rounds finer than bfloat16."),
+]
+Licence = Annotated[str | None, typer.Option(help="What the card says of the weights' licence.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks of what went wrong.")]
+
+
+@app.callback(invoke_without_command=True)
+def weights(ctx: typer.Context) -> None:
+    """Import, fetch, list and verify models.
+
+    They lie in a folder of the user's data, or where SRX_HOME says.
+    """
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command("import")
+def import_(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A .ckpt, .pth or .safetensors file of DoSSR, or a folder in diffusers' layout.",
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(show_default="that of the source", help="Name of the model.")
+    ] = None,
+    prompt: Prompt = None,
+    context: Context = None,
+    dtype: Dtype = "float16",
+    licence: Licence = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Convert a checkpoint and install it; code in it is never run.
+
+    An import that was interrupted goes on when the same command is run again.
+    """
+    _talk(quiet, verbose)
+    install(
+        _options(source, name=name, prompt=prompt, context=context, dtype=dtype, licence=licence)
+    )
+
+
+@app.command()
+def fetch(
+    name: Name,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            show_default="where its authors publish it",
+            help="Of the checkpoint: https, http, file, or a file on Google Drive.",
+        ),
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(metavar="HEX", help="What the checkpoint must hash to.")
+    ] = None,
+    prompt: Prompt = None,
+    context: Context = None,
+    dtype: Dtype = "float16",
+    licence: Licence = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Download a checkpoint and import it: dossr, dossr-onestep, or any with --url.
+
+    A download that was interrupted goes on when the same command is run again.
+    """
+    _talk(quiet, verbose)
+    from sr_cli.models.fetch import discard
+    from sr_cli.models.fetch import fetch as download
+    from sr_cli.models.importer import require_free
+
+    settings: dict[str, Any] = {"dtype": dtype, "prompt": prompt, "context": context}
+    settings |= {"name": name, "licence": licence}
+    require_free(_options(Path(name), **settings).model)
+    with _watching() as progress:
+        source = download(name, progress, url=url, sha256=sha256)
+    install(_options(source, **settings))
+    discard(source)
+
+
+@app.command("list")
+def list_(
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON document on stdout.")] = False,
+) -> None:
+    """List the models that are there, on stdout; a damaged one is an error (exit 3)."""
+    from sr_cli.models.fetch import SOURCES
+    from sr_cli.models.registry import card, names
+
+    records, damaged = [], False
+    for name in names():
+        try:
+            records.append(_record(card(name)))
+        except ModelError as error:
+            terminal.error(str(error))
+            damaged = True
+    if as_json:
+        terminal.document({"models": records})
+    else:
+        rows = [
+            (r["name"], r["kind"], _size(r["bytes"]), r["licence"], r["folder"]) for r in records
+        ]
+        terminal.grid(("name", "kind", "size", "licence", "where"), rows)
+        if absent := {source.name for source in SOURCES} - set(names()):
+            terminal.note(f"srx weights fetch knows: {', '.join(sorted(absent))}")
+    raise typer.Exit(ModelError.exit_code if damaged else 0)
+
+
+@app.command()
+def verify(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Without names: all of them.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare every file's SHA-256 with its card; exit 3 names those that are damaged."""
+    from sr_cli.models.registry import card, check, names
+
+    terminal.quiet = quiet
+    damaged = False
+    for name in models or names():
+        try:
+            check(card(name), hashing=True)
+            terminal.note(f"{name}: whole")
+        except ModelError as error:
+            terminal.error(str(error))
+            damaged = True
+    raise typer.Exit(ModelError.exit_code if damaged else 0)
+
+
+@app.command()
+def path(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Without a name: where models go.")
+    ] = None,
+) -> None:
+    """Print where a model lies."""
+    from sr_cli.models.registry import card
+    from sr_cli.models.store import home
+
+    typer.echo(card(name).path if name else home())
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _talk(quiet: bool, verbose: bool) -> None:
+    terminal.quiet, terminal.verbose = quiet, verbose
+    quieten_libraries(verbose)
+
+
+def _options(source: Path, *, prompt: str | None, **settings: Any) -> ImportOptions:
+    from sr_cli.models.importer import ImportOptions
+
+    if prompt is not None:
+        settings["prompt"] = prompt
+    return ImportOptions(source, **settings)
+
+
+def install(options: ImportOptions) -> None:
+    """Import a model under a bar, and say where it is."""
+    from sr_cli.models.importer import import_model
+
+    with _watching() as progress:
+        found = import_model(options, progress)
+    terminal.note(f"installed {found.name} in {found.folder}: srx upscale --model {found.name}")
+
+
+def _record(card: Card) -> dict[str, Any]:
+    """One model for JSON. Raises ModelError when a file is missing or of another size."""
+    from sr_cli.models.registry import check
+
+    check(card, hashing=False)
+    sizes = {file.name: file.stat().st_size for file in card.files}
+    return {
+        "name": card.name,
+        "kind": card.kind,
+        "bytes": sum(sizes.values()),
+        "licence": card.licence,
+        "folder": str(card.folder),
+        "files": sizes,
+    }
+
+
+@contextmanager
+def _watching() -> Iterator[Progress]:
+    """A bar of bytes on stderr; without a terminal, one line a stage."""
+    from tqdm import tqdm
+
+    hidden = not terminal.interactive or terminal.quiet
+    stage = ""
+
+    def show(what: str, done: int, total: int | None) -> None:
+        nonlocal stage
+        if hidden and what != stage:
+            terminal.note(what)
+        stage = what
+        bar.total = total
+        bar.set_description_str(what, refresh=False)
+        bar.update(done - bar.n)
+
+    try:
+        with tqdm(unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
+            yield show
+    except KeyboardInterrupt:
+        terminal.line("interrupted: the same command goes on.")
+        raise typer.Exit(130) from None

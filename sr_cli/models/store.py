@@ -1,0 +1,149 @@
+"""The folder of installed models: each is a folder of its own that appears whole or not at all.
+
+HOME/models/NAME/           NAME.json, NAME.md and the safetensors files that the card lists
+HOME/models/.NAME.partial/  a model under construction; the same import goes on there
+HOME/downloads/             checkpoints that are being fetched
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from platformdirs import user_data_path
+from safetensors import SafetensorError
+
+from sr_cli.errors import ModelError
+
+MANIFEST = "import.json"
+Progress = Callable[[str, int, int | None], None]
+"""Told what is being done, how many bytes of it are done, and of how many (None: unknown)."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What is known of one file of a model: SHA-256 in hexadecimal, and its size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+def home() -> Path:
+    """$SRX_HOME, else the user's data folder: cache cleaners should not cost anybody gigabytes."""
+    chosen = os.environ.get("SRX_HOME")
+    return Path(chosen).expanduser() if chosen else user_data_path("srx")
+
+
+def installed() -> tuple[Path, ...]:
+    """The folders of installed models, sorted; what is under construction is none."""
+    found = (home() / "models").glob("[!.]*/")
+    return tuple(sorted(path for path in found if path.is_dir()))
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise ModelError unless `needed` bytes are free where `folder` is or will be."""
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise ModelError(
+            f"{folder} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: "
+            "make room, or let SRX_HOME name a folder on a larger disk."
+        )
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn failures to write in `folder` into ModelError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelError(
+            f"{folder} cannot be written ({reason}): make room or set its rights, "
+            "or let SRX_HOME name another folder."
+        ) from error
+
+
+class Staging:
+    """A model under construction, file by file.
+
+    origin: what decides its content, as JSON; files of another origin are thrown away, those of
+    the same one are kept, so that an interrupted import goes on with the first missing file.
+    Raises ModelError where the folder cannot be written.
+    """
+
+    def __init__(self, name: str, origin: Mapping[str, Any]) -> None:
+        self.target = home() / "models" / name
+        self.folder = self.target.with_name(f".{name}.partial")
+        self.shards: dict[str, Shard] = {}
+        self._origin = json.loads(json.dumps(origin))
+        if self.folder.is_dir() and not self._resume():
+            with writing(self.folder.parent):
+                shutil.rmtree(self.folder)
+
+    def add(self, file: str, write: Callable[[Path], None]) -> Shard:
+        """Have `write` make a file, unless that was done before; it appears only when whole."""
+        if file not in self.shards:
+            with writing(self.folder):
+                with self._replacing(self.folder / file) as partial:
+                    write(partial)
+                    # safetensors makes files for their owner alone; others may use the folder too
+                    partial.chmod(self.folder.stat().st_mode & 0o666)
+                    shard = Shard(digest(partial), partial.stat().st_size)
+                self.shards[file] = shard
+                self._save_manifest()
+        return self.shards[file]
+
+    def install(self) -> Path:
+        """Make the model visible, as the last step; its folder."""
+        with writing(self.folder):
+            for leftover in (self.folder / MANIFEST, *self.folder.glob(".*.partial")):
+                leftover.unlink(missing_ok=True)
+            self.folder.rename(self.target)
+        return self.target
+
+    def _resume(self) -> bool:
+        """Whether the folder is of this origin; then `shards` gets the files that are whole."""
+        try:
+            manifest = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+            shards = {name: Shard(**shard) for name, shard in manifest["files"].items()}
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if manifest["origin"] != self._origin:
+            return False
+        for name, shard in shards.items():
+            path = self.folder / name
+            if path.is_file() and path.stat().st_size == shard.bytes:
+                self.shards[name] = shard
+        return True
+
+    def _save_manifest(self) -> None:
+        files = {name: asdict(shard) for name, shard in self.shards.items()}
+        with self._replacing(self.folder / MANIFEST) as partial:
+            partial.write_text(json.dumps({"origin": self._origin, "files": files}), "utf-8")
+
+    @contextmanager
+    def _replacing(self, path: Path) -> Iterator[Path]:
+        """A new file beside `path` that takes its place at the end."""
+        partial = self.folder / f".{uuid4().hex}.partial"
+        try:
+            yield partial
+            partial.replace(path)
+        except ModelError:  # the content will not do, so another try would fail too
+            shutil.rmtree(self.folder)
+            raise
+        finally:
+            partial.unlink(missing_ok=True)

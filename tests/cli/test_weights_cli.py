@@ -1,0 +1,193 @@
+"""`srx weights`: what it prints where, its exit codes, and nothing half-done after a failure."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from sr_cli.cli.app import main
+from sr_cli.cli.ui import terminal
+from sr_cli.models import importer
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TINY = GOLDEN / "tiny_controlldm.ckpt"
+CONTEXT = f"{GOLDEN / 'dossr_net.npz'}:ctx"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a call of the command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Srx = Callable[..., Run]
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SRX_HOME", str(tmp_path / "home"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield tmp_path / "home"
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    terminal.quiet = terminal.verbose = False
+
+
+@pytest.fixture
+def srx(capsys: pytest.CaptureFixture[str]) -> Srx:
+    def call(*args: object) -> Run:
+        with pytest.raises(SystemExit) as end:
+            main(["weights", *map(str, args)])
+        assert isinstance(end.value.code, int | None)
+        return Run(end.value.code or 0, *capsys.readouterr())
+
+    return call
+
+
+def test_the_golden_checkpoint_from_import_to_damage(srx: Srx, own_home: Path) -> None:
+    run = srx("import", TINY, "--name", "small", "--context", CONTEXT)
+    assert run.code == 0
+    assert run.out == ""
+    assert "installed small" in run.err
+
+    run = srx("list", "--json")
+    assert run.code == 0
+    models = {model["name"]: model for model in json.loads(run.out)["models"]}
+    assert {"small", "compact", "embedded"} <= models.keys()
+    assert models["small"]["kind"] == "dossr"
+    folder = Path(models["small"]["folder"])
+    assert own_home in folder.parents
+    assert models["small"]["bytes"] == sum(
+        (folder / f).stat().st_size for f in models["small"]["files"]
+    )
+
+    run = srx("list")
+    assert run.code == 0
+    (row,) = [line for line in run.out.splitlines() if "small" in line]
+    assert "dossr" in row
+    assert str(folder) in row
+    assert "dossr-onestep" in run.err  # what else there is to fetch
+
+    assert srx("path", "small").out == f"{folder}\n"
+    assert srx("path").out == f"{own_home}\n"
+
+    assert srx("verify").code == 0
+    damaged = folder / "vae.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    run = srx("verify")
+    assert run.code == 3
+    assert str(damaged) in run.err
+    assert "compact: whole" in run.err  # the others are verified too
+    assert srx("verify", "compact").code == 0
+    assert srx("verify", "small", "--quiet").err.count("\n") == 1
+
+    damaged.unlink()
+    run = srx("list", "--json")
+    assert run.code == 3
+    assert "small" not in {model["name"] for model in json.loads(run.out)["models"]}
+    assert str(damaged) in run.err
+
+
+def test_quiet(srx: Srx) -> None:
+    run = srx("import", TINY, "--context", CONTEXT, "--quiet", "--dtype", "bfloat16")
+    assert (run.code, run.out, run.err) == (0, "", "")
+    assert srx("import", TINY, "--context", CONTEXT).code == 2  # the name is taken
+
+
+@pytest.mark.parametrize(
+    "damage", ["missing", "extra", "misshapen", "truncated", "code", "no tower"]
+)
+def test_a_bad_checkpoint_is_one_sentence(
+    srx: Srx, tmp_path: Path, own_home: Path, damage: str
+) -> None:
+    state = torch.load(TINY, weights_only=True)["state_dict"]
+    name = next(name for name in state if name.startswith("model.diffusion_model."))
+    path = tmp_path / "bad.ckpt"
+    match damage:
+        case "missing":
+            del state[name]
+        case "extra":
+            state["unknown"] = torch.zeros(1)
+        case "misshapen":
+            state[name] = torch.zeros(3, 1, 2)
+        case "code":
+            state["unknown"] = terminal  # an object of a class of ours
+    torch.save({"state_dict": state}, path)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100_000])
+    options = [] if damage == "no tower" else ["--context", CONTEXT]
+    run = srx("import", path, "--quiet", *options)
+    assert run.code == 3
+    assert run.err.startswith("error: ")
+    assert run.err.count("\n") == 1
+    assert "Traceback" not in run.err
+    assert not [path for path in own_home.rglob("*") if path.is_file()]
+
+
+def test_fetch_downloads_imports_and_cleans_up(srx: Srx, own_home: Path) -> None:
+    run = srx("fetch", "small", "--url", TINY.as_uri(), "--context", CONTEXT)
+    assert run.code == 0
+    assert "small" in [model["name"] for model in json.loads(srx("list", "--json").out)["models"]]
+    assert TINY.exists()
+    run = srx("fetch", "small", "--url", "http://127.0.0.1:9/never.ckpt")
+    assert run.code == 2  # before anything is downloaded
+    assert "a model small already" in run.err
+
+
+def test_fetch_out_of_reach(srx: Srx, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sr_cli.models.fetch.RETRIES", 0)
+    run = srx("fetch", "other", "--url", "http://127.0.0.1:9/other.ckpt", "--quiet")
+    assert run.code == 3
+    assert "srx weights import PATH/other.ckpt --name other" in run.err
+    assert run.err.count("\n") == 1
+    assert srx("fetch", "other").code == 2
+
+
+def test_interrupted(srx: Srx, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(importer, "_save", stop)
+        run = srx("import", TINY, "--context", CONTEXT)
+    assert run.code == 130
+    assert "the same command goes on" in run.err
+    assert srx("import", TINY, "--context", CONTEXT).code == 0
+
+
+def test_wrong_usage(srx: Srx) -> None:
+    assert srx("import", TINY, "--name", "a/b").code == 2
+    assert srx("import", TINY, "--dtype", "int8").code == 2
+    assert srx("import", TINY, "--context", "nothing").code == 2
+    assert srx("path", "unknown").code == 3
+    assert srx("verify", "unknown").code == 3
+
+
+def test_help_comes_without_torch() -> None:
+    code = (
+        "import sys\nfrom sr_cli.cli.app import main\ntry:\n    main(['weights', *sys.argv[1:]])\n"
+        "finally:\n    assert not {'torch', 'diffusers', 'gdown', 'open_clip'} & set(sys.modules)"
+    )
+    for args in ([], ["--help"], ["import", "--help"]):
+        run = subprocess.run(
+            [sys.executable, "-c", code, *args],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        assert "import" in run.stdout
