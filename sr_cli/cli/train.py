@@ -1,27 +1,52 @@
-"""`srx train`: the networks that ship with srx, on any folder of photographs."""
+"""`srx train`: the networks that ship with srx and DoSSR's, on any folder of photographs."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from sr_cli.cli.ui import terminal
+from sr_cli.cli.weights import install
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from sr_cli.models.registry import Card
     from sr_cli.training.objectives import Mix, Objective
-    from sr_cli.training.train import Trainer
+    from sr_cli.training.train import Progress
 
-DEFAULT_MIX = {"compact": "0.25,0.45,0.3", "embedded": "0.7,0.3,0"}
+DEFAULT_MIX = {"compact": "0.3,0.5,0.2", "embedded": "0.45,0.55,0"}
+PRIOR_DEVIATION = 0.5
+"""Standard deviation of photographs in [−1, 1], about."""
+
+app = typer.Typer()
+
+Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of HR photographs.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same crops and noise.")]
+Workers = Annotated[int, typer.Option(help="Processes that decode.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"], typer.Option(help="Precision of the network.")
+]
+Describe = Annotated[
+    str, typer.Option(help="What the card says of the photographs and their licences.")
+]
 
 
-def train(
-    network: Annotated[
-        Literal["compact", "embedded"], typer.Argument(help="Preprocessor or denoiser.")
-    ],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of HR photographs.")],
+@app.callback(invoke_without_command=True)
+def train(ctx: typer.Context) -> None:
+    """Train a network; stop it at any time, the same command goes on."""
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+@app.command("compact", help="Train the preprocessor.")
+@app.command("embedded", help="Train the denoiser.")
+@app.command("prior", help="Train the unconditional denoiser of Diff-SR.")
+def from_scratch(
+    ctx: typer.Context,
+    data: Data,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -39,10 +64,10 @@ def train(
         typer.Option(metavar="A,B,C", help="Shares of bicubic, mild and Real-ESRGAN degradations."),
     ] = None,
     widths: Annotated[
-        str, typer.Option(metavar="A,B,C", help="Channels of the denoiser's levels.")
+        str, typer.Option(metavar="A,B,C", help="Channels of a denoiser's levels.")
     ] = "48,64,96",
     blocks: Annotated[
-        str, typer.Option(metavar="A,B,C", help="Residual blocks of the denoiser's levels.")
+        str, typer.Option(metavar="A,B,C", help="Residual blocks of a denoiser's levels.")
     ] = "2,2,2",
     preprocess: Annotated[
         str, typer.Option(help="Second source of the denoiser's y; none: bicubic alone.")
@@ -53,24 +78,18 @@ def train(
     val: Annotated[
         Path | None, typer.Option(help="Held-out folder: its PSNR is logged at each checkpoint.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same crops and noise.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that decode.")] = 1,
+    seed: Seed = 0,
+    workers: Workers = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16"], typer.Option(help="Precision of the network.")
-    ] = "auto",
-    describe: Annotated[
-        str, typer.Option(help="What the card says of the photographs and their licences.")
-    ] = "",
+    dtype: Dtype = "auto",
+    describe: Describe = "",
 ) -> None:
-    """Train a network; stop it at any time, the same command goes on.
-
-    The learning rate falls to 0 along a cosine over --minutes or --iterations.
-    """
+    """The learning rate falls to 0 along a cosine over --minutes or --iterations."""
     from sr_cli.engine.device import resolve_device, resolve_dtype
     from sr_cli.training.export import begin_with, export
     from sr_cli.training.train import Trainer, TrainOptions
 
+    network = str(ctx.info_name)
     place = resolve_device(device)
     options = TrainOptions(
         data=data,
@@ -86,16 +105,122 @@ def train(
         dtype=resolve_dtype(dtype, place),
         val=val,
     )
-    shares = _mix(mix or DEFAULT_MIX[network])
-    if network == "compact":
-        objective = _compact(shares)
+    objective: Objective
+    if network == "prior":
+        objective = _prior(_whole(widths), _whole(blocks))
+    elif network == "compact":
+        objective = _compact(_mix(mix or DEFAULT_MIX[network]))
     else:
+        shares = _mix(mix or DEFAULT_MIX[network])
         objective = _embedded(_whole(widths), _whole(blocks), preprocess, str(place), shares)
     if init:
         begin_with(objective, init)
-    _watch(Trainer(objective, options))
+    _watch(Trainer(objective, options).run())
     card = export(objective, options, out, {"data": describe or data.name})
     terminal.note(f"wrote {card.path}")
+
+
+@app.command()
+def dossr(
+    data: Data,
+    base: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="A model of DoSSR that is installed, or SD 2.1-base in diffusers' layout.",
+        ),
+    ],
+    name: Annotated[str, typer.Option(help="Of the model that is made.")] = "dossr-finetuned",
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint and log; a run that is there goes on (default runs/NAME)."),
+    ] = None,
+    loss: Annotated[
+        Literal["x0", "eps"],
+        typer.Option(help="Absolute error of x0, as released, or squared error of the output."),
+    ] = "x0",
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            show_default="the base's own",
+            help="What enlarges the LR crops: none (bicubic), compact, realesrgan, a checkpoint.",
+        ),
+    ] = None,
+    iterations: Annotated[int, typer.Option(help="Budget in iterations.")] = 50_000,
+    batch: Annotated[int, typer.Option(help="Crops an iteration, over all GPUs.")] = 32,
+    micro: Annotated[int, typer.Option(help="Crops that a GPU computes at once.")] = 4,
+    crop: Annotated[int, typer.Option(help="Side of a crop in HR pixels.")] = 512,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 5e-5,
+    save_every: Annotated[int, typer.Option(help="Iterations between checkpoints.")] = 1000,
+    seed: Seed = 0,
+    workers: Workers = 1,
+    device: Annotated[
+        Literal["auto", "cpu"], typer.Option(help="auto: the GPUs that accelerate gives.")
+    ] = "auto",
+    dtype: Dtype = "auto",
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            help="Compute activations twice instead of keeping them.",
+        ),
+    ] = True,
+    describe: Describe = "",
+) -> None:
+    """Fine-tune the ControlNet of DoSSR and install the result as a model.
+
+    On several GPUs: accelerate launch -m sr_cli train dossr DATA --base NAME …
+    """
+    from sr_cli.engine.device import resolve_dtype
+    from sr_cli.models.importer import check_name, require_free
+    from sr_cli.training.finetune import FinetuneOptions, Finetuner, accelerator, export
+    from sr_cli.training.objectives_dossr import DossrObjective
+
+    check_name(name)
+    require_free(name)
+    options = FinetuneOptions(
+        data=data,
+        run=run or Path("runs") / name,
+        iterations=iterations,
+        batch=batch,
+        micro=micro,
+        crop=crop,
+        lr=lr,
+        seed=seed,
+        workers=workers,
+        save_every=save_every,
+    )
+    processes = accelerator(cpu=device == "cpu")
+    terminal.quiet = terminal.quiet or not processes.is_main_process
+    with processes.main_process_first():
+        source = _base(base)
+    objective = DossrObjective(
+        source,
+        processes.device,
+        resolve_dtype(dtype, processes.device),
+        loss=loss,
+        preprocess=preprocess,
+        checkpointing=checkpointing,
+    )
+    tuner = Finetuner(objective, options, processes)
+    _watch(tuner.run())
+    if processes.is_main_process:
+        card = export(tuner, name, describe or data.name)
+        terminal.note(f"installed {card.name} in {card.folder}: srx upscale --model {card.name}")
+
+
+def _base(base: str) -> Card:
+    """The card of an installed model; a path is imported first, unless that was done before."""
+    from sr_cli.models.importer import ImportOptions
+    from sr_cli.models.registry import card, names
+
+    if base in names() or not Path(base).exists():
+        return card(base)
+    options = ImportOptions(Path(base))
+    if options.model not in names():
+        install(options)
+    return card(options.model)
 
 
 def _compact(mix: Mix) -> Objective:
@@ -115,6 +240,13 @@ def _embedded(
     return EmbeddedObjective(EmbeddedConfig(widths, blocks), preprocess=source, mix=mix)
 
 
+def _prior(widths: tuple[int, ...], blocks: tuple[int, ...]) -> Objective:
+    from sr_cli.models.embedded import EmbeddedConfig
+    from sr_cli.training.objectives import PriorObjective
+
+    return PriorObjective(EmbeddedConfig(widths, blocks, s=PRIOR_DEVIATION, conditional=False))
+
+
 def _mix(text: str) -> Mix:
     from sr_cli.training.objectives import Mix
 
@@ -132,14 +264,14 @@ def _whole(text: str) -> tuple[int, ...]:
         raise UsageError(f"{text!r} must be whole numbers like 48,64,96.") from error
 
 
-def _watch(trainer: Trainer) -> None:
+def _watch(run: Iterator[Progress]) -> None:
     """Train under a progress bar; without a terminal, one line a checkpoint."""
     from tqdm import tqdm
 
     shape = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
     hidden = not terminal.interactive or terminal.quiet
     with tqdm(total=100.0, unit="%", bar_format=shape, disable=hidden) as bar:
-        for progress in trainer.run():
+        for progress in run:
             bar.update(min(100.0, 100 * progress.done) - bar.n)
             bar.set_postfix_str(f"iteration {progress.iteration}, loss {progress.loss:.4f}")
             if hidden and progress.saved:

@@ -16,6 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sr_cli.models.model import Model
+from sr_cli.models.registry import Card, load_weights
+
 LOG_RATIO = (-7.0, 3.0)
 """Range of log(a·s/σ) that the network tells apart; outside it saturates."""
 
@@ -28,6 +31,7 @@ class EmbeddedConfig:
     blocks: residual blocks at each level, in the encoder and again in the decoder (once at the
         last level).
     embed: width of the noise-level embedding. s: standard deviation of x0 − y for [−1, 1] images.
+    conditional: whether the network sees y; one that does not has y = 0, so s is that of x0.
     """
 
     widths: tuple[int, ...] = (64, 96, 128)
@@ -35,6 +39,7 @@ class EmbeddedConfig:
     unshuffle: int = 4
     embed: int = 128
     s: float = 0.12
+    conditional: bool = True
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -118,7 +123,7 @@ class EmbeddedNet(nn.Module):
         self.level = nn.Sequential(
             nn.Linear(16, config.embed), nn.SiLU(), nn.Linear(config.embed, config.embed), nn.SiLU()
         )
-        self.head = nn.Conv2d(2 * cell, widths[0], 3, padding=1)
+        self.head = nn.Conv2d((1 + config.conditional) * cell, widths[0], 3, padding=1)
 
         def stage(index: int) -> nn.ModuleList:
             return nn.ModuleList(Block(widths[index], config.embed) for _ in range(blocks[index]))
@@ -135,10 +140,11 @@ class EmbeddedNet(nn.Module):
         silence(self.tail)
 
     def forward(self, z: Tensor, y: Tensor, log_ratio: Tensor) -> Tensor:
-        """z, y: (N, 3, H, W); log_ratio: (N,)."""
+        """z, y: (N, 3, H, W); log_ratio: (N,). y is not read unless the network is conditional."""
         level = self.level(fourier(log_ratio))
         factor = self.config.unshuffle
-        x = self.head(F.pixel_unshuffle(torch.cat((z, y), dim=1), factor))
+        seen = torch.cat((z, y), dim=1) if self.config.conditional else z
+        x = self.head(F.pixel_unshuffle(seen, factor))
         skips = []
         for stage, down in zip(self.encoder, self.down, strict=True):
             for block in stage.children():
@@ -170,9 +176,20 @@ class EmbeddedDenoiser:
 
     @torch.inference_mode()
     def predict_x0(
-        self, x: Tensor, *, alpha: float, sigma: float, a: float, m: float, y: Tensor, t: int
+        self,
+        x: Tensor,
+        *,
+        alpha: float,
+        sigma: float,
+        a: float,
+        m: float,
+        y: Tensor,
+        hint: Tensor,
+        t: int,
     ) -> Tensor:
-        """x0 from x_t = a·x0 + m·y + σ·ε: x, y, result (N, 3, H, W) float32; alpha, t unused."""
+        """x0 from x_t = a·x0 + m·y + σ·ε: x, y, result (N, 3, H, W) float32; the rest is unused."""
+        if not self.net.config.conditional:  # u = x − m·y knows nothing of y
+            x, y = x - m * y, torch.zeros_like(y)
         ratio = torch.full((len(x),), a / sigma, device=x.device)
         z = (x - (a + m) * y) / sigma
         log_ratio, c_in, c_skip, c_out = self.net.config.preconditioning(ratio)
@@ -184,10 +201,29 @@ class EmbeddedDenoiser:
 class PixelCodec:
     """`Codec` of pixel space: [0, 1] ↔ [−1, 1]; the unshuffling is inside the network."""
 
-    def encode(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] → [−1, 1]."""
-        return 2 * image - 1
+    def encode(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) in [0, 1] → [−1, 1], as y and as hint; without noise."""
+        y = 2 * image - 1
+        return y, y
 
     def decode(self, state: Tensor) -> Tensor:
         """(N, 3, H, W) in [−1, 1] → [0, 1]; not clamped."""
         return (state + 1) / 2
+
+
+def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
+    """The model of an "embedded" card. KeyError, TypeError or RuntimeError if they differ."""
+    net = EmbeddedNet(EmbeddedConfig.from_json(card.architecture))
+    net.load_state_dict({k: v.float() for k, v in load_weights(card).items()})
+    net.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    limits = card.limits
+    return Model(
+        denoiser=EmbeddedDenoiser(net, dtype),
+        codec=PixelCodec(),
+        schedule=limits["schedule"],
+        final=limits["last_step"],
+        multiple_of=limits["multiple_of"],
+        margin=limits["margin"],
+        bytes_per_pixel=limits["bytes_per_pixel"],
+        networks=(net,),
+    )

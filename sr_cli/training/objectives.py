@@ -121,13 +121,7 @@ class EmbeddedObjective:
 
     @property
     def limits(self) -> Mapping[str, Any]:
-        return {
-            "schedule": "scaled_linear",
-            "last_step": "x0",
-            "multiple_of": self.config.multiple_of,
-            "margin": self.config.receptive_field(),
-            "bytes_per_pixel": self.config.bytes_per_pixel,
-        }
+        return {**pixel_limits(self.config), "last_step": "x0"}
 
     def describe(self) -> Mapping[str, Any]:
         return {
@@ -140,13 +134,9 @@ class EmbeddedObjective:
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
         y = 2 * torch.cat([self._source(part, rng) for part in hr.chunk(GROUPS)]) - 1
         residual = 2 * hr - 1 - y
-        ratio = self._ratios(len(hr), rng).to(hr)
-        eps = torch.randn(hr.shape, generator=rng.fields, device=hr.device)
-        z = ratio[:, None, None, None] * residual + eps
-        log_ratio, c_in, c_skip, c_out = self.config.preconditioning(ratio)
-        target = (residual - c_skip * z) / c_out
-        output: Tensor = self.model(c_in * z, y, log_ratio)
-        return F.mse_loss(output.float(), target)
+        ratio = ratios(len(hr), rng, self.config.s, self.LOG_RATIO, self.NO_SIGNAL).to(hr)
+        eps = torch.randn(y.shape, generator=rng.fields, device=y.device)
+        return denoising_loss(self, residual, y, ratio, eps)
 
     def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """One step from the bicubic LR: E[x0 | y]."""
@@ -169,10 +159,89 @@ class EmbeddedObjective:
             y = resize(resize(y, (size[0] // 2, size[1] // 2), "bilinear"), size)
         return y.clamp(0, 1)
 
-    def _ratios(self, count: int, rng: Randomness) -> Tensor:
-        """a/σ for each image, stratified over the batch."""
-        low, high = self.LOG_RATIO
-        position = (np.arange(count) + rng.numbers.random(count)) / count
-        level = low + (high - low) * (position - self.NO_SIGNAL) / (1 - self.NO_SIGNAL)
-        ratio = np.where(position < self.NO_SIGNAL, 0.0, np.exp(level) / self.config.s)
-        return torch.from_numpy(rng.numbers.permutation(ratio).astype(np.float32))
+
+class PriorObjective:
+    """The unconditional denoiser of Diff-SR: the same loss on HR crops alone (y = 0).
+
+    log(a·s/σ) is uniform in LOG_RATIO: on the scaled-linear schedule from t = 0 to t/T ≈ 0.65,
+    beyond which no picture is recovered.
+    """
+
+    name = "prior"
+    LOG_RATIO = (-2.0, 2.9)
+    PROBE = 0.25
+    """Noise-to-signal ratio σ/a at which validation denoises the bicubic image."""
+
+    def __init__(self, config: EmbeddedConfig) -> None:
+        self.config = config
+        self.model: nn.Module = EmbeddedNet(config)
+
+    @property
+    def architecture(self) -> Mapping[str, Any]:
+        return asdict(self.config)
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        return {**pixel_limits(self.config), "last_step": "x0"}
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "loss": "squared error of the preconditioned image",
+            "log(a·s/σ)": f"uniform in {self.LOG_RATIO}",
+        }
+
+    def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
+        x0 = 2 * hr - 1
+        ratio = ratios(len(hr), rng, self.config.s, self.LOG_RATIO).to(hr)
+        eps = torch.randn(x0.shape, generator=rng.fields, device=x0.device)
+        return denoising_loss(self, x0, torch.zeros_like(x0), ratio, eps)
+
+    def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Diff-SR in one step from σ/a = PROBE."""
+        x0 = 2 * resize(lr, size) - 1
+        eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)).to(x0)
+        ratio = torch.full((1,), 1 / self.PROBE, device=x0.device)
+        log_ratio, c_in, c_skip, c_out = self.config.preconditioning(ratio)
+        z = x0 / self.PROBE + eps
+        output: Tensor = self.model(c_in * z, x0, log_ratio)
+        return (c_skip * z + c_out * output + 1) / 2
+
+
+def denoising_loss(
+    objective: EmbeddedObjective | PriorObjective,
+    residual: Tensor,
+    y: Tensor,
+    ratio: Tensor,
+    eps: Tensor,
+) -> Tensor:
+    """Squared error of the preconditioned target (Karras et al. 2022, Eq. 8) at ratio = a/σ, (N,).
+
+    residual = x0 − y, y and the noise eps: (N, 3, H, W).
+    """
+    z = ratio[:, None, None, None] * residual + eps
+    log_ratio, c_in, c_skip, c_out = objective.config.preconditioning(ratio)
+    target = (residual - c_skip * z) / c_out
+    output: Tensor = objective.model(c_in * z, y, log_ratio)
+    return F.mse_loss(output.float(), target)
+
+
+def ratios(
+    count: int, rng: Randomness, s: float, bounds: tuple[float, float], no_signal: float = 0.0
+) -> Tensor:
+    """a/σ for each image of a batch, (N,) float32, stratified: a share `no_signal` is 0, in the
+    rest log(a·s/σ) is uniform in `bounds`."""
+    low, high = bounds
+    position = (np.arange(count) + rng.numbers.random(count)) / count
+    level = low + (high - low) * (position - no_signal) / (1 - no_signal)
+    ratio = np.where(position < no_signal, 0.0, np.exp(level) / s)
+    return torch.from_numpy(rng.numbers.permutation(ratio).astype(np.float32))
+
+
+def pixel_limits(config: EmbeddedConfig) -> Mapping[str, Any]:
+    """What an engine must respect of a network of this shape."""
+    return {
+        "schedule": "scaled_linear",
+        "multiple_of": config.multiple_of,
+        "margin": config.receptive_field(),
+        "bytes_per_pixel": config.bytes_per_pixel,
+    }

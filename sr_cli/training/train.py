@@ -3,7 +3,7 @@
 import csv
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,14 +184,9 @@ class Trainer:
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.checkpoint)
-        log = self.options.run / "log.csv"
-        new = not log.exists()
-        with log.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["iteration", "seconds", "loss", "val_psnr"])
-            shown = "" if psnr is None else f"{psnr:.4f}"
-            writer.writerow([self.iteration, f"{self.elapsed:.1f}", f"{loss:.6f}", shown])
+        row = {"iteration": str(self.iteration), "seconds": f"{self.elapsed:.1f}"}
+        row |= {"loss": f"{loss:.6f}", "val_psnr": "" if psnr is None else f"{psnr:.4f}"}
+        append_row(self.options.run / "log.csv", row)
 
     def _resume(self) -> None:
         try:
@@ -229,3 +224,13 @@ class Matrices:
 
 def _matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).flatten(1)
+
+
+def append_row(file: Path, row: Mapping[str, str]) -> None:
+    """Add a line to a CSV file; a new one begins with the names of the columns."""
+    new = not file.exists()
+    with file.open("a", newline="") as stream:
+        writer = csv.DictWriter(stream, row)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)

@@ -19,7 +19,14 @@ from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.registry import card, load_weights
 from sr_cli.training.data import Crops
 from sr_cli.training.export import begin_with, export
-from sr_cli.training.objectives import CompactObjective, EmbeddedObjective, Mix, Objective
+from sr_cli.training.objectives import (
+    CompactObjective,
+    EmbeddedObjective,
+    Mix,
+    Objective,
+    PriorObjective,
+    ratios,
+)
 from sr_cli.training.train import Matrices, Trainer, TrainOptions
 
 CLEAN = Mix(1, 0, 0)
@@ -45,6 +52,12 @@ def embedded() -> EmbeddedObjective:
     return EmbeddedObjective(config, preprocess=None, mix=CLEAN)
 
 
+def prior() -> PriorObjective:
+    torch.manual_seed(0)
+    config = EmbeddedConfig((8, 8, 8), (1, 1, 1), embed=8, s=0.5, conditional=False)
+    return PriorObjective(config)
+
+
 def compact() -> CompactObjective:
     torch.manual_seed(0)
     return CompactObjective(features=8, convolutions=2, mix=CLEAN)
@@ -60,7 +73,7 @@ def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
 
-@pytest.mark.parametrize("make", [embedded, compact])
+@pytest.mark.parametrize("make", [embedded, compact, prior])
 def test_the_loss_falls(make: Callable[[], Objective], photos: Path, tmp_path: Path) -> None:
     """On one fixed batch with fixed noise, before and after; without steps it stays."""
     objective = make()
@@ -162,9 +175,10 @@ def test_matrices_share_memory_with_the_weights() -> None:
 
 
 def test_noise_levels_are_stratified() -> None:
-    ratios = embedded()._ratios(400, Randomness.keyed(torch.device("cpu"), 1))
-    assert int((ratios == 0).sum()) == round(400 * EmbeddedObjective.NO_SIGNAL)
-    logs = (ratios[ratios > 0] * 0.12).log()
+    rng = Randomness.keyed(torch.device("cpu"), 1)
+    drawn = ratios(400, rng, 0.12, EmbeddedObjective.LOG_RATIO, EmbeddedObjective.NO_SIGNAL)
+    assert int((drawn == 0).sum()) == round(400 * EmbeddedObjective.NO_SIGNAL)
+    logs = (drawn[drawn > 0] * 0.12).log()
     assert abs(float(logs.mean()) - np.mean(EmbeddedObjective.LOG_RATIO)) < 0.05
 
 
