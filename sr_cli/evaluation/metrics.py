@@ -1,51 +1,192 @@
-"""Image quality through pyiqa, as the literature computes it: PSNR and SSIM on the Y channel
-(ITU-R BT.601), no border crop; LPIPS v0.1 with AlexNet; NIQE.
+"""Image quality, as the literature measures it.
+
+PSNR and SSIM are computed here: on the Y channel (ITU-R BT.601, 16…235), `border` pixels cropped at
+each side, with the constants of pyiqa, so the numbers are the same with and without it. All others
+are pyiqa's, of the whole RGB image.
 """
 
-import contextlib
-import io
-from collections.abc import Callable
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d
 
-from sr_cli.errors import ModelError, UsageError
+from sr_cli.engine.device import is_out_of_memory
+from sr_cli.errors import UsageError
+from sr_cli.evaluation.iqa import SPECS, Better, absent, create, undisturbed
 
-Metric = Callable[[Tensor, Tensor], float]
-
-SETTINGS: dict[str, dict[str, object]] = {
-    "psnr": {"test_y_channel": True, "color_space": "ycbcr"},
-    "ssim": {"test_y_channel": True, "color_space": "ycbcr"},
-    "lpips": {},
-    "niqe": {},
+BETTER: dict[str, Better] = {
+    "psnr": "higher",
+    "ssim": "higher",
+    **{name: spec.better for name, spec in SPECS.items()},
 }
-NO_REFERENCE = ("niqe",)
+"""Every metric, and which of its values are good."""
+
+PSNR_EPSILON = 1e-8
+"""Added to the mean squared error of images in [0, 1], as in pyiqa: identical images have 80 dB."""
+WINDOW = 11
+"""Pixels of SSIM's Gaussian window, σ = 1.5 (Wang et al. 2004)."""
 
 
-def load_metric(name: str) -> Metric:
-    """metric(result, hr): both (1, 3, H, W) in [0, 1], float32.
+def luma(image: Tensor) -> Tensor:
+    """(N, 3, H, W) in [0, 1] → Y of BT.601, (N, 1, H, W) float64 in [16, 235]."""
+    x = image.double()
+    return 16 + 65.481 * x[:, 0:1] + 128.553 * x[:, 1:2] + 24.966 * x[:, 2:3]
 
-    Raises UsageError for a name that is not in SETTINGS, ModelError when pyiqa is not installed or
-    the metric's weights cannot be had.
+
+def psnr(result: Tensor, hr: Tensor, border: int = 0) -> Tensor:
+    """Peak signal-to-noise ratio of Y in dB, (N,) float64, at most 80.
+
+    result, hr: (N, 3, H, W) in [0, 1], of which `border` pixels at each side do not count. Raises
+    UsageError when that leaves nothing.
     """
-    if name not in SETTINGS:
-        raise UsageError(f"There is no metric {name!r}; choose of {', '.join(SETTINGS)}.")
-    try:
-        import pyiqa
-    except ImportError as error:
-        raise ModelError("Metrics need pyiqa: run pip install 'srx[iqa]'.") from error
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it announces what it loads
-            metric = pyiqa.create_metric(name, device=torch.device("cpu"), **SETTINGS[name])
-    except Exception as error:  # its downloads fail in many ways
-        raise ModelError(
-            f"The weights of {name} cannot be downloaded ({error}): "
-            "put them into $TORCH_HOME/hub where pyiqa looks for them."
-        ) from error
+    error = (_cropped(luma(result), border) - _cropped(luma(hr), border)) / 255
+    return -10 * (error.square().mean((1, 2, 3)) + PSNR_EPSILON).log10()
+
+
+def ssim(result: Tensor, hr: Tensor, border: int = 0) -> Tensor:
+    """Structural similarity of Y in whole levels (Wang et al. 2004), (N,) float64.
+
+    Arguments as of `psnr`. As in pyiqa a negative contrast-structure term counts as 0. NaN where
+    less than 11×11 pixels are left.
+    """
+    x, y = (_cropped(luma(image), border).round() for image in (result, hr))
+    if min(x.shape[-2:]) < WINDOW:
+        return x.new_full((len(x),), math.nan)
+    offsets = torch.arange(WINDOW, dtype=x.dtype, device=x.device) - WINDOW // 2
+    row = (-offsets.square() / (2 * 1.5**2)).exp()[None, None, None]
+    row = row / row.sum()
+    mx, my, xx, yy, xy = (
+        conv2d(conv2d(image, row), row.mT) for image in (x, y, x * x, y * y, x * y)
+    )
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    contrast = (2 * (xy - mx * my) + c2) / (xx - mx**2 + yy - my**2 + c2)
+    luminance = (2 * mx * my + c1) / (mx**2 + my**2 + c1)
+    return (luminance * contrast.clamp(min=0)).mean((1, 2, 3))
+
+
+def _cropped(image: Tensor, border: int) -> Tensor:
+    height, width = image.shape[-2:]
+    if not 0 <= 2 * border < min(height, width):
+        raise UsageError(f"A border of {border} pixels leaves nothing of {width}x{height} pixels.")
+    return image[..., border : height - border, border : width - border]
+
+
+class Metrics:
+    """What to measure; `load` makes it. Networks are made when they are first needed.
+
+    missing: for each metric that cannot be had, a sentence that says what to do.
+    undefined: for each metric that some image was too small for, a sentence that says so.
+    """
+
+    def __init__(
+        self, names: Sequence[str], device: torch.device, border: int, missing: Mapping[str, str]
+    ) -> None:
+        self.names = tuple(names)
+        self.border = border
+        self.missing = dict(missing)
+        self.undefined: dict[str, str] = {}
+        self._device = device
+        self._networks: dict[str, Any] = {}
+
+    @property
+    def of_sets(self) -> tuple[str, ...]:
+        """Those of the metrics that measure whole sets and can be had."""
+        return tuple(name for name in self.names if _of_sets(name) and name not in self.missing)
+
+    @property
+    def conditions(self) -> str:
+        """How PSNR and SSIM are meant, for reports."""
+        return f"PSNR and SSIM on Y (BT.601), {self.border} pixels cropped at each side"
+
+    def score(self, result: Tensor, hr: Tensor) -> dict[str, float | None]:
+        """Each metric of one image: both (3, H, W) float32 in [0, 1]. See `scores`."""
+        return self.scores(result[None], hr[None])[0]
 
     @torch.inference_mode()
-    def measure(result: Tensor, hr: Tensor) -> float:
-        images = (result,) if name in NO_REFERENCE else (result, hr)
-        return float(metric(*images))
+    def scores(self, results: Tensor, hrs: Tensor) -> list[dict[str, float | None]]:
+        """Each metric of each image of a batch: both (N, 3, H, W) float32 in [0, 1].
 
-    return measure
+        None where a metric is missing or not defined for images so small. Metrics of whole sets
+        (fid) are left out. Raises ValueError when the shapes differ.
+        """
+        if results.shape != hrs.shape:
+            raise ValueError(f"the shapes {tuple(results.shape)} and {tuple(hrs.shape)} differ")
+        names = [name for name in self.names if not _of_sets(name)]
+        columns = {name: self._column(name, results, hrs) for name in names}
+        return [{name: columns[name][i] for name in names} for i in range(len(results))]
+
+    def score_sets(self, results: Path, hrs: Path) -> dict[str, float | None]:
+        """Each metric of whole sets, from two folders of image files.
+
+        FID's covariance needs thousands of images; of a few it says little.
+        """
+        return {name: self._of(name, results, hrs) for name in self.of_sets}
+
+    def _column(self, name: str, results: Tensor, hrs: Tensor) -> list[float | None]:
+        try:
+            values = self._measured(name, results, hrs)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
+            values = [math.nan] * len(results)
+        if any(value is not None and not math.isfinite(value) for value in values):
+            height, width = results.shape[-2:]
+            self.undefined[name] = f"{name} cannot measure images of {width}x{height} pixels."
+        return [value if value is not None and math.isfinite(value) else None for value in values]
+
+    def _measured(self, name: str, results: Tensor, hrs: Tensor) -> Sequence[float | None]:
+        if name in ("psnr", "ssim"):
+            place = "cpu" if self._device.type == "mps" else self._device  # MPS has no float64
+            function = psnr if name == "psnr" else ssim
+            return list(function(results.to(place), hrs.to(place), self.border).tolist())
+        network = self._network(name)
+        if network is None:
+            return [None] * len(results)
+        images = (results, hrs) if SPECS[name].reference else (results,)
+        with undisturbed():
+            return list(network(*images).reshape(-1).tolist())
+
+    def _of(self, name: str, results: Path, hrs: Path) -> float | None:
+        network = self._network(name)
+        if network is None:
+            return None
+        with undisturbed():
+            return float(network(str(results), str(hrs), num_workers=0, verbose=False))
+
+    def _network(self, name: str) -> Any:
+        """pyiqa's metric, or None where it is missing."""
+        if name not in self.missing and name not in self._networks:
+            try:
+                self._networks[name] = create(name, self._device)
+            except Exception as error:  # downloads and damaged files fail in many ways
+                self.missing[name] = f"{name} has no weights that can be loaded ({error})."
+        return self._networks.get(name)
+
+
+def _of_sets(name: str) -> bool:
+    return name in SPECS and SPECS[name].of_sets
+
+
+def load(
+    names: Sequence[str], device: torch.device, border: int = 0, *, download: bool = False
+) -> Metrics:
+    """The metrics `names` of BETTER; no network is made yet.
+
+    border: pixels that PSNR and SSIM leave out at each side. download: let pyiqa fetch files that
+    are not there; without, a metric that lacks one is `missing`, known at once and offline.
+
+    Raises:
+        UsageError: there is no such metric, or `border` is negative.
+    """
+    for name in names:
+        if name not in BETTER:
+            raise UsageError(f"There is no metric {name!r}; choose of {', '.join(BETTER)}.")
+    if border < 0:
+        raise UsageError(f"border must not be negative, but it is {border}.")
+    reasons = {name: absent(name, download=download) for name in names if name in SPECS}
+    missing = {name: reason for name, reason in reasons.items() if reason}
+    return Metrics(names, device, border, missing)

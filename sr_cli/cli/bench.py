@@ -1,0 +1,404 @@
+"""`srx bench`: latency and quality beside what people would use instead, on the same images."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.methods import Computer, computer, engine_rows, methods
+from sr_cli.cli.ui import terminal
+from sr_cli.cli.upscale import Machine, environment, option, quieten_libraries
+from sr_cli.engine.options import Degradation, UpscaleOptions
+from sr_cli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sr_cli.evaluation.bench import BenchOptions, Row
+    from sr_cli.evaluation.datasets import Pairs
+    from sr_cli.evaluation.metrics import Metrics
+    from sr_cli.evaluation.peers import Peer
+
+LIST = "A,B,..."
+PACKAGE = Path(__file__).parents[1]
+EXAMPLES = ("astronaut.png", "cat.png", "coffee.png", "galaxies.png")
+
+
+def bench(
+    ctx: typer.Context,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[DATA]...",
+            help="Folders of HR images, or of HR and LR images in usual layouts; or HR images. "
+            "Without any: the examples that come with srx.",
+            show_default=False,
+        ),
+    ] = None,
+    lr: Annotated[
+        Path | None,
+        option("Data", "--lr", metavar="FOLDER", help="LR images, where DATA holds HR alone."),
+    ] = None,
+    scale: Annotated[float, option("Data", "--scale", help="Between LR and HR.")] = 4.0,
+    degradation: Annotated[
+        Degradation,
+        option("Data", "--degradation", help="What makes the LR images where there are none."),
+    ] = "bicubic",
+    seed: Annotated[int, option("Data", "--seed", metavar="N", help="Of the degradation.")] = 0,
+    steps: Annotated[
+        str | None,
+        option("Methods", "--steps", metavar=LIST, help="Rows of srx with these steps."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        option("Methods", "--model", metavar=LIST, help="Rows of srx with these models."),
+    ] = None,
+    row: Annotated[
+        list[str] | None,
+        option(
+            "Methods",
+            "--row",
+            metavar="OPTIONS",
+            help="A row of srx by options of `srx upscale`, such as '--preprocess none --steps 1'; "
+            "'' for the defaults. May be repeated.",
+        ),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        option(
+            "Methods",
+            "--peer",
+            metavar="NAME=FILE|DIR",
+            help="Another network's checkpoint (whatever spandrel reads), or somebody's results "
+            "on disk. May be repeated.",
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        option(
+            "Methods",
+            "--baselines/--no-baselines",
+            help="Bicubic, Lanczos, the preprocessor alone and Real-ESRGAN x4plus.",
+        ),
+    ] = True,
+    metrics: Annotated[
+        str,
+        option(
+            "Measuring",
+            "--metrics",
+            metavar=LIST,
+            help="psnr, ssim, lpips, dists, niqe, clipiqa, musiq, maniqa, topiq, fid.",
+        ),
+    ] = "psnr,ssim,lpips,niqe",
+    border: Annotated[
+        int,
+        option("Measuring", "--border", metavar="N", help="Pixels that PSNR and SSIM leave out."),
+    ] = 0,
+    download: Annotated[
+        bool, option("Measuring", "--download", help="Fetch weights of metrics that are missing.")
+    ] = False,
+    warmup: Annotated[
+        int, option("Measuring", "--warmup", metavar="N", help="Untimed calls of each method.")
+    ] = 1,
+    repeat: Annotated[
+        int, option("Measuring", "--repeat", metavar="N", help="Timed calls on each image.")
+    ] = 1,
+    batch: Annotated[
+        int,
+        option("Measuring", "--batch", metavar="N", help="Images at a time for the images/s."),
+    ] = 1,
+    profile: Annotated[
+        bool,
+        option("Measuring", "--profile", help="Split the time of srx into its parts instead."),
+    ] = False,
+    device: Annotated[
+        str,
+        option("Machine", "--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
+    ] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        option("Machine", "--dtype", help="Precision of the networks."),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
+    ] = None,
+    csv: Annotated[
+        Path | None, option("Reports and defaults", "--csv", metavar="FILE", help="The table.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        option(
+            "Reports and defaults",
+            "--plot",
+            metavar="FILE",
+            help="Latency against a metric, area by parameters: PNG, SVG or PDF.",
+        ),
+    ] = None,
+    plot_metric: Annotated[
+        str, option("Reports and defaults", "--plot-metric", metavar="NAME", help="Of --plot.")
+    ] = "lpips",
+    markdown: Annotated[
+        bool, option("Reports and defaults", "--markdown", help="The table in Markdown on stdout.")
+    ] = False,
+    as_json: Annotated[
+        bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")
+    ] = False,
+    update_card: Annotated[
+        bool,
+        option(
+            "Reports and defaults",
+            "--update-card",
+            help="Write the scores, and the tile margin of one 8-bit level, into the model's card.",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, option("Reports and defaults", "--quiet", "-q", help="Only errors on stderr.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        option("Reports and defaults", "--verbose", "-v", help="Details, warnings, tracebacks."),
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Measure srx beside what people would use instead.
+
+    Seconds an image (median, 10th and 90th percentile), images a second, memory and quality. PSNR
+    and SSIM are of the Y channel; other metrics need the extra `iqa`. A method that fails is a row
+    that says why.
+    """
+    from sr_cli.evaluation.bench import BenchOptions
+
+    terminal.quiet, terminal.verbose = quiet, verbose
+    quieten_libraries(verbose)
+    chosen = [name.strip() for name in metrics.split(",")]
+    _check_reports(csv, plot, plot_metric if plot else None, chosen)
+    if as_json and markdown:
+        raise UsageError("--json and --markdown both want stdout: choose one.")
+    place = computer(Machine(device, dtype, threads))
+    settings = BenchOptions(warmup, repeat, batch)
+    rows = engine_rows(ctx, steps, model, row)
+    sets = _sets(images, lr, scale, degradation, seed)
+    if profile:
+        _profile(sets, rows, place, as_json=as_json, markdown=markdown)
+        return
+    compared = methods(rows, peer or [], place, baselines=baselines)
+    measures = _metrics(chosen, place, border, download)
+    found, interrupted = _measured(sets, compared, measures, settings, place)
+    _report(found, sets, measures, place)
+    if csv:
+        _write(csv, found, measures)
+    if plot:
+        _draw(found, plot, plot_metric)
+    if markdown:
+        typer.echo(_markdown(found, sets, measures))
+    if as_json:
+        terminal.document(
+            {
+                "options": asdict(settings) | {"scale": scale, "degradation": degradation},
+                "environment": environment() | asdict(place.summary),
+                "metrics": {"conditions": measures.conditions, "missing": measures.missing},
+                "rows": [found_row.record for found_row in found],
+            }
+        )
+    if interrupted:
+        raise typer.Exit(130)
+    if update_card:
+        _update_card(found, sets[0], model or UpscaleOptions.model)
+    if all(found_row.failure for found_row in found):
+        raise typer.Exit(1)
+
+
+def _check_reports(
+    csv: Path | None, plot: Path | None, plotted: str | None, metrics: Sequence[str]
+) -> None:
+    """Before hours of measuring, not after."""
+    from sr_cli.evaluation.plots import check_plot
+
+    if plot:
+        check_plot(plot)
+    if plotted and plotted not in metrics:
+        raise UsageError(f"--plot-metric {plotted} is none of --metrics {','.join(metrics)}.")
+    if csv and not csv.absolute().parent.is_dir():
+        raise UsageError(f"The folder of the table {csv} does not exist: make it first.")
+
+
+def _sets(
+    data: Sequence[Path] | None, lr: Path | None, scale: float, degradation: str, seed: int
+) -> list[Pairs]:
+    """Each folder is a set; the files together are one."""
+    from sr_cli.evaluation import datasets
+
+    chosen = data or _examples()
+    folders = [path for path in chosen if path.is_dir()]
+    files = [path for path in chosen if not path.is_dir()]
+    if lr and (files or len(folders) != 1):
+        raise UsageError("--lr belongs to one folder of HR images: give exactly one.")
+    for file in files:
+        if not file.exists():
+            raise UsageError(f"The input {file} does not exist.")
+    found: list[Path | list[Path]] = [*folders, files] if files else [*folders]
+    UpscaleOptions(scale=scale)  # checks it
+    return [
+        datasets.pairs(each, lr=lr, scale=scale, degradation=degradation, seed=seed)
+        for each in found
+    ]
+
+
+def _examples() -> list[Path]:
+    """The photographs that come with srx: in the package, or in the source tree beside it."""
+    for folder in (PACKAGE / "_examples", PACKAGE.parent / "examples"):
+        files = [folder / name for name in EXAMPLES]
+        if all(file.is_file() for file in files):
+            terminal.detail(f"no data given: the examples in {folder}")
+            return files
+    raise UsageError("The examples are not installed: name images or folders of them.")
+
+
+def _metrics(names: Sequence[str], place: Computer, border: int, download: bool) -> Metrics:
+    from sr_cli.evaluation.metrics import load
+
+    measures = load(names, place.device, border, download=download)
+    for sentence in measures.missing.values():
+        terminal.note(sentence)
+    return measures
+
+
+def _measured(
+    sets: Sequence[Pairs],
+    compared: Sequence[Peer],
+    measures: Metrics,
+    settings: BenchOptions,
+    place: Computer,
+) -> tuple[list[Row], bool]:
+    """Every method on every set; what there was, and whether it was interrupted."""
+    from sr_cli.evaluation.bench import measure
+
+    found: list[Row] = []
+    total = len(compared) * sum(len(pairs) for pairs in sets)
+    done = 0
+    try:
+        with terminal.counting(total) as show:
+            for pairs in sets:
+                for peer in compared:
+                    begun = done
+
+                    def advance(what: str = f"{pairs.name}: {peer.name}") -> None:
+                        nonlocal done
+                        done += 1
+                        show(done, what)
+
+                    found.append(
+                        measure(
+                            peer, pairs, measures, settings, device=place.device, on_image=advance
+                        )
+                    )
+                    done = begun + len(pairs)
+    except KeyboardInterrupt:
+        terminal.line(f"interrupted: {len(found)} of {len(compared) * len(sets)} rows measured.")
+        return found, True
+    return found, False
+
+
+def _report(
+    found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics, place: Computer
+) -> None:
+    from sr_cli.evaluation.bench import table
+
+    for pairs, rows in _by_set(found, sets):
+        terminal.note(_title(pairs))
+        terminal.results(table(rows, measures))
+    for sentence in measures.undefined.values():
+        terminal.note(sentence)
+    terminal.note(f"{measures.conditions}.")
+    terminal.note(place.summary.sentence)
+
+
+def _by_set(found: Sequence[Row], sets: Sequence[Pairs]) -> list[tuple[Pairs, list[Row]]]:
+    parts = [(pairs, [row for row in found if row.data == pairs.name]) for pairs in sets]
+    return [(pairs, rows) for pairs, rows in parts if rows]
+
+
+def _title(pairs: Pairs) -> str:
+    return f"{pairs.name}: {len(pairs)} images x{pairs.scale:g}, {pairs.made_by}"
+
+
+def _markdown(found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics) -> str:
+    from sr_cli.evaluation.bench import table
+
+    return "\n\n".join(
+        f"**{_title(pairs)}**\n\n{table(rows, measures).markdown()}"
+        for pairs, rows in _by_set(found, sets)
+    )
+
+
+def _write(csv: Path, found: Sequence[Row], measures: Metrics) -> None:
+    from sr_cli.evaluation.bench import table
+
+    try:
+        csv.write_text(table(found, measures, data=True).csv(), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The table {csv} cannot be written: {error.strerror}.") from error
+
+
+def _draw(found: Sequence[Row], plot: Path, metric: str) -> None:
+    from sr_cli.evaluation.plots import latency_plot
+
+    several = len({row.data for row in found}) > 1
+    points = [
+        (f"{row.data}: {row.method}" if several else row.method, median, value, row.parameters or 0)
+        for row in found
+        if (median := row.percentile(50)) and (value := row.scores.get(metric)) is not None
+    ]
+    latency_plot(points, plot, metric)
+
+
+def _profile(
+    sets: Sequence[Pairs],
+    rows: Mapping[str, UpscaleOptions],
+    place: Computer,
+    *,
+    as_json: bool,
+    markdown: bool,
+) -> None:
+    from dataclasses import replace
+
+    from sr_cli.evaluation.profiling import profile
+
+    found = []
+    for pairs in sets:
+        for name, options in rows.items():
+            sized = replace(options, scale=pairs.scale)
+            one = profile(name, pairs, sized, device=place.device, dtype=place.dtype_name)
+            terminal.note(f"{_title(pairs)}, {name}")
+            terminal.results(one.table)
+            terminal.note(one.verdict)
+            found.append((pairs, one))
+    terminal.note(place.summary.sentence)
+    if markdown:
+        texts = [f"**{p.name}, {one.name}**\n\n{one.table.markdown()}" for p, one in found]
+        typer.echo("\n\n".join(texts))
+    if as_json:
+        records = [{"data": p.name, "outside": one.outside, **asdict(one)} for p, one in found]
+        machine = environment() | asdict(place.summary)
+        terminal.document({"environment": machine, "profiles": records})
+
+
+def _update_card(found: Sequence[Row], pairs: Pairs, model: str) -> None:
+    from dataclasses import replace
+
+    from sr_cli.evaluation.bench import one_level_margin
+    from sr_cli.models.registry import card, write_card
+
+    old = card(model)
+    scores: dict[str, Any] = {
+        f"{row.data}, {row.method}": {k: v and round(v, 4) for k, v in row.scores.items()}
+        for row in found
+        if not row.failure
+    }
+    margin = one_level_margin(pairs[0].lr, old.limits["margin"])
+    write_card(replace(old, scores=scores, limits={**old.limits, "margin_one_level": margin}))

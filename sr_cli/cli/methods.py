@@ -1,0 +1,137 @@
+"""What `srx bench` compares, and on which machine, from the words of a command line."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from sr_cli.cli.upscale import Machine, upscale_options
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sr_cli.evaluation.peers import Peer
+
+DEFAULTS = "(defaults)"
+DEFAULT_ROWS = ("--steps 1", "")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a measurement depends on, besides the versions."""
+
+    device: str
+    processor: str
+    threads: int
+    dtype: str
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        return (
+            f"{self.processor} ({self.device}), {self.threads} CPU threads, {self.dtype}, "
+            f"torch {metadata.version('torch')}, Python {platform.python_version()}."
+        )
+
+
+@dataclass(frozen=True)
+class Computer:
+    """Where everything runs."""
+
+    device: torch.device
+    dtype: torch.dtype
+    summary: Summary
+
+    @property
+    def dtype_name(self) -> str:
+        """As --dtype has it."""
+        return self.summary.dtype
+
+
+def computer(machine: Machine) -> Computer:
+    """The device and precision that `machine` means; it sets the threads. Raises DeviceError."""
+    import torch
+
+    from sr_cli.engine.device import resolve_device, resolve_dtype
+
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    device = resolve_device(machine.device)
+    dtype = resolve_dtype(machine.dtype, device)
+    cuda = device.type == "cuda"
+    processor = torch.cuda.get_device_name(device) if cuda else _processor()
+    name = str(dtype).removeprefix("torch.")
+    return Computer(device, dtype, Summary(str(device), processor, torch.get_num_threads(), name))
+
+
+def _processor() -> str:
+    """The model of the CPU, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
+
+
+def engine_rows(
+    ctx: typer.Context, steps: str | None, models: str | None, rows: Sequence[str] | None
+) -> dict[str, UpscaleOptions]:
+    """Rows of srx by name: every model with every number of steps, and rows of options.
+
+    The options are those of `srx upscale`, which parses them. Raises UsageError for wrong ones.
+    """
+    lists = [
+        [f"--{name} {value.strip()}" for value in text.split(",")] if text else [""]
+        for name, text in (("model", models), ("steps", steps))
+    ]
+    texts = [" ".join(part for part in parts if part) for parts in product(*lists)]
+    asked = (texts if steps or models else []) + list(rows or [])
+    return {text or DEFAULTS: _parsed(ctx, text) for text in asked or DEFAULT_ROWS}
+
+
+def _parsed(ctx: typer.Context, text: str) -> UpscaleOptions:
+    assert ctx.parent is not None
+    command = ctx.parent.command.commands["upscale"]  # type: ignore[attr-defined]
+    return upscale_options(command.make_context("upscale", [*shlex.split(text), "-", "-"]))
+
+
+def methods(
+    rows: Mapping[str, UpscaleOptions], peers: Sequence[str], place: Computer, *, baselines: bool
+) -> list[Peer]:
+    """Everything that is compared, the quick ones first. Raises UsageError for a wrong --peer."""
+    from sr_cli.evaluation.peers import engine, interpolation, network
+
+    device, dtype = place.device, place.dtype
+    found = [engine(n, o, device=device, dtype=place.dtype_name) for n, o in rows.items()]
+    if baselines:
+        found = [
+            interpolation("bicubic"),
+            interpolation("lanczos"),
+            network("compact alone", "compact", device=device, dtype=dtype),
+            *found,
+            network("Real-ESRGAN x4plus", "realesrgan", device=device, dtype=dtype),
+        ]
+    return found + [_peer(text, place) for text in peers]
+
+
+def _peer(text: str, place: Computer) -> Peer:
+    from sr_cli.evaluation.peers import network, stored
+
+    name, _, file = text.partition("=")
+    path = Path(file).expanduser()
+    if not name or not file:
+        raise UsageError(f"--peer {text} must be NAME=FILE or NAME=FOLDER.")
+    if path.is_dir():
+        return stored(name, path)
+    if not path.is_file():
+        raise UsageError(f"--peer {text}: there is no file or folder {path}.")
+    return network(name, path, device=place.device, dtype=place.dtype)

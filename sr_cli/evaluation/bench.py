@@ -1,0 +1,240 @@
+"""Latency, memory and quality of several methods on the same images in the same run."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sr_cli.engine.images import Picture, save
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.timing import Stopwatch
+from sr_cli.engine.upscaler import Upscaler
+from sr_cli.errors import SrxError, UsageError
+from sr_cli.evaluation.datasets import Pair, Pairs
+from sr_cli.evaluation.memory import MemoryMeter
+from sr_cli.evaluation.metrics import BETTER, Metrics
+from sr_cli.evaluation.peers import Method, Peer
+from sr_cli.evaluation.tables import Cell, Column, Table
+
+SCORED_TOGETHER = 8
+"""Results of one size that metrics get at a time."""
+DIGITS = {"psnr": 2, "niqe": 2, "musiq": 2, "fid": 2}
+"""Decimals of a metric, where they are not 3."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How to measure latency: calls before the clock runs, calls on each image, and how many
+    images at a time for the throughput. Raises UsageError when a number makes no sense."""
+
+    warmup: int = 1
+    repeat: int = 1
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("warmup", 0), ("repeat", 1), ("batch", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise UsageError(f"{name} must be at least {least}, not {value}.")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one data set.
+
+    seconds: of every timed call, one image each. images_per_second: `batch` images at a time.
+    memory: bytes that it holds and works with. scores: means over the images for which a metric is
+    defined. failure: why there is nothing else, in a sentence.
+    """
+
+    data: str
+    method: str
+    images: int
+    nfe: int | None = None
+    parameters: int | None = None
+    seconds: Sequence[float] = ()
+    images_per_second: float | None = None
+    memory: int | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    failure: str | None = None
+
+    def percentile(self, percent: float) -> float | None:
+        """Of the seconds an image; 50 is the median."""
+        return float(np.percentile(self.seconds, percent)) if self.seconds else None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {
+            "median": self.percentile(50),
+            "p10": self.percentile(10),
+            "p90": self.percentile(90),
+        }
+
+
+def measure(
+    peer: Peer,
+    pairs: Pairs,
+    metrics: Metrics,
+    options: BenchOptions,
+    *,
+    device: torch.device,
+    on_image: Callable[[], None] = lambda: None,
+) -> Row:
+    """The row of one method; a failure makes a row too. on_image() is called after each image."""
+    try:
+        with TemporaryDirectory(prefix="srx-") as scratch:
+            scorer = Scorer(metrics, Path(scratch))
+            return _measured(peer, pairs, scorer, options, clock=Clock(device), on_image=on_image)
+    except SrxError as error:
+        failure = str(error)
+    except Exception as error:  # a peer may be anybody's network
+        failure = f"{type(error).__name__}: {error}"
+    return Row(pairs.name, peer.name, len(pairs), failure=failure)
+
+
+def _measured(
+    peer: Peer,
+    pairs: Pairs,
+    scorer: "Scorer",
+    options: BenchOptions,
+    *,
+    clock: "Clock",
+    on_image: Callable[[], None],
+) -> Row:
+    with clock.memory.holding():
+        method = peer.make(pairs)
+    seconds: list[float] = []
+    for pair in pairs:
+        warmup = 0 if seconds or not peer.timed else options.warmup
+        for _ in range(warmup):
+            clock.run(method, [pair])
+        for _ in range(options.repeat if peer.timed else 1):
+            results, spent = clock.run(method, [pair])
+            seconds.append(spent)
+        scorer.add(results[0], pair)
+        on_image()
+    row = Row(pairs.name, peer.name, len(pairs), method.nfe, method.parameters)
+    row = replace(row, scores=scorer.means())
+    if not peer.timed:
+        return row
+    speed = 1 / fmean(seconds)
+    if options.batch > 1:
+        speed = len(pairs) / sum(clock.run(method, group)[1] for group in _groups(pairs, options))
+    return replace(row, seconds=seconds, images_per_second=speed, memory=clock.memory.bytes)
+
+
+def _groups(pairs: Pairs, options: BenchOptions) -> Iterator[list[Pair]]:
+    for first in range(0, len(pairs), options.batch):
+        yield list(pairs[first : first + options.batch])
+
+
+class Clock:
+    """Runs methods and notes what that takes, the device's queue emptied before and after."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.memory = MemoryMeter(device)
+        self._device = device
+
+    def run(self, method: Method, group: Sequence[Pair]) -> tuple[Sequence[Tensor], float]:
+        """The results, and the seconds they took."""
+        watch = Stopwatch(self._device)
+        with self.memory.working(), watch("run"):
+            results = method.run(group)
+        return results, watch.seconds["run"][0]
+
+
+class Scorer:
+    """Collects the scores of results, as they would be in 8-bit files.
+
+    folder: an empty one for the files that metrics of whole sets read.
+    """
+
+    def __init__(self, metrics: Metrics, folder: Path) -> None:
+        self._metrics = metrics
+        self._scores: list[dict[str, float | None]] = []
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._folders = (folder / "results", folder / "hr")
+        for each in self._folders:
+            each.mkdir()
+
+    def add(self, result: Tensor, pair: Pair) -> None:
+        """One result, (3, H, W) in [0, 1], of the size of the pair's HR."""
+        images = ((result.cpu() * 255).round() / 255, pair.hr)
+        if self._metrics.of_sets:
+            for image, folder in zip(images, self._folders, strict=True):
+                picture = Picture(image.permute(1, 2, 0).contiguous().numpy())
+                save(picture, folder / f"{pair.name}.png")
+        if self._waiting and self._waiting[0][0].shape != images[0].shape:
+            self._flush()
+        self._waiting.append(images)
+        if len(self._waiting) == SCORED_TOGETHER:
+            self._flush()
+
+    def means(self) -> dict[str, float | None]:
+        """Of each metric, over the images for which it is defined."""
+        self._flush()
+        columns = {name: [s[name] for s in self._scores] for name in self._scores[0]}
+        means = {name: _mean(values) for name, values in columns.items()}
+        return means | self._metrics.score_sets(*self._folders)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            results, hrs = (torch.stack(images) for images in zip(*self._waiting, strict=True))
+            self._scores += self._metrics.scores(results, hrs)
+            self._waiting.clear()
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def table(rows: Sequence[Row], metrics: Metrics, *, data: bool = False) -> Table:
+    """The rows beside each other; with `data` a column says on what each was measured."""
+    columns = [Column("data")] if data else []
+    columns += [Column("method"), Column("NFE"), Column("params (M)")]
+    columns += [Column(name, "lower", 3) for name in ("s/image", "p10", "p90")]
+    columns += [Column("images/s", "higher"), Column("memory (MiB)", digits=0)]
+    columns += [Column(name, BETTER[name], DIGITS.get(name, 3)) for name in metrics.names]
+    failed = any(row.failure for row in rows)
+    if failed:
+        columns.append(Column("note"))
+
+    def cells(row: Row) -> tuple[Cell, ...]:
+        values: list[Cell] = [row.data] if data else []
+        values += [row.method, row.nfe, _in(1e6, row.parameters)]
+        values += [row.percentile(50), row.percentile(10), row.percentile(90)]
+        values += [row.images_per_second, _in(2**20, row.memory)]
+        for name in metrics.names:
+            values.append("no weights" if name in metrics.missing else row.scores.get(name))
+        return (*values, row.failure) if failed else tuple(values)
+
+    return Table(tuple(columns), tuple(cells(row) for row in rows))
+
+
+def _in(unit: float, value: int | None) -> float | None:
+    return None if value is None else value / unit
+
+
+def one_level_margin(lr: Tensor, exact: int) -> int:
+    """The smallest tile margin that does not show, in output pixels, a multiple of 16.
+
+    With it, tiles of 32 LR pixels are within one 8-bit level of the whole picture `lr`, at the
+    default options; `exact`, the model's receptive field, is the most that is needed.
+    """
+
+    def levels(tile: int, overlap: int | None = None) -> Tensor:
+        return (Upscaler(UpscaleOptions(tile=tile, overlap=overlap))(lr) * 255).round()
+
+    whole = levels(0)
+    for margin in range(0, exact, 16):
+        if (levels(32, margin) - whole).abs().max() <= 1:
+            return margin
+    return exact

@@ -1,0 +1,274 @@
+"""Pairs of LR and HR images, matched by name in the layouts that data sets are published in.
+
+    Set5/HR + Set5/LR                          also GT, target, GTmod12 / LQ, input; any case
+    Set5/HR + Set5/LR_bicubic/X4               also LR/X4, LRbicx4, LR_unknown/x4
+    DIV2K_valid_HR + DIV2K_valid_LR_bicubic/X4 the folder that holds both, or the HR folder itself
+    test_HR + test_LR                          DRealSR and StableSR's crops
+    x_HR.png + x_LR4.png                       RealSR: both in one folder
+    x.png                                      HR alone: LR is made of it
+
+Names match when they are equal but for what tells the two apart: 0801 and 0801x4, a_HR and a_LR4,
+a_x1 and a_x4.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sr_cli.diffusion.noise import digest
+from sr_cli.engine.batch import natural
+from sr_cli.engine.images import SUFFIXES, load
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.errors import UsageError
+from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
+
+HR_FOLDER = re.compile(r"(?P<set>.*?)[_-]?(HR|GT|target|original)(mod\d+)?", re.IGNORECASE)
+LR_FOLDER = re.compile(
+    r"(?P<set>.*?)[_-]?(LR|LQ|input)(_?(bicubic|bic|unknown))?(_?x(?P<scale>[\d.]+))?",
+    re.IGNORECASE,
+)
+LR_FILE = re.compile(r"(?P<key>.+)_LR(?P<scale>[\d.]*)", re.IGNORECASE)
+MARK = re.compile(r"(?<=.)(_(HR|GT|LR[\d.]*|LQ)|_?x\d+(\.\d+)?)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """lr (3, h, w) and hr (3, H, W), float32 in [0, 1]; (H, W) is round(scale · (h, w))."""
+
+    name: str
+    lr: Tensor
+    hr: Tensor
+
+
+@dataclass(frozen=True)
+class _Files:
+    name: str
+    hr: Path
+    lr: Path | None
+
+
+class Pairs(Sequence[Pair]):
+    """Pairs in the natural order of their names, each read when it is asked for."""
+
+    def __init__(
+        self, name: str, files: Sequence[_Files], scale: float, degradation: str, seed: int
+    ) -> None:
+        self.name = name
+        self.scale = scale
+        self._files = files
+        self._degradation = degradation
+        self._seed = seed
+
+    @property
+    def made_by(self) -> str:
+        """Where the LR images come from, for reports."""
+        given = self._files[0].lr is not None
+        return "given LR" if given else f"LR by {self._degradation} x1/{self.scale:g}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the pairs."""
+        return tuple(files.name for files in self._files)
+
+    @property
+    def hr_files(self) -> tuple[Path, ...]:
+        """Where the HR images are."""
+        return tuple(files.hr for files in self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Pairs": ...
+    def __getitem__(self, index: int | slice) -> "Pair | Pairs":
+        """One pair, or some of them.
+
+        Raises InputError when a file cannot be read, UsageError when the sizes do not fit.
+        """
+        if isinstance(index, slice):
+            chosen = self._files[index]
+            return Pairs(self.name, chosen, self.scale, self._degradation, self._seed)
+        files = self._files[index]
+        hr = _tensor(load(files.hr).rgb)
+        if files.lr is None:
+            return Pair(files.name, *self._made(files, hr))
+        lr = _tensor(load(files.lr).rgb)
+        height, width = self._target(lr)
+        spare = (hr.shape[1] - height, hr.shape[2] - width)
+        if not all(0 <= side < max(self.scale, 1) for side in spare):
+            raise UsageError(
+                f"{files.hr} ({hr.shape[2]}x{hr.shape[1]}) is not {self.scale:g} times as large "
+                f"as {files.lr} ({lr.shape[2]}x{lr.shape[1]}): give the right --scale."
+            )
+        return Pair(files.name, lr, hr[:, :height, :width])
+
+    def _made(self, files: _Files, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """LR of 1/scale the size, and HR cropped to what an enlargement of that gives."""
+        size = [int(side / self.scale) for side in hr.shape[1:]]
+        if min(size) < 1:
+            raise UsageError(f"{files.hr} is too small to be reduced by {self.scale:g}.")
+        height, width = self._target(hr[:, : size[0], : size[1]])
+        hr = hr[:, :height, :width].contiguous()
+        return reduced(hr, (size[0], size[1]), self._degradation, self._seed), hr
+
+    def _target(self, lr: Tensor) -> tuple[int, int]:
+        width, height = UpscaleOptions(scale=self.scale).target(lr.shape[2], lr.shape[1])
+        return height, width
+
+
+def reduced(hr: Tensor, size: tuple[int, int], degradation: str, seed: int) -> Tensor:
+    """HR (3, H, W) in [0, 1] → LR (3, *size), 8-bit levels in [0, 1].
+
+    `bicubic` is Pillow's; the others (`degradations.KINDS`) draw from (seed, the image), so that
+    neither order nor other images matter. Raises ModelError when kornia is needed and missing.
+    """
+    if degradation == "bicubic":
+        levels = (hr.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        small = Image.fromarray(levels).resize(size[::-1], Image.Resampling.BICUBIC)
+        return _tensor(np.asarray(small, np.float32) / np.float32(255))
+    key = int.from_bytes(digest(hr.numpy()), "little")
+    rng = Randomness.keyed(hr.device, seed, key)
+    return degrade(hr[None], size, degradation, rng)[0]
+
+
+def pairs(
+    path: Path | Sequence[Path],
+    *,
+    lr: Path | None = None,
+    scale: float = 4,
+    degradation: str = "bicubic",
+    seed: int = 0,
+) -> Pairs:
+    """The pairs of a folder in one of the layouts above, of HR files, or of two folders.
+
+    lr: the folder of the LR images, where `path` has only HR. degradation: one of
+    `degradations.KINDS`, where there is no LR at all. Nothing is read yet but folders.
+
+    Raises:
+        UsageError: no image is there; a file has no partner; two files have one name.
+    """
+    if degradation not in KINDS:
+        known = ", ".join(KINDS)
+        raise UsageError(f"The degradation is one of {known}, not {degradation!r}.")
+    name, hr_files, lr_files = _found(path, lr, scale)
+    if lr_files is None:
+        files = [_Files(file.stem, file, None) for file in hr_files]
+    else:
+        files = _matched(hr_files, lr_files)
+    return Pairs(name, files, scale, degradation, seed)
+
+
+def partners(hr: Sequence[Path], others: Sequence[Path]) -> dict[Path, Path]:
+    """Of each HR file the one of `others` that has its name, or has it but for the marks.
+
+    Raises UsageError when one has no partner, or when marks alone tell two files apart.
+    """
+    stems = {file.stem: file for file in others}
+    if all(file.stem in stems for file in hr):
+        return {file: stems[file.stem] for file in hr}
+    high, low = _by_key(hr), _by_key(others)
+    for name, file in high.items():
+        if name not in low:
+            raise UsageError(f"{file} has no partner in {others[0].parent}.")
+    return {file: low[name] for name, file in high.items()}
+
+
+def key(file: Path) -> str:
+    """The name that HR, LR and results of one image share: 0801 for 0801x4.png."""
+    return MARK.sub("", file.stem)
+
+
+def _by_key(files: Sequence[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in files:
+        other = found.setdefault(key(file), file)
+        if other != file:
+            raise UsageError(f"{other} and {file} have the same name but for their marks.")
+    return found
+
+
+def images(folder: Path) -> list[Path]:
+    """The image files of a folder in natural order. Raises UsageError when there are none."""
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}.")
+    files = (path for path in folder.iterdir() if not path.name.startswith("."))
+    found = [path for path in files if path.is_file() and path.suffix.lower() in SUFFIXES]
+    if not found:
+        raise UsageError(f"There is no image in {folder}.")
+    return sorted(found, key=natural)
+
+
+def _found(
+    path: Path | Sequence[Path], lr: Path | None, scale: float
+) -> tuple[str, Sequence[Path], Sequence[Path] | None]:
+    """A name for the set, its HR files, and its LR files if there are any."""
+    if not isinstance(path, Path):
+        return "images", path, None
+    if lr is not None:
+        return path.name, images(path), images(lr)
+    if not path.is_dir():
+        raise UsageError(f"There is no folder {path}.")
+    folders = list(_folders(path, scale))
+    if len(folders) > 1:
+        several = " and ".join(str(hr) for hr, _ in folders)
+        raise UsageError(f"{path} holds several sets, {several}: name one of them.")
+    if folders:
+        hr_folder, lr_folder = folders[0]
+        low = images(lr_folder) if lr_folder else None
+        return path.resolve().name, images(hr_folder), low
+    files = images(path)
+    marked = [(file, LR_FILE.fullmatch(file.stem)) for file in files]
+    beside = [file for file, match in marked if match and _is_scale(match["scale"], scale)]
+    return path.resolve().name, [file for file, match in marked if not match], beside or None
+
+
+def _folders(path: Path, scale: float) -> Iterator[tuple[Path, Path | None]]:
+    """HR folders with their LR folder: of `path`, or `path` itself and its neighbours."""
+    own = HR_FOLDER.fullmatch(path.resolve().name)
+    inside = sorted(entry for entry in path.iterdir() if entry.is_dir())
+    beside = sorted(e for e in path.resolve().parent.iterdir() if e.is_dir()) if own else []
+    for folder in inside:
+        match = HR_FOLDER.fullmatch(folder.name)
+        if match:
+            yield folder, _partner(match["set"], inside, scale)
+    if own and (partner := _partner(own["set"], beside, scale)):
+        yield path, partner
+
+
+def _partner(name: str, folders: Sequence[Path], scale: float) -> Path | None:
+    """The LR folder of the set `name` at this scale."""
+    for folder in folders:
+        match = LR_FOLDER.fullmatch(folder.name)
+        if not match or match["set"].lower() != name.lower():
+            continue
+        if not _is_scale(match["scale"], scale):
+            continue
+        inner = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
+        return inner.get(f"x{scale:g}", folder)
+    return None
+
+
+def _is_scale(text: str | None, scale: float) -> bool:
+    return not text or float(text) == scale
+
+
+def _matched(hr: Sequence[Path], lr: Sequence[Path]) -> list[_Files]:
+    """The files of each pair; none may be left over on either side."""
+    found = partners(hr, lr)
+    left = sorted(set(lr) - set(found.values()))
+    if left:
+        raise UsageError(f"{left[0]} has no partner in {hr[0].parent}.")
+    return [_Files(key(file), file, other) for file, other in found.items()]
+
+
+def _tensor(rgb: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()

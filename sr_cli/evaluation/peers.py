@@ -1,0 +1,142 @@
+"""What is measured side by side: srx by its options, and what people would use instead."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sr_cli.engine.images import load
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.upscaler import Upscaler, preprocessed
+from sr_cli.errors import InputError
+from sr_cli.evaluation.datasets import Pair, Pairs, images, partners
+from sr_cli.models.preprocess import load_preprocessor
+from sr_cli.models.resampling import resize
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to enlarge, ready to be used on one data set.
+
+    run: the results of some pairs, each (3, H, W) in [0, 1] as large as its HR.
+    nfe: calls of the largest network for one image. parameters: of all networks.
+    """
+
+    run: Callable[[Sequence[Pair]], Sequence[Tensor]]
+    nfe: int | None = None
+    parameters: int | None = None
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A method by name, made for a data set when its turn comes.
+
+    timed: whether `run` does the work, and does not only read what somebody's program made.
+    """
+
+    name: str
+    make: Callable[[Pairs], Method]
+    timed: bool = True
+
+
+def engine(name: str, options: UpscaleOptions, *, device: torch.device, dtype: str) -> Peer:
+    """srx with these options, at the scale of the data."""
+
+    def make(pairs: Pairs) -> Method:
+        size = {"scale": pairs.scale, "size": None, "long_side": None, "short_side": None}
+        upscaler = Upscaler(replace(options, **size), device=str(device), dtype=dtype)  # type: ignore[arg-type]
+        return Method(
+            lambda group: upscaler.together([pair.lr for pair in group]),
+            options.steps,
+            parameters(upscaler),
+        )
+
+    return Peer(name, make)
+
+
+def network(name: str, source: str | Path, *, device: torch.device, dtype: torch.dtype) -> Peer:
+    """A regression network that `models.preprocess` knows, or a checkpoint that spandrel reads.
+
+    Its own scale need not be the data's: bicubic interpolation does the rest, as in the engine.
+    """
+
+    def make(_: Pairs) -> Method:
+        loaded = load_preprocessor(source, device, dtype)
+
+        def run(group: Sequence[Pair]) -> list[Tensor]:
+            lrs = [pair.lr for pair in group]
+            results = preprocessed(loaded, lrs, device=device, batch=len(group))
+            return [_fitted(r, pair.hr) for r, pair in zip(results, group, strict=True)]
+
+        return Method(run, 1, parameters(loaded))
+
+    return Peer(name, make)
+
+
+def interpolation(name: str) -> Peer:
+    """`bicubic` or `lanczos`."""
+
+    def make(_: Pairs) -> Method:
+        function = lanczos if name == "lanczos" else bicubic
+        return Method(lambda group: [function(p.lr, p.hr.shape[-2:]) for p in group], 0, 0)
+
+    return Peer(name, make)
+
+
+def stored(name: str, folder: Path) -> Peer:
+    """Results on disk, matched by name; of several data sets each in a folder of its name."""
+
+    def make(pairs: Pairs) -> Method:
+        own = folder / pairs.name
+        files = partners(pairs.hr_files, images(own if own.is_dir() else folder))
+        by_name = dict(zip(pairs.names, files.values(), strict=True))
+        return Method(lambda group: [_read(by_name[pair.name], pair) for pair in group])
+
+    return Peer(name, make, timed=False)
+
+
+def bicubic(lr: Tensor, size: tuple[int, ...]) -> Tensor:
+    """What every viewer does: (3, h, w) → (3, *size) in [0, 1]."""
+    height, width = size
+    return resize(lr[None], (height, width))[0].clamp(0, 1)
+
+
+def lanczos(lr: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Pillow's Lanczos: (3, h, w) → (3, *size) in [0, 1]."""
+    height, width = size
+    filtering = Image.Resampling.LANCZOS
+    planes = [Image.fromarray(plane.numpy()).resize((width, height), filtering) for plane in lr]
+    return torch.from_numpy(np.stack([np.asarray(plane) for plane in planes])).clamp(0, 1)
+
+
+def parameters(owner: object) -> int:
+    """Parameters of every network that an adapter holds, at any depth."""
+    return sum(p.numel() for p in {id(p): p for p in _parameters(owner, set())}.values())
+
+
+def _parameters(owner: object, seen: set[int]) -> Iterator[nn.Parameter]:
+    if id(owner) in seen:
+        return
+    seen.add(id(owner))
+    if isinstance(owner, nn.Module):
+        yield from owner.parameters()
+    else:
+        for value in getattr(owner, "__dict__", {}).values():
+            yield from _parameters(value, seen)
+
+
+def _fitted(result: Tensor, hr: Tensor) -> Tensor:
+    height, width = hr.shape[-2:]
+    return resize(result, (height, width))[0].clamp(0, 1)
+
+
+def _read(file: Path, pair: Pair) -> Tensor:
+    result = torch.from_numpy(load(file).rgb).permute(2, 0, 1).contiguous()
+    if result.shape != pair.hr.shape:
+        sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (result, pair.hr)]
+        raise InputError(f"{file} has {sizes[0]} pixels, the HR image {sizes[1]}.")
+    return result

@@ -1,0 +1,179 @@
+"""`srx bench`: what goes to stdout and what to stderr, and which rows a command line means."""
+
+import csv
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_cli.cli import bench as command
+from sr_cli.cli.app import main
+from sr_cli.cli.ui import terminal
+from sr_cli.models.registry import card
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in (0, 1):
+        rough = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        image = Image.fromarray(rough).resize((64, 48), Image.Resampling.BICUBIC)
+        image.save(folder / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture
+def bench(
+    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Run:
+    """The command in this process, with the tiny weights: (exit code, stdout, stderr)."""
+    del tiny
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(terminal, "quiet", False)
+
+    def call(*args: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["bench", "--metrics", "psnr,niqe", "--device", "cpu", *map(str, args)])
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+def test_json_is_all_that_stdout_has(bench: Run, photos: Path) -> None:
+    code, out, err = bench(photos, "--no-baselines", "--steps", "1,2", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert [row["method"] for row in report["rows"]] == ["--steps 1", "--steps 2"]
+    assert [row["nfe"] for row in report["rows"]] == [1, 2]
+    assert report["rows"][0]["scores"]["niqe"] is None
+    assert "niqe" in report["metrics"]["missing"]
+    assert report["environment"]["device"] == "cpu"
+    assert report["environment"]["dtype"] in ("float32", "bfloat16")
+    assert "niqe" in err
+    assert "no weights" in err
+    assert "threads" in err
+
+
+def test_without_a_terminal_the_table_is_whole_and_plain(bench: Run, photos: Path) -> None:
+    name = "a peer with a name that is far longer than a line of eighty columns could ever hold"
+    theirs = photos.parent / "theirs"
+    theirs.mkdir()
+    for photo in photos.iterdir():
+        Image.open(photo).save(theirs / photo.name)
+    _, out, err = bench(photos, "--no-baselines", "--row", "--steps 1", f"--peer={name}={theirs}")
+    assert out == ""
+    assert any(name in line and "80.00" in line for line in err.splitlines())
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize(("setting", "colours"), [("", True), ("1", False)])
+def test_no_color_is_honoured(
+    bench: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, setting: str, colours: bool
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", setting)
+    _, _, err = bench(photos, "--no-baselines", "--peer", "bad=photos/0.png", "--scale", "0")
+    assert ("\x1b[31m" in err) == colours
+
+
+def test_baselines_stand_beside_and_files_are_one_set(bench: Run, photos: Path) -> None:
+    Image.new("RGB", (32, 32), "teal").save("a.png")
+    code, out, _ = bench("a.png", "--markdown", "--row=", "--warmup=0")
+    assert code == 0
+    title, _, *lines = out.splitlines()
+    assert title == "**images: 1 images x4, LR by bicubic x1/4**"
+    methods = [line.split("|")[1].strip() for line in lines[2:]]
+    assert methods[:4] == ["bicubic", "lanczos", "compact alone", "(defaults)"]
+    assert methods[4] == "Real-ESRGAN x4plus"
+
+
+def test_without_arguments_the_examples_are_measured(
+    bench: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(path.is_file() for path in command._examples())
+    monkeypatch.setattr(command, "EXAMPLES", ("0.png", "1.png"))
+    monkeypatch.setattr(command, "PACKAGE", photos.parent / "package")
+    code, _, err = bench()
+    assert code == 2
+    assert "examples are not installed" in err
+    photos.rename(photos.parent / "examples")
+    assert bench("--no-baselines", "--steps", "1")[0] == 0
+
+
+def test_the_table_as_csv_and_figure(bench: Run, photos: Path) -> None:
+    code, _, err = bench(
+        *(photos, "--no-baselines", "--row=", "--quiet"),
+        *("--csv=t.csv", "--plot=t.svg", "--plot-metric=psnr"),
+    )
+    assert code == 0
+    assert err == ""
+    with Path("t.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["data"] for row in rows} == {"photos"}
+    assert float(rows[0]["psnr"]) > 10
+    assert "<!-- (defaults) -->" in Path("t.svg").read_text("utf-8")
+
+
+def test_a_failing_peer_is_a_row_and_all_failing_an_error(bench: Run, photos: Path) -> None:
+    Path("bad.pth").write_bytes(b"nothing")
+    arguments = (photos, "--no-baselines", "--peer", "bad=bad.pth", "--json")
+    code, out, _ = bench(*arguments, "--steps", "1")
+    assert code == 0
+    assert [bool(row["failure"]) for row in json.loads(out)["rows"]] == [False, True]
+    code, out, _ = bench(*arguments, "--model", "gone")
+    assert code == 1
+    assert all(row["failure"] for row in json.loads(out)["rows"])
+
+
+def test_a_profile_names_the_bottleneck(bench: Run, photos: Path) -> None:
+    code, out, err = bench(photos, "--profile", "--steps", "2", "--json")
+    assert code == 0
+    (found,) = json.loads(out)["profiles"]
+    assert {"read", "network, step 2", "write"} <= set(found["parts"])
+    assert 0 < found["outside"] < 1
+    assert "The bottleneck is" in err
+
+
+def test_the_card_is_updated_only_when_asked(bench: Run, photos: Path) -> None:
+    before = card("embedded")
+    bench(photos, "--no-baselines", "--steps", "1")
+    assert card("embedded") == before
+    bench(photos, "--no-baselines", "--steps", "1", "--update-card")
+    after = card("embedded")
+    assert list(after.scores) == ["photos, --steps 1"]
+    assert 0 <= after.limits["margin_one_level"] <= after.limits["margin"]
+    assert after.sha256 == before.sha256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--row '--nonsense 1'", "nonsense"),
+        ("--steps 0", "steps"),
+        ("--peer bad", "NAME=FILE"),
+        ("--peer bad=gone.pth", "gone.pth"),
+        ("--metrics beauty", "beauty"),
+        ("--json --markdown", "stdout"),
+        ("--plot t.gif", "t.gif"),
+        ("--plot t.png --plot-metric musiq", "musiq"),
+        ("--csv gone/t.csv", "gone"),
+        ("--scale 0", "scale"),
+        ("--repeat 0", "repeat"),
+        ("gone.png", "gone.png"),
+    ],
+)
+def test_wrong_usage_is_one_sentence(bench: Run, photos: Path, arguments: str, words: str) -> None:
+    code, out, err = bench(photos, *shlex.split(arguments))
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.strip().splitlines()) == 1

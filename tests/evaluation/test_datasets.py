@@ -1,0 +1,158 @@
+"""Pairs: matched by name in the layouts of published sets, whatever the order; made if alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_cli.errors import UsageError
+from sr_cli.evaluation.datasets import Pair, pairs, partners
+
+
+def save(path: Path, level: int, side: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((side, side, 3), level, np.uint8)).save(path)
+    return path
+
+
+def levels(pair: Pair) -> tuple[int, int]:
+    return tuple(round(255 * float(image.mean())) for image in (pair.lr, pair.hr))  # type: ignore[return-value]
+
+
+LAYOUTS = {
+    "HR and LR": ("HR/{}.png", "LR/{}.png"),
+    "lower case": ("hr/{}.png", "lr/{}.png"),
+    "GT and LQ": ("GT/{}.png", "LQ/{}.png"),
+    "BasicSR": ("GTmod12/{}.png", "LRbicx4/{}.png"),
+    "EDSR's Set5": ("HR/{}.png", "LR_bicubic/X4/{}x4.png"),
+    "DIV2K": ("DIV2K_valid_HR/{}.png", "DIV2K_valid_LR_bicubic/X4/{}x4.png"),
+    "StableSR's DRealSR": ("test_HR/{}.png", "test_LR/{}.png"),
+    "DRealSR": ("test_HR/{}_x1.png", "test_LR/{}_x4.png"),
+    "RealSR": ("{}_HR.png", "{}_LR4.png"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_published_layouts_are_understood(layout: str, tmp_path: Path) -> None:
+    hr, lr = LAYOUTS[layout]
+    for level, name in ((40, "0802"), (80, "0801"), (120, "0810")):
+        save(tmp_path / hr.format(name), level, 8)
+        save(tmp_path / lr.format(name), level + 1, 2)
+    found = pairs(tmp_path)
+    assert len(found) == 3
+    assert [levels(pair) for pair in found] == [(81, 80), (41, 40), (121, 120)]
+    assert found.made_by == "given LR"
+
+
+def test_other_scales_lie_beside(tmp_path: Path) -> None:
+    save(tmp_path / "DIV2K_valid_HR" / "0801.png", 50, 12)
+    for scale in (2, 3, 4):
+        folder = tmp_path / "DIV2K_valid_LR_bicubic" / f"X{scale}"
+        save(folder / f"0801x{scale}.png", 50 + scale, 12 // scale)
+    assert levels(pairs(tmp_path, scale=3)[0]) == (53, 50)
+    assert levels(pairs(tmp_path / "DIV2K_valid_HR", scale=2)[0]) == (52, 50)
+
+
+def test_several_sets_are_not_mixed(tmp_path: Path) -> None:
+    for name in ("DIV2K_train_HR", "DIV2K_valid_HR"):
+        save(tmp_path / name / "a.png", 1, 8)
+    with pytest.raises(UsageError, match="several sets"):
+        pairs(tmp_path)
+
+
+def test_two_folders(tmp_path: Path) -> None:
+    save(tmp_path / "sharp" / "a.png", 10, 8)
+    save(tmp_path / "small" / "a.jpg", 20, 2)
+    ((lr, hr),) = (levels(p) for p in pairs(tmp_path / "sharp", lr=tmp_path / "small"))
+    assert (lr, hr) == (20, 10)
+
+
+@pytest.mark.parametrize(("hr", "lr"), [("ab", "a"), ("a", "ab")])
+def test_a_file_without_partner_is_named(hr: str, lr: str, tmp_path: Path) -> None:
+    for folder, names in (("HR", hr), ("LR", lr)):
+        for name in names:
+            save(tmp_path / folder / f"{name}.png", 1, 8)
+    with pytest.raises(UsageError, match=r"b\.png has no partner"):
+        pairs(tmp_path)
+
+
+def test_files_that_only_marks_tell_apart_are_refused(tmp_path: Path) -> None:
+    for name in ("a_x2", "a_x3"):
+        save(tmp_path / "LR" / f"{name}.png", 1, 2)
+    save(tmp_path / "HR" / "a.png", 1, 8)
+    with pytest.raises(UsageError, match="same name but for their marks"):
+        pairs(tmp_path)
+
+
+def test_equal_names_need_no_marks(tmp_path: Path) -> None:
+    files = [save(tmp_path / "HR" / f"{name}.png", 1, 8) for name in ("max2", "max3")]
+    others = [save(tmp_path / "out" / f"{name}.png", 1, 8) for name in ("max3", "max2")]
+    assert partners(files, others) == {files[0]: others[1], files[1]: others[0]}
+
+
+def test_sizes_that_do_not_fit_the_scale_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "HR" / "a.png", 1, 8)
+    save(tmp_path / "LR" / "a.png", 1, 4)
+    with pytest.raises(UsageError, match=r"is not 4 times as large.*--scale"):
+        pairs(tmp_path)[0]
+    assert pairs(tmp_path, scale=2)[0].lr.shape == (3, 4, 4)
+
+
+def photo(path: Path, seed: int = 0, size: tuple[int, int] = (42, 37)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rough = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    Image.fromarray(rough).resize(size, Image.Resampling.BICUBIC).save(path)
+    return path
+
+
+def test_hr_alone_is_reduced_by_pillow(tmp_path: Path) -> None:
+    file = photo(tmp_path / "HR" / "a.png")
+    pair = pairs(tmp_path)[0]
+    assert pair.hr.shape == (3, 36, 40)
+    cropped = Image.open(file).crop((0, 0, 40, 36))
+    expected = np.asarray(cropped.resize((10, 9), Image.Resampling.BICUBIC))
+    assert np.array_equal((pair.lr.permute(1, 2, 0).numpy() * 255).round(), expected)
+
+
+@pytest.mark.parametrize("scale", [1.6, 2.7, 3.5])
+def test_any_scale_gives_pairs_that_the_engine_hits(scale: float, tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    pair = pairs(tmp_path, scale=scale)[0]
+    target = [int(side * scale + 0.5) for side in pair.lr.shape[1:]]
+    assert list(pair.hr.shape[1:]) == target
+    assert 42 - scale - 1 < pair.hr.shape[2] <= 42
+
+
+@pytest.mark.parametrize("degradation", ["mild", "realesrgan"])
+def test_degradations_are_seeded_and_do_not_depend_on_order(
+    degradation: str, tmp_path: Path
+) -> None:
+    files = [photo(tmp_path / f"{i}.png", seed=i) for i in range(2)]
+    forward, backward = (
+        {p.name: p.lr for p in pairs(order, degradation=degradation, seed=3)}
+        for order in (files, files[::-1])
+    )
+    assert all(torch.equal(forward[name], backward[name]) for name in ("0", "1"))
+    other = pairs(files, degradation=degradation, seed=4)[0].lr
+    assert not torch.equal(other, forward["0"])
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no folder"):
+        pairs(tmp_path / "gone")
+    with pytest.raises(UsageError, match="no image"):
+        pairs(tmp_path)
+    photo(tmp_path / "a.png")
+    with pytest.raises(UsageError, match="degradation is one of"):
+        pairs(tmp_path, degradation="rain")
+
+
+def test_a_slice_is_read_no_sooner_than_asked(tmp_path: Path) -> None:
+    for name in "abc":
+        save(tmp_path / f"{name}.png", 1, 8)
+    found = pairs(tmp_path)[1:]
+    (tmp_path / "c.png").write_bytes(b"")
+    assert found.names == ("b", "c")
+    assert found[0].name == "b"
