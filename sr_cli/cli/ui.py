@@ -17,6 +17,7 @@ from sr_cli.engine.events import (
     Event,
     Failed,
     Finished,
+    Job,
     Outcome,
     Planned,
     Skipped,
@@ -26,6 +27,8 @@ from sr_cli.engine.events import (
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from sr_cli.evaluation import tables
 
 UNLIMITED = 100_000  # columns where there is no terminal: nothing is cut or wrapped
 COLUMNS = ("file", "size in → out", "seconds", "MP/s", "peak memory", "note")
@@ -99,6 +102,44 @@ class Terminal:
         else:
             yield _Lines(self, total)
 
+    @contextmanager
+    def counting(self, total: int) -> Iterator[Callable[[int, str], None]]:
+        """Give a function that is told how many of `total` are done, and of what: a bar with the
+        time left, or a line for each new what."""
+        if self.interactive and not self.quiet:
+            with _bars(self._console()) as progress:
+                task = progress.add_task("", total=total, count="")
+
+                def show(done: int, what: str) -> None:
+                    count = f"{done}/{total}"
+                    progress.update(task, completed=done, count=count, description=printable(what))
+
+                yield show
+        else:
+            seen: set[str] = set()
+
+            def tell(done: int, what: str) -> None:
+                if what not in seen:
+                    seen.add(what)
+                    self.note(f"[{done}/{total}] {what}")
+
+            yield tell
+
+    def results(self, results: tables.Table) -> None:
+        """A table of measurements on stderr, the best values bold; not with --quiet."""
+        if self.quiet:
+            return
+        table = Table()
+        for j, column in enumerate(results.columns):
+            table.add_column(column.name, justify="right" if results.numeric(j) else "left")
+        best = results.best
+        for i, row in enumerate(results.text):
+            styles = ("bold" if (i, j) in best else "" for j in range(len(row)))
+            table.add_row(
+                *(Text(printable(cell), style) for cell, style in zip(row, styles, strict=True))
+            )
+        self._console().print(table)
+
     def table(self, outcomes: Sequence[Outcome], *, on_stdout: bool = False) -> None:
         """The closing table, a row for each file; with --quiet only where it is the result."""
         if self.quiet and not on_stdout:
@@ -110,6 +151,15 @@ class Terminal:
             if part:
                 console.print(_table(part))
         self.note(summary(outcomes))
+
+    def grid(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table on stdout: what was asked for; long cells are folded."""
+        table = Table()
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self._console(sys.stdout).print(table)
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:
@@ -138,7 +188,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
                 f"{outcome.seconds:.2f}",
                 f"{outcome.megapixels_per_second:.2f}",
                 mebibytes(outcome.peak_memory),
-                "",
+                "; ".join(outcome.notes),
             )
         case Planned():
             sizes = f"{size(outcome.size_in)} → {size(outcome.size_out)}"
@@ -171,12 +221,13 @@ def _bars(console: Console) -> Progress:
 
 
 class _Bars:
-    """Events as two progress bars: files (moving with the steps), steps of the current file."""
+    """Events as two progress bars: files (moving with the steps), steps of the latest file."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self.progress = progress
         self.total = total
         self.begun = 0
+        self.shares: dict[Job, float] = {}  # of each file's work that is done
         self.files = progress.add_task("files", total=total, count=f"0/{total}")
         self.steps = progress.add_task("", total=None, count="")
 
@@ -184,16 +235,21 @@ class _Bars:
         match event:
             case Started(job):
                 self.begun += 1
-                count = f"{self.begun}/{self.total}"
-                self.progress.update(self.files, completed=self.begun - 1, count=count)
+                self.progress.update(self.files, count=f"{self.begun}/{self.total}")
                 self.progress.reset(
                     self.steps, total=None, description=printable(job.input.name), count=""
                 )
-            case Step(_, done, total):
-                self.progress.update(self.files, completed=self.begun - 1 + done / total)
+            case Step(job, done, total):
+                self._advance(job, done / total)
                 self.progress.update(
                     self.steps, completed=done, total=total, count=f"{done}/{total}"
                 )
+            case Failed(job):
+                self._advance(job, 1)
+
+    def _advance(self, job: Job, share: float) -> None:
+        self.shares[job] = share
+        self.progress.update(self.files, completed=sum(self.shares.values()))
 
 
 class _Lines:
@@ -208,9 +264,10 @@ class _Lines:
         match event:
             case Finished(job):
                 self.ended += 1
+                notes = "".join(f"; {note}" for note in event.notes)
                 self.terminal.note(
                     f"[{self.ended}/{self.total}] {job.input} → {job.output} "
-                    f"{size(event.size_out)} in {event.seconds:.2f} s"
+                    f"{size(event.size_out)} in {event.seconds:.2f} s{notes}"
                 )
             case Failed(job):
                 self.ended += 1

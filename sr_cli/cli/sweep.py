@@ -1,0 +1,314 @@
+"""`srx sweep-t1`: the papers' ablations on any pairs of images."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.ui import terminal
+from sr_cli.cli.upscale import Machine, environment, make_upscaler, option, quieten_libraries
+from sr_cli.engine.options import Color, Degradation, UpscaleOptions
+from sr_cli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from sr_cli.engine.upscaler import Upscaler
+    from sr_cli.evaluation.datasets import Pairs
+    from sr_cli.evaluation.ledger import Measured
+    from sr_cli.evaluation.metrics import Metrics
+    from sr_cli.evaluation.sweep import Setting, SweepOptions
+    from sr_cli.evaluation.tables import Table
+
+LIST = "A,B,..."
+
+
+def sweep_t1(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PAIRS", help="Folder of HR images, or of HR and LR images in usual layouts."
+        ),
+    ],
+    t1: Annotated[
+        str,
+        option("Sweep", "--t1", metavar=LIST, help="Starting times; T is 1000."),
+    ] = "T,2T/3,T/2,T/3",
+    steps: Annotated[
+        str, option("Sweep", "--steps", metavar=LIST, help="Numbers of solver steps.")
+    ] = "5",
+    order: Annotated[
+        str, option("Sweep", "--order", metavar=LIST, help="Orders of the solver.")
+    ] = "3",
+    solver: Annotated[
+        str, option("Sweep", "--solver", metavar=LIST, help="Of order 3: paper, corrected.")
+    ] = "paper",
+    baseline: Annotated[
+        str,
+        option(
+            "Sweep",
+            "--baseline",
+            metavar=LIST,
+            help="Samplers without domain shift on the same network, from noise at T: "
+            "ddim, ddpm, edm, dpmsolver++, or none.",
+        ),
+    ] = "ddim,edm,dpmsolver++",
+    metrics: Annotated[
+        str, option("Measuring", "--metrics", metavar=LIST, help="What to measure.")
+    ] = "psnr,ssim,lpips,niqe",
+    border: Annotated[
+        int,
+        option("Measuring", "--border", metavar="N", help="Pixels that PSNR and SSIM leave out."),
+    ] = 0,
+    download: Annotated[
+        bool, option("Measuring", "--download", help="Fetch weights of metrics that are missing.")
+    ] = False,
+    scale: Annotated[float, option("Data", "--scale", help="Between LR and HR.")] = 4.0,
+    lr: Annotated[
+        Path | None,
+        option("Data", "--lr", metavar="FOLDER", help="LR images, where PAIRS holds HR alone."),
+    ] = None,
+    degradation: Annotated[
+        Degradation,
+        option("Data", "--degradation", help="What makes the LR images where there are none."),
+    ] = "bicubic",
+    seed: Annotated[
+        int, option("Data", "--seed", metavar="N", help="Of the noise and the degradation.")
+    ] = UpscaleOptions.seed,
+    model: Annotated[
+        str, option("Network", "--model", metavar="NAME", help="Diffusion model.")
+    ] = UpscaleOptions.model,
+    preprocess: Annotated[
+        str | None,
+        option(
+            "Network",
+            "--preprocess",
+            metavar="NAME|FILE",
+            show_default="the model's",
+            help="What makes the first, smooth enlargement.",
+        ),
+    ] = None,
+    color: Annotated[
+        Color, option("Network", "--color", help="Take the colours of the input over.")
+    ] = UpscaleOptions.color,
+    tile: Annotated[
+        int | None,
+        option(
+            "Machine",
+            "--tile",
+            metavar="N",
+            show_default="by free memory",
+            help="Side of a tile in input pixels; 0: the whole picture at once.",
+        ),
+    ] = None,
+    device: Annotated[
+        str,
+        option("Machine", "--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
+    ] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        option("Machine", "--dtype", help="Precision of the networks."),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
+    ] = None,
+    csv: Annotated[
+        Path | None, option("Reports and defaults", "--csv", metavar="FILE", help="The table.")
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        option("Reports and defaults", "--plot", metavar="FILE", help="Curves: PNG, SVG or PDF."),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        option("Reports and defaults", "--sheet", metavar="FILE.png", help="Crops side by side."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        option(
+            "Reports and defaults",
+            "--cache",
+            metavar="FILE",
+            show_default="in the user's cache folder",
+            help="Where measurements are kept, so that an interrupted command goes on.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")
+    ] = False,
+    quiet: Annotated[
+        bool, option("Reports and defaults", "--quiet", "-q", help="Only errors on stderr.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        option("Reports and defaults", "--verbose", "-v", help="Details, warnings, tracebacks."),
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Compare starting times, steps, orders and samplers on one network.
+
+    Every t1 is run with every number of steps, order and solver, and every baseline with every
+    number of steps; rows that would repeat another one appear once. What was measured is kept: an
+    interrupted command continues when run again. Metrics other than PSNR and SSIM need the extra
+    `iqa`, plots the extra `plot`.
+    """
+    terminal.quiet, terminal.verbose = quiet, verbose
+    quieten_libraries(verbose)
+    varied = _varied(t1, steps, order, solver, baseline)
+    options = UpscaleOptions(
+        scale=scale, model=model, preprocess=preprocess, color=color, seed=seed, tile=tile
+    )
+    _check_reports(csv, plot, sheet)
+    pairs = _pairs(path, lr, options, degradation)
+    engine = make_upscaler(options, Machine(device, dtype, threads))
+    measures = _metrics(metrics, engine, border, download)
+    found = _measured(pairs, varied, engine, measures, cache)
+    table = _report(found, varied, measures, csv, plot)
+    if sheet:
+        from sr_cli.evaluation.sweep_figures import sheet as draw_sheet
+
+        draw_sheet(pairs, varied, engine, sheet)
+    if as_json:
+        data = {"name": pairs.name, "images": len(pairs), "lr": pairs.made_by}
+        machine = {"device": engine.device, "dtype": engine.dtype}
+        terminal.document(
+            {
+                "options": asdict(options) | asdict(varied),
+                "environment": environment() | machine,
+                "data": data,
+                "metrics": {"conditions": measures.conditions, "missing": measures.missing},
+                "rows": table.records(),
+            }
+        )
+
+
+def _varied(t1: str, steps: str, order: str, solver: str, baseline: str) -> SweepOptions:
+    from sr_cli.evaluation.sweep import SweepOptions
+
+    solvers: Any = _split(solver)
+    baselines: Any = () if baseline == "none" else _split(baseline)
+    return SweepOptions(
+        t1=tuple(_time(part) for part in _split(t1)),
+        steps=_whole("steps", steps),
+        order=_whole("order", order),
+        solver=solvers,
+        baselines=baselines,
+    )
+
+
+def _split(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated list, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _whole(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _split(text))
+    except ValueError as error:
+        raise UsageError(f"{name} must be whole numbers like 1,2,3, not {text!r}.") from error
+
+
+def _time(text: str) -> int:
+    """500, T/2 or 2T/3, rounded down as in the paper's code."""
+    match = re.fullmatch(r"(?P<number>\d+)|(?P<times>\d*)T(/(?P<parts>[1-9]\d*))?", text)
+    if match is None:
+        raise UsageError(f"t1 must be numbers or parts of T like 500,T/2,2T/3, not {text!r}.")
+    if match["number"]:
+        return int(match["number"])
+    return 1000 * int(match["times"] or 1) // int(match["parts"] or 1)
+
+
+def _check_reports(csv: Path | None, plot: Path | None, sheet: Path | None) -> None:
+    """Before hours of measuring, not after."""
+    from sr_cli.evaluation.plots import check_plot, check_sheet
+
+    if plot:
+        check_plot(plot)
+    if sheet:
+        check_sheet(sheet)
+    if csv and not csv.absolute().parent.is_dir():
+        raise UsageError(f"The folder of the table {csv} does not exist: make it first.")
+
+
+def _pairs(path: Path, lr: Path | None, options: UpscaleOptions, degradation: str) -> Pairs:
+    from sr_cli.evaluation import datasets
+
+    scale = options.scale or 4.0
+    pairs = datasets.pairs(path, lr=lr, scale=scale, degradation=degradation, seed=options.seed)
+    terminal.detail(f"{pairs.name}: {len(pairs)} images, {pairs.made_by}")
+    return pairs
+
+
+def _metrics(names: str, engine: Upscaler, border: int, download: bool) -> Metrics:
+    """Of single images. Raises UsageError for others, and for those that are unknown."""
+    import torch
+
+    from sr_cli.evaluation.iqa import SPECS
+    from sr_cli.evaluation.metrics import load
+
+    chosen = _split(names)
+    for name in (name for name in chosen if name in SPECS and SPECS[name].of_sets):
+        raise UsageError(f"{name} is of whole sets of images: a sweep measures single ones.")
+    measures = load(chosen, torch.device(engine.device), border, download=download)
+    for sentence in measures.missing.values():
+        terminal.note(sentence)
+    return measures
+
+
+def _measured(
+    pairs: Pairs, varied: SweepOptions, engine: Upscaler, measures: Metrics, cache: Path | None
+) -> dict[Setting, list[Measured]]:
+    from sr_cli.evaluation.ledger import Ledger
+    from sr_cli.evaluation.sweep import Progress
+    from sr_cli.evaluation.sweep import sweep as measure
+
+    ledger = Ledger(cache or _default_cache())
+    total = len(pairs) * len(varied.settings)
+    done = 0
+    try:
+        with terminal.counting(total) as show:
+
+            def notify(progress: Progress) -> None:
+                nonlocal done
+                done = progress.done
+                show(done, progress.image)
+
+            return measure(pairs, varied.settings, engine, measures, ledger=ledger, notify=notify)
+    except KeyboardInterrupt:
+        terminal.line(f"interrupted: {done} of {total} measured; the same command does the rest.")
+        raise typer.Exit(130) from None
+
+
+def _default_cache() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("srx") / "sweep-t1.jsonl"
+
+
+def _report(
+    found: dict[Setting, list[Measured]],
+    varied: SweepOptions,
+    measures: Metrics,
+    csv: Path | None,
+    plot: Path | None,
+) -> Table:
+    from sr_cli.evaluation import plots
+    from sr_cli.evaluation.sweep import table
+    from sr_cli.evaluation.sweep_figures import panels
+
+    result = table(found, measures.names)
+    terminal.results(result)
+    terminal.note(f"{measures.conditions}; seconds are medians and include preprocessing.")
+    if csv:
+        try:
+            csv.write_text(result.csv(), encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"The table {csv} cannot be written: {error.strerror}.") from error
+    if plot:
+        measured = [name for name in measures.names if name not in measures.missing]
+        plots.curves(panels(found, varied, measured), plot)
+    return result

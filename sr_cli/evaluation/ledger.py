@@ -1,0 +1,73 @@
+"""What has been measured, kept in a file, so that an interrupted measurement goes on."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sr_cli.errors import InputError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One image under one setting: its metrics (None: not defined), and the seconds it took."""
+
+    scores: Mapping[str, float | None]
+    seconds: float
+
+
+def key(*parts: object) -> str:
+    """SHA-256 of all that a measurement depends on; parts are what JSON can hold."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Ledger:
+    """Measurements by key: one JSON object a line, each written as soon as it is there.
+
+    A line that a killed process left unfinished is passed over. Without a `path` nothing is kept.
+    Raises InputError when the file cannot be read or written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._known: dict[str, Measured] = {}
+        if path:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._read(path)
+            except OSError as error:
+                raise self._failure(error) from error
+
+    def get(self, key: str) -> Measured | None:
+        """What was measured under this key, if it was."""
+        return self._known.get(key)
+
+    def put(self, key: str, measured: Measured, **note: Any) -> None:
+        """Keep it; `note` is written beside it for people."""
+        self._known[key] = measured
+        if self._path:
+            line = json.dumps({"key": key, **note, **asdict(measured)})
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            except OSError as error:
+                raise self._failure(error) from error
+
+    def _read(self, path: Path) -> None:
+        text = path.read_text("utf-8", errors="replace") if path.exists() else ""
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+                self._known[entry["key"]] = Measured(entry["scores"], entry["seconds"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        with path.open("a", encoding="utf-8") as file:
+            if text and not text.endswith("\n"):
+                file.write("\n")  # so that what is added begins a line of its own
+
+    def _failure(self, error: OSError) -> InputError:
+        return InputError(
+            f"The measurements {self._path} cannot be kept: {error.strerror}; choose --cache."
+        )
