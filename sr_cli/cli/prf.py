@@ -1,0 +1,355 @@
+"""`srx prf-search`: where the diffusion starts best, at any scale, kept for `srx upscale`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+import typer
+
+from sr_cli import __version__
+from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.ui import terminal
+from sr_cli.cli.upscale import Machine, environment, make_upscaler, option, quieten_libraries
+from sr_cli.engine.options import Degradation, Method, Sampler, Schedule, UpscaleOptions
+from sr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sr_cli.engine.upscaler import Upscaler
+    from sr_cli.evaluation.metrics import Metrics
+    from sr_cli.evaluation.prf_found import Result
+    from sr_cli.evaluation.prf_search import Search, SearchOptions
+    from sr_cli.evaluation.tables import Table
+
+SCALES = {"diffsr": "1.6,2,2.7,3.5,4,8", "dossr": "1.6,2,2.7,3.5,4"}
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FIGURE = "figure.png"  # among the examples: no photograph
+
+
+def prf_search(
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[HR_DIR]", help="Folder of HR images; without it the examples of srx."
+        ),
+    ] = None,
+    scale: Annotated[float | None, option("Search", "--scale", help="Search at one scale.")] = None,
+    scales: Annotated[
+        str | None,
+        option(
+            "Search",
+            "--scales",
+            metavar="A,B,...",
+            show_default=SCALES["diffsr"],
+            help="Search at several.",
+        ),
+    ] = None,
+    degradation: Annotated[
+        Degradation, option("Search", "--degradation", help="What makes the LR images.")
+    ] = UpscaleOptions.degradation,
+    schedule: Annotated[
+        str | None,
+        option(
+            "Search",
+            "--schedule",
+            metavar="A,B,...",
+            show_default="the model's",
+            help=f"Noise over time: {', '.join(get_args(Schedule))}.",
+        ),
+    ] = None,
+    crop: Annotated[
+        int, option("Search", "--crop", metavar="N", help="Side of the centre crops.")
+    ] = 256,
+    rounds: Annotated[
+        int, option("Search", "--rounds", metavar="N", help="Times that refine the grid.")
+    ] = 4,
+    signature_limit: Annotated[
+        float | None,
+        option("Search", "--signature-limit", show_default="calibrated", help="C^S of the PRF."),
+    ] = None,
+    fidelity_limit: Annotated[
+        float | None,
+        option("Search", "--fidelity-limit", show_default="calibrated", help="C^F of the PRF."),
+    ] = None,
+    method: Annotated[
+        Method, option("Diffusion", "--method", help="diffsr searches --prior, dossr --model.")
+    ] = "diffsr",
+    prior: Annotated[
+        str,
+        option(
+            "Diffusion",
+            "--prior",
+            metavar="NAME|FOLDER|HUB_ID",
+            help="Unconditional model: srx's own, or a DDPMPipeline of diffusers.",
+        ),
+    ] = UpscaleOptions.prior,
+    model: Annotated[
+        str, option("Diffusion", "--model", metavar="NAME", help="Diffusion model of dossr.")
+    ] = UpscaleOptions.model,
+    sampler: Annotated[
+        Sampler, option("Diffusion", "--sampler", help="What diffsr walks by.")
+    ] = UpscaleOptions.sampler,
+    steps: Annotated[
+        int, option("Diffusion", "--steps", metavar="N", help="Solver steps.")
+    ] = UpscaleOptions.steps,
+    seed: Annotated[
+        int, option("Diffusion", "--seed", metavar="N", help="Of the noise and the degradation.")
+    ] = UpscaleOptions.seed,
+    device: Annotated[
+        str,
+        option("Machine", "--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
+    ] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        option("Machine", "--dtype", help="Precision of the networks."),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        option("Reports and defaults", "--plot", metavar="FILE", help="Curves: PNG, SVG or PDF."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        option(
+            "Reports and defaults",
+            "--cache",
+            metavar="FILE",
+            show_default="in the user's cache folder",
+            help="Where measurements are kept, so that an interrupted command goes on.",
+        ),
+    ] = None,
+    update_card: Annotated[
+        bool,
+        option(
+            "Reports and defaults",
+            "--update-card",
+            help="Fit the limits of the PRF to what is measured and write them into the card.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")
+    ] = False,
+    quiet: Annotated[
+        bool, option("Reports and defaults", "--quiet", "-q", help="Only errors on stderr.")
+    ] = False,
+    verbose: Annotated[
+        bool,
+        option("Reports and defaults", "--verbose", "-v", help="Details, warnings, tracebacks."),
+    ] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Find how much noise each scale wants, and keep it for srx upscale.
+
+    Images are recovered from a grid of starting times t, then around the best of them, and measured
+    beside the Perceptual Recoverable Field that its two losses give. t* is by LPIPS where its
+    weights are there, else by the errors of the spectrum. What was measured is kept: an interrupted
+    command continues when run again.
+    """
+    from sr_cli.evaluation.plots import check_plot
+
+    terminal.quiet, terminal.verbose = quiet, verbose
+    quieten_libraries(verbose)
+    if plot:
+        check_plot(plot)
+    wanted = _search_options(
+        _scales(scale, scales, method), crop, rounds, signature_limit, fidelity_limit, update_card
+    )
+    options = UpscaleOptions(
+        method=method,
+        prior=prior,
+        model=model,
+        sampler=sampler,
+        steps=steps,
+        seed=seed,
+        degradation=degradation,
+        t1=0 if method == "diffsr" else None,
+    )
+    if update_card:
+        _check_card(options)
+    files = _files(path)
+    engine = make_upscaler(options, Machine(device, dtype, threads))
+    metrics = _metrics(engine)
+    searches = {
+        name: _search(wanted, files, engine.using(schedule=chosen), metrics, cache)
+        for name, chosen in _schedules(schedule, engine).items()
+    }
+    results = _run(searches)
+    kept = {name: str(_keep(searches[name], result)) for name, result in results.items()}
+    tables = {name: _report(name, result, kept[name]) for name, result in results.items()}
+    if update_card:
+        _update_card(options, next(iter(results.values())))
+    if plot:
+        _draw(searches, results, plot)
+    if as_json:
+        machine = {"device": engine.device, "dtype": engine.dtype}
+        terminal.document(
+            {
+                "options": asdict(options) | asdict(wanted),
+                "environment": environment() | machine,
+                "images": [str(file) for file in files],
+                "metrics": {"conditions": metrics.conditions, "missing": metrics.missing},
+                "calibrations": kept,
+                "schedules": {
+                    name: _record(result) | {"rows": tables[name].records()}
+                    for name, result in results.items()
+                },
+            }
+        )
+
+
+def _scales(scale: float | None, scales: str | None, method: str) -> tuple[float, ...]:
+    if scale is not None and scales is None:
+        return (scale,)
+    try:
+        several = {float(part) for part in (scales or SCALES[method]).split(",")}
+    except ValueError as error:
+        raise UsageError(f"scales must be numbers like 2,2.7,4, not {scales!r}.") from error
+    return tuple(sorted(several | ({scale} if scale is not None else set())))
+
+
+def _search_options(
+    scales: tuple[float, ...],
+    crop: int,
+    rounds: int,
+    signature: float | None,
+    fidelity: float | None,
+    refit: bool,
+) -> SearchOptions:
+    from sr_cli.diffusion.prf import Thresholds
+    from sr_cli.evaluation.prf_search import SearchOptions
+
+    if (signature is None) != (fidelity is None):
+        raise UsageError("--signature-limit and --fidelity-limit go together.")
+    limits = None
+    if signature is not None and fidelity is not None:
+        limits = Thresholds(signature, fidelity)
+    return SearchOptions(scales, crop, rounds, limits, refit)
+
+
+def _files(path: Path | None) -> list[Path]:
+    from sr_cli.evaluation import datasets
+
+    if path is not None:
+        return list(datasets.pairs(path).hr_files)
+    if not EXAMPLES.is_dir():
+        raise UsageError("This installation has no examples: name a folder of HR images.")
+    return [file for file in datasets.images(EXAMPLES) if file.name != FIGURE]
+
+
+def _schedules(text: str | None, engine: Upscaler) -> dict[str, Any]:
+    """What --schedule names, by the name it is shown with."""
+    if text is None:
+        own = engine.model.schedule
+        return {own if isinstance(own, str) else "own": None}
+    return {part.strip(): part.strip() for part in text.split(",")}
+
+
+def _metrics(engine: Upscaler) -> Metrics:
+    import torch
+
+    from sr_cli.evaluation.metrics import load
+
+    metrics = load(("psnr", "ssim", "lpips"), torch.device(engine.device))
+    for sentence in metrics.missing.values():
+        terminal.note(f"{sentence} t* is by the errors of the spectrum.")
+    return metrics
+
+
+def _search(
+    wanted: SearchOptions,
+    files: list[Path],
+    engine: Upscaler,
+    metrics: Metrics,
+    cache: Path | None,
+) -> Search:
+    from platformdirs import user_cache_path
+
+    from sr_cli.evaluation.ledger import Ledger
+    from sr_cli.evaluation.prf_search import Search
+
+    ledger = Ledger(cache or user_cache_path("srx") / "prf-search.jsonl")
+    return Search(wanted, files, engine, metrics, ledger)
+
+
+def _run(searches: dict[str, Search]) -> dict[str, Result]:
+    total = sum(search.total for search in searches.values())
+    done = 0
+    try:
+        with terminal.counting(total) as show:
+
+            def notify(what: str) -> None:
+                nonlocal done
+                done = min(done + 1, total)
+                show(done, what)
+
+            return {name: search.run(notify) for name, search in searches.items()}
+    except KeyboardInterrupt:
+        terminal.line(f"interrupted: {done} of {total} measured; the same command does the rest.")
+        raise typer.Exit(130) from None
+
+
+def _keep(search: Search, result: Result) -> Path:
+    """Keep where each scale starts best."""
+    from sr_cli.engine.course import setting
+    from sr_cli.models.calibration import Calibration, keep
+
+    options = search.engine.options
+    origin = {
+        "srx": __version__,
+        "images": len(search.images),
+        "criterion": result.found[0].criterion,
+        "steps": options.steps,
+        "crop": search.options.crop,
+    }
+    starts = {row.scale: row.star.t for row in result.found}
+    return keep(setting(options, search.engine.model), Calibration(starts, origin))
+
+
+def _report(name: str, result: Result, kept: str) -> Table:
+    from sr_cli.evaluation.prf_report import table
+
+    made = table(result)
+    terminal.results(made)
+    criterion = result.found[0].criterion
+    terminal.note(f"schedule {name}; t* is by {criterion}; seconds are medians an image.")
+    terminal.note(f"calibration: {kept}")
+    return made
+
+
+def _record(result: Result) -> dict[str, Any]:
+    from sr_cli.evaluation.prf_report import record
+
+    return record(result)
+
+
+def _check_card(options: UpscaleOptions) -> None:
+    from sr_cli.models.registry import names
+
+    if options.method != "diffsr" or options.prior not in names():
+        raise UsageError("--update-card is for a prior that has a card.")
+
+
+def _update_card(options: UpscaleOptions, result: Result) -> None:
+    from dataclasses import replace
+
+    from sr_cli.models.registry import card, write_card
+
+    if result.limits is None:
+        terminal.note("No noise helps at any scale, so the card gets no limits.")
+        return
+    found = card(options.prior)
+    limits = {**found.limits, "prf": asdict(result.limits)}
+    write_card(replace(found, limits=limits))
+    terminal.note(f"the limits of the PRF are in the card of {options.prior}")
+
+
+def _draw(searches: dict[str, Search], results: dict[str, Result], path: Path) -> None:
+    from sr_cli.evaluation.prf_plots import draw
+    from sr_cli.evaluation.prf_report import spectra
+
+    name = next(iter(searches))
+    draw(results, spectra(searches[name], results[name]), path)

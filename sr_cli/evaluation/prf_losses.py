@@ -1,0 +1,89 @@
+"""What the analytic PRF needs of a network and images, and errors of spectra (Appendix F)."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sr_cli.diffusion.noise import digest, gaussian_noise, noise_key
+from sr_cli.diffusion.prf import squared_norm
+from sr_cli.evaluation.metrics import luma
+from sr_cli.models.model import Model
+
+Array = NDArray[np.float64]
+
+RADIUS = 0.125
+"""Cycles a pixel between low and high frequencies: what a ×4 reduction can keep."""
+
+
+def signature_errors(
+    model: Model,
+    alpha_bar: Array,
+    times: Sequence[int],
+    scenes: Sequence[tuple[Tensor, Tensor, Tensor]],
+    on_time: Callable[[], None] = lambda: None,
+) -> list[float]:
+    """E_t = ‖ε − ε_θ(x_t, t)‖² at each of `times`, the mean over scenes (x0, y, hint).
+
+    All are (1, C, H, W) states on the model's device, H and W multiples of what it takes; y and the
+    hint are for a conditional network. With x_t = α x0 + σ ε and ε_θ = (x_t − α x̂0)/σ it is
+    (α/σ)²·‖x0 − x̂0‖². Noise is fixed by image and time.
+    """
+    errors = []
+    for t in times:
+        alpha, sigma = float(np.sqrt(alpha_bar[t])), float(np.sqrt(1 - alpha_bar[t]))
+        found = [_error(model, *scene, alpha, sigma, t) for scene in scenes]
+        errors.append(float(np.mean(found)))
+        on_time()
+    return errors
+
+
+def _error(  # noqa: PLR0917
+    model: Model, x0: Tensor, y: Tensor, hint: Tensor, alpha: float, sigma: float, t: int
+) -> float:
+    height, width = x0.shape[-2:]
+    key = noise_key(0, digest(x0.cpu().numpy()), t)
+    eps = gaussian_noise(key, (0, height), (0, width), x0.shape[1])[None]
+    x = alpha * x0 + sigma * torch.from_numpy(eps).to(x0)
+    found = model.denoiser.predict_x0(
+        x, alpha=alpha, sigma=sigma, a=alpha, m=0.0, y=y, hint=hint, t=t
+    )
+    return (alpha / sigma) ** 2 * squared_norm((x0 - found).cpu().numpy())
+
+
+def spectrum(image: Tensor) -> tuple[Array, Array]:
+    """Image (3, H, W) in [0, 1] → amplitudes of its luma's 2-D spectrum and their frequencies.
+
+    Both (H, W//2 + 1); frequencies in cycles a pixel. Amplitudes are over the number of pixels.
+    """
+    height, width = image.shape[-2:]
+    levels = luma(image[None])[0, 0].cpu().numpy() / 255
+    amplitude = np.abs(np.fft.rfft2(levels)) / levels.size
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    return amplitude, radius
+
+
+def spectrum_errors(result: Tensor, hr: Tensor) -> tuple[float, float]:
+    """Σ |A_result − A_hr| / Σ A_hr inside RADIUS (content) and outside (sharpness).
+
+    result, hr: (3, H, W) in [0, 1]. The mean of the picture does not count.
+    """
+    (ours, radius), (theirs, _) = spectrum(result), spectrum(hr)
+    difference = np.abs(ours - theirs)
+    low = (radius > 0) & (radius <= RADIUS)
+    return (
+        float(difference[low].sum() / max(theirs[low].sum(), 1e-12)),
+        float(difference[radius > RADIUS].sum() / max(theirs[radius > RADIUS].sum(), 1e-12)),
+    )
+
+
+def radial(image: Tensor, bins: int = 32) -> tuple[Array, Array]:
+    """The mean amplitude in `bins` rings from 0 to 0.5 cycles a pixel: (frequencies, means)."""
+    amplitude, radius = spectrum(image)
+    ring = (radius * 2 * bins).astype(int).ravel()
+    inside = ring < bins
+    counts = np.bincount(ring[inside], minlength=bins)
+    sums = np.bincount(ring[inside], amplitude.ravel()[inside], minlength=bins)
+    return (np.arange(bins) + 0.5) / (2 * bins), sums / np.maximum(counts, 1)

@@ -1,0 +1,81 @@
+"""What a search found: a row for each scale, a JSON record, and the spectra of one picture."""
+
+from typing import Any
+
+from sr_cli.evaluation.metrics import BETTER
+from sr_cli.evaluation.prf_found import Found, Point, Result
+from sr_cli.evaluation.prf_losses import Array, radial
+from sr_cli.evaluation.prf_search import Search
+from sr_cli.evaluation.tables import Cell, Column, Table
+
+SCORES = {"lpips": 3, "psnr": 2, "ssim": 3, "low": 3, "high": 3}
+"""Decimals of what the table shows of t* and of the reference; low, high: of the spectrum."""
+
+
+def table(result: Result) -> Table:
+    """One row a scale: the analytic field and its t*, the measured t*, scores at it and beside."""
+    reference = result.found[0].reference
+    beside = "t 0" if reference == 0 else "T/2"
+    shown = [name for name in SCORES if result.found[0].best(name)]
+    columns = [Column(name) for name in ("scale", "PRF", "its t*", "t*")]
+    columns += [Column("t*/T", digits=3)]
+    columns += [Column(name, digits=SCORES[name]) for name in shown]
+    columns += [Column("s", digits=2)]
+    columns += [Column(f"{name}, {beside}", digits=SCORES[name]) for name in shown]
+    return Table(tuple(columns), tuple(_row(row, result, shown) for row in result.found))
+
+
+def _row(row: Found, result: Result, shown: list[str]) -> tuple[Cell, ...]:
+    field = row.field
+    return (
+        f"{row.scale:g}",
+        f"{field.low}–{field.high}" if field else "none",
+        field.best if field else None,
+        row.star.t,
+        row.star.t / result.length,
+        *(row.star.scores[name] for name in shown),
+        row.star.seconds,
+        *(row.at(row.reference).scores[name] for name in shown),
+    )
+
+
+def record(result: Result) -> dict[str, Any]:
+    """Everything that was found, for JSON."""
+    limits = result.limits
+    return {
+        "T": result.length,
+        "omega": result.omega,
+        "limits": limits and {"signature": limits.signature, "fidelity": limits.fidelity},
+        "scales": [_scale(row) for row in result.found],
+    }
+
+
+def _scale(row: Found) -> dict[str, Any]:
+    field = row.field
+    names = [name for name in row.star.scores if name in BETTER or name in ("low", "high")]
+    best = {name: row.best(name) for name in (*names, "spectrum")}
+    return {
+        "scale": row.scale,
+        "prf": field and {"low": field.low, "high": field.high, "best": field.best},
+        "t": row.star.t,
+        "criterion": row.criterion,
+        "best": {name: point.t for name, point in best.items() if point},
+        "distance": row.distance,
+        "points": [_point(point) for point in row.points],
+    }
+
+
+def _point(point: Point) -> dict[str, Any]:
+    return {"t": point.t, "seconds": point.seconds, **point.scores}
+
+
+def spectra(search: Search, result: Result) -> dict[str, tuple[Array, Array]]:
+    """Mean amplitudes by frequency of the first image at the largest scale: the original, and
+    recovered from the reference, from t* and from the last time of the grid."""
+    row = result.found[-1]
+    scene = search.scene(search.images[0], row.scale)
+    times = {"reference": row.reference, "t*": row.star.t, "last": row.points[-1].t}
+    found = {"HR": radial(scene.hr)}
+    for name, t in times.items():
+        found[f"{name}, t/T = {t / result.length:.2f}"] = radial(scene.recovered(t)[0])
+    return found

@@ -1,0 +1,259 @@
+"""The search for the best starting time at each scale: the PRF by its losses, and as measured.
+
+Analytic: `diffusion.prf` with E_t measured on the calibration images. Measured (Appendix F of the
+Diff-SR paper): images are recovered from a grid of times, then from times chosen by golden section
+around the best, and compared with the originals.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sr_cli.diffusion import prf
+from sr_cli.diffusion.noise import digest
+from sr_cli.diffusion.schedules import alpha_bar
+from sr_cli.engine.images import load
+from sr_cli.engine.upscaler import Upscaler
+from sr_cli.errors import UsageError
+from sr_cli.evaluation.datasets import reduced
+from sr_cli.evaluation.ledger import Ledger, Measured, key
+from sr_cli.evaluation.metrics import Metrics
+from sr_cli.evaluation.prf_found import (
+    CRITERIA,
+    Found,
+    Point,
+    Result,
+    cost,
+    fit_thresholds,
+    with_fields,
+)
+from sr_cli.evaluation.prf_losses import signature_errors, spectrum_errors
+
+GOLDEN = (5**0.5 - 1) / 2
+GRIDS: dict[str, tuple[float, ...]] = {
+    "diffsr": (0, 0.01, 0.03, 0.06, 0.1, 0.2, 0.4, 0.6),
+    "dossr": (0.05, 0.15, 0.3, 0.4, 0.5, 0.65, 0.8, 1),
+}
+"""t/T at which images are recovered before the search is refined."""
+ERROR_TIMES = (0, 0.002, 0.005, 0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.7, 0.999)
+"""t/T at which E_t is measured."""
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Where to look.
+
+    crop: side of the centre crops, in pixels. rounds: times that golden section adds to the grid.
+    limits: C^S and C^F, None for the prior's own; refit: fit them to what is measured, as is done
+    where a prior has none; omega: ω. Raises UsageError for what makes no sense.
+    """
+
+    scales: tuple[float, ...]
+    crop: int = 256
+    rounds: int = 4
+    limits: prf.Thresholds | None = None
+    refit: bool = False
+    omega: float = prf.OMEGA
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(1 < scale <= 32 for scale in self.scales):
+            raise UsageError("Each scale must be above 1 and at most 32.")
+        if self.crop < 32 or self.rounds < 0 or not self.omega > 0:
+            raise UsageError("crop must be at least 32, rounds at least 0 and ω above 0.")
+
+
+class Search:
+    """One network, one schedule, some images. What the ledger knows is not computed again.
+
+    files: HR images, of which the centre is used.
+    """
+
+    def __init__(
+        self,
+        options: SearchOptions,
+        files: Sequence[Path],
+        engine: Upscaler,
+        metrics: Metrics,
+        ledger: Ledger,
+    ) -> None:
+        self.options, self.engine, self.metrics, self.ledger = options, engine, metrics, ledger
+        chosen = engine.options
+        self.alpha_bar = alpha_bar(chosen.schedule) if chosen.schedule else engine.model.alpha_bar
+        self.T = len(self.alpha_bar)
+        self.grid = sorted({self._time(share) for share in GRIDS[chosen.method]})
+        self.reference = 0 if chosen.method == "diffsr" else self._time(0.5)
+        self.images = [centre(to_tensor(load(file).rgb), options.crop) for file in files]
+
+    @property
+    def total(self) -> int:
+        """Recoveries and error measurements, about, for progress."""
+        recoveries = len(self.options.scales) * (len(self.grid) + self.options.rounds)
+        return len(self.images) * recoveries + len(ERROR_TIMES)
+
+    def run(self, on_done: Callable[[str], None]) -> Result:
+        """Search every scale. on_done(what) is called after each recovery."""
+        options = self.options
+        signature = self._signature(on_done)
+        rows = [self._measure(scale, on_done) for scale in options.scales]
+        measured = Result(tuple(rows), self.alpha_bar, signature, None, options.omega)
+        known = options.limits or (None if options.refit else self.engine.model.prf)
+        limits = known or fit_thresholds(measured)
+        return with_fields(measured, limits) if limits else measured
+
+    def _time(self, share: float) -> int:
+        """t of t/T; DoSSR starts at T itself, a plain diffusion at its last time."""
+        last = self.T if self.engine.options.method == "dossr" else self.T - 1
+        return min(round(share * self.T), last)
+
+    def _measure(self, scale: float, on_done: Callable[[str], None]) -> Found:
+        scenes = [self.scene(image, scale) for image in self.images]
+        points: dict[int, Point] = {}
+
+        def evaluate(t: int) -> Point:
+            if t not in points:
+                points[t] = self._point(scale, t, scenes, on_done)
+            return points[t]
+
+        for t in self.grid:
+            evaluate(t)
+        name = next(name for name in CRITERIA if any(p.scores.get(name) for p in points.values()))
+        refine(lambda t: cost(name, evaluate(t)), self.grid, self.options.rounds)
+        distance = fmean(self._distance(scene) for scene in scenes)
+        rising = tuple(points[t] for t in sorted(points))
+        return Found(scale, rising, distance, None, self.reference)
+
+    def scene(self, hr: Tensor, scale: float) -> "Scene":
+        """LR of 1/scale the size, HR cropped to what an enlargement of it gives."""
+        small = [int(side / scale) for side in hr.shape[1:]]
+        if min(small) < 1:
+            raise UsageError(f"The images are too small to be reduced by {scale:g}.")
+        engine = self.engine.using(scale=scale, t1=self.reference)
+        width, height = engine.options.target(small[1], small[0])
+        hr = hr[:, :height, :width].contiguous()
+        lr = reduced(hr, (small[0], small[1]), engine.options.degradation, engine.options.seed)
+        return Scene(engine, lr, hr)
+
+    def _point(
+        self, scale: float, t: int, scenes: Sequence["Scene"], on_done: Callable[[str], None]
+    ) -> Point:
+        cells = []
+        for scene in scenes:
+            name = key(self._conditions, t, scene.identity)
+            measured = self.ledger.get(name)
+            if measured is None:
+                result, seconds = scene.recovered(t)
+                low, high = spectrum_errors(result, scene.hr)
+                spectral = {"low": low, "high": high, "spectrum": low + high}
+                measured = Measured(self.metrics.score(result, scene.hr) | spectral, seconds)
+                self.ledger.put(name, measured, scale=scale, t=t)
+            cells.append(measured)
+            on_done(f"{scale:g}x at t/T = {t / self.T:.3f}")
+        names = cells[0].scores
+        scores = {name: mean([cell.scores[name] for cell in cells]) for name in names}
+        return Point(t, scores, median(cell.seconds for cell in cells))
+
+    @property
+    def _conditions(self) -> list[Any]:
+        options = self.engine.options
+        fixed = ("steps", "order", "solver", "preprocess", "color", "seed", "method", "sampler")
+        return [
+            self.engine.model.identity,
+            digest(self.alpha_bar).hex(),
+            {name: getattr(options, name) for name in fixed},
+            self.engine.dtype,
+            self.metrics.conditions,
+            [name for name in self.metrics.names if name not in self.metrics.missing],
+        ]
+
+    def _signature(self, on_done: Callable[[str], None]) -> prf.Array:
+        """L^S with E_t on the images; a conditional network sees a ×4 enlargement."""
+        model = self.engine.model
+        scenes = [self.scene(image, 4) for image in self.images]
+        states = [scene.states for scene in scenes]
+        times = sorted({min(round(share * self.T), self.T - 1) for share in ERROR_TIMES})
+        errors = signature_errors(
+            model, self.alpha_bar, times, states, lambda: on_done("signature loss")
+        )
+        return prf.signature_loss(self.alpha_bar, times, errors)
+
+    def _distance(self, scene: "Scene") -> float:
+        target, source, _ = scene.states
+        return prf.squared_norm((target - source).cpu().numpy())
+
+
+class Scene:
+    """One image at one scale: LR, HR, and the enlargement that recoveries start from."""
+
+    def __init__(self, engine: Upscaler, lr: Tensor, hr: Tensor) -> None:
+        self.engine, self.lr, self.hr = engine, lr, hr
+        with torch.inference_mode():
+            (self.source,) = engine.sources([lr])
+
+    @property
+    def identity(self) -> list[str]:
+        """What the images are."""
+        return [digest(image.numpy()).hex() for image in (self.lr, self.hr)]
+
+    def recovered(self, t: int) -> tuple[Tensor, float]:
+        """(3, H, W), 8-bit levels in [0, 1], and the seconds without preprocessing."""
+        engine = self.engine.using(t1=t)
+        begin = perf_counter()
+        (result,) = engine.together([self.lr], sources=[self.source])
+        return (result * 255).round() / 255, perf_counter() - begin
+
+    @property
+    def states(self) -> tuple[Tensor, Tensor, Tensor]:
+        """x0, y and the hint as states (1, C, h, w), sides cut to what the network takes."""
+        model, device = self.engine.model, self.engine.device
+        unit = model.factor * model.multiple_of
+        height, width = (side // unit * unit for side in self.hr.shape[-2:])
+        if not height or not width:
+            raise UsageError(f"Images must have at least {unit} pixels a side for this network.")
+        hr, source = (x[..., :height, :width].to(device) for x in (self.hr[None], self.source))
+        noise = hr.new_zeros(1, model.channels, height // model.factor, width // model.factor)
+        with torch.inference_mode():
+            target, _ = model.codec.encode(hr, noise)
+            return target, *model.codec.encode(source, noise)
+
+
+def refine(function: Callable[[int], float], grid: Sequence[int], rounds: int) -> None:
+    """Evaluate `function` at `rounds` more times at most, by golden section between the neighbours
+    of the best time of `grid` (rising)."""
+    best = min(range(len(grid)), key=lambda i: function(grid[i]))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    seen = set(grid)
+    while high - low > 2:
+        step = GOLDEN * (high - low)
+        left, right = round(high - step), round(low + step)
+        rounds -= len({left, right} - seen)
+        if rounds < 0:
+            return
+        seen |= {left, right}
+        if function(left) <= function(right):
+            high = right
+        else:
+            low = left
+
+
+def centre(image: Tensor, side: int) -> Tensor:
+    """The middle of (3, H, W), at most `side` pixels high and wide."""
+    top, left = (max(0, (length - side) // 2) for length in image.shape[-2:])
+    return image[:, top : top + side, left : left + side].contiguous()
+
+
+def to_tensor(rgb: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
+    """(H, W, 3) → (3, H, W)."""
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """None where one is missing."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None

@@ -1,0 +1,220 @@
+"""Priors of Diff-SR: unconditional denoisers, srx's own or any pixel-space DDPM of diffusers."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sr_cli.diffusion.prf import Thresholds
+from sr_cli.errors import ModelError
+from sr_cli.models import embedded, registry
+from sr_cli.models.model import Model, load_model
+from sr_cli.models.registry import Card
+
+HUB_TIMEOUT = 10.0
+"""Seconds to wait for the hub's first answer."""
+BYTES_PER_CHANNEL = 96
+"""Peak memory of a UNet2DModel for each pixel and channel of its first level, rounded up."""
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+
+
+def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
+    """The model of a "prior" card: the embedded network without y. Raises as `embedded.load`."""
+    limits = Thresholds(**card.limits["prf"]) if "prf" in card.limits else None
+    return replace(embedded.load(card, device, dtype), preprocess="none", prf=limits)
+
+
+def load_prior(prior: str, device: torch.device, dtype: torch.dtype) -> Model:
+    """A prior by the name of its card, by a folder in diffusers' layout, or by its hub id.
+
+    A folder holds a DDPMPipeline (unet/ and scheduler/, or both files at its top). What is on the
+    hub is fetched once and kept in diffusers' cache; a folder of that name comes first.
+
+    Raises ModelError when there is no such prior, it is damaged, or of another kind.
+    """
+    if prior in registry.names():
+        found = registry.card(prior)
+        if found.kind != "prior":
+            raise ModelError(
+                f"{prior} is of the kind {found.kind!r}, not an unconditional prior for --prior."
+            )
+        return load_model(prior, device, dtype)
+    folder = Path(prior).expanduser()
+    if not folder.is_dir():
+        folder = _fetched(prior)
+    return _from_diffusers(folder, prior, device, dtype)
+
+
+class UNet2DDenoiser:
+    """`Denoiser` around a UNet2DModel that predicts ε, x0 or v at its own times.
+
+    alpha_bar: ᾱ of its training, (T,). It is asked for the time at which it saw the same a/σ, so
+    any path serves; on a path of its own schedule that is t itself. clip: largest |x0|, or None.
+    """
+
+    def __init__(
+        self,
+        net: torch.nn.Module,
+        alpha_bar: NDArray[np.float64],
+        prediction: str,
+        clip: float | None,
+        dtype: torch.dtype,
+    ) -> None:
+        self.net, self.alpha_bar, self.prediction = net, alpha_bar, prediction
+        self.clip, self.dtype = clip, dtype
+
+    @torch.inference_mode()
+    def predict_x0(
+        self,
+        x: Tensor,
+        *,
+        alpha: float,
+        sigma: float,
+        a: float,
+        m: float,
+        y: Tensor,
+        hint: Tensor,
+        t: int,
+    ) -> Tensor:
+        """x0 from x = a·x0 + m·y + σ·ε: x, y, result (N, 3, H, W) float32; the rest is unused."""
+        total = float(np.hypot(a, sigma))
+        signal, noise = a / total, sigma / total
+        x = (x - m * y) / total
+        time = np.interp(noise**2, 1 - self.alpha_bar, np.arange(len(self.alpha_bar)))
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output = self.net(x, torch.tensor(float(time), device=x.device)).sample.float()
+        x0: Tensor
+        if self.prediction == "sample":
+            x0 = output
+        elif self.prediction == "v_prediction":
+            x0 = signal * x - noise * output
+        else:
+            x0 = (x - noise * output) / max(signal, 1e-6)
+        return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
+
+
+def _fetched(repository: str) -> Path:
+    """The folder of a hub repository, from the cache or else from the network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    files = ["*.json", "*.safetensors", "*.bin"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=files, etag_timeout=HUB_TIMEOUT))
+    except HFValidationError as error:
+        raise ModelError(_unknown(repository)) from error
+    except Exception as error:  # no network, no such repository, not allowed, disk full, …
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"{_unknown(repository)} It is not in the cache of the hub and could not be fetched "
+            f"({reason}); without a network, copy its folder here and name that."
+        ) from error
+
+
+def _unknown(prior: str) -> str:
+    cards = [name for name in registry.names() if registry.card(name).kind == "prior"]
+    return (
+        f"There is no prior {prior!r}: --prior takes the name of a card ({', '.join(cards)}), "
+        "a folder that diffusers saved, or a hub id like google/ddpm-celebahq-256."
+    )
+
+
+def _from_diffusers(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Model:
+    net = _unet(_part(folder, "unet", "config.json"), name)
+    alpha_bar, settings = _scheduler(_part(folder, "scheduler", "scheduler_config.json"), name)
+    side = net.config.sample_size
+    multiple = 2 ** (len(net.config.block_out_channels) - 1)
+    tile = -(-(side if isinstance(side, int) else 256) // multiple) * multiple
+    net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    clip = settings.clip_sample_range if settings.get("clip_sample") else None
+    return Model(
+        denoiser=UNet2DDenoiser(net, alpha_bar, settings.prediction_type, clip, dtype),
+        codec=embedded.PixelCodec(),
+        schedule=alpha_bar,
+        final="x0",
+        multiple_of=multiple,
+        margin=tile // 4,
+        bytes_per_pixel=BYTES_PER_CHANNEL * net.config.block_out_channels[0],
+        tiling="blend",  # group norm, and mostly attention, see the whole window
+        tile=tile,
+        preprocess="none",
+        networks=(net,),
+        identity=_digest(folder),
+    )
+
+
+def _part(folder: Path, part: str, file: str) -> Path:
+    """The sub-folder of a pipeline, or the folder itself: old pipelines keep all at the top."""
+    for place in (folder / part, folder):
+        if (place / file).is_file():
+            return place
+    raise ModelError(
+        f"{folder} is no DDPMPipeline of diffusers: there is no {part}/{file}. "
+        "Save one with pipeline.save_pretrained(folder)."
+    )
+
+
+@contextmanager
+def _reading(name: str, folder: Path) -> Iterator[None]:
+    """Turn what diffusers raises into ModelError; a damaged file can make it raise anything."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"{name} cannot be read from {folder} ({reason}): save or fetch it again."
+        ) from error
+
+
+def _unet(folder: Path, name: str) -> Any:
+    from diffusers import UNet2DModel
+
+    with _reading(name, folder):
+        config: Any = UNet2DModel.load_config(folder)
+        kind = config.get("_class_name")
+        if kind != "UNet2DModel":
+            raise ModelError(f"{name} holds a {kind}; a prior must be a UNet2DModel.")
+        net: Any = UNet2DModel.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
+    channels = (net.config.in_channels, net.config.out_channels)
+    if channels != (3, 3) or net.config.num_class_embeds:
+        by_class = ", by class" if net.config.num_class_embeds else ""
+        raise ModelError(
+            f"{name} takes {channels[0]} channels and gives {channels[1]}{by_class}; "
+            "a prior must take RGB and give RGB, without classes."
+        )
+    return net
+
+
+def _scheduler(folder: Path, name: str) -> tuple[NDArray[np.float64], Any]:
+    """ᾱ and the configuration of a scheduler."""
+    from diffusers import DDPMScheduler
+
+    with _reading(name, folder):
+        config: Any = DDPMScheduler.load_config(folder)
+        if "beta_schedule" not in config:
+            kind = config.get("_class_name")
+            raise ModelError(f"{name} is made for {kind}, whose noise is not that of a DDPM.")
+        scheduler: Any = DDPMScheduler.from_config(config)  # type: ignore[no-untyped-call]
+    prediction = scheduler.config.prediction_type
+    if prediction not in PREDICTIONS:
+        raise ModelError(f"{name} predicts {prediction!r}; srx reads {', '.join(PREDICTIONS)}.")
+    return np.cumprod(1 - scheduler.betas.double().numpy()), scheduler.config
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over the configurations and weights that a folder holds."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".json", ".safetensors", ".bin"):
+            with path.open("rb") as file:
+                total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

@@ -1,0 +1,162 @@
+"""`srx prf-search` and what `srx upscale --method diffsr` makes of its calibrations."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sr_cli.cli import prf as command
+from sr_cli.cli.app import main
+from sr_cli.cli.ui import terminal
+from sr_cli.models.registry import card
+
+Run = tuple[int, str, str]
+Srx = Callable[..., Run]
+FAST = ("--device", "cpu", "--dtype", "float32", "--steps", "2", "--rounds", "0", "--crop", "48")
+
+
+@pytest.fixture
+def srx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
+) -> Iterator[Srx]:
+    """The command in this process, in a folder with HR/a.png, without weights of metrics."""
+    assert tiny
+    monkeypatch.chdir(tmp_path)
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SRX_HOME", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    grids = {"diffsr": (0, 0.02, 0.2), "dossr": (0.1, 0.5)}
+    monkeypatch.setattr("sr_cli.evaluation.prf_search.GRIDS", grids)
+    Path("HR").mkdir()
+    levels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    Image.fromarray(levels).save("HR/a.png")
+
+    def call(*args: object) -> Run:
+        with pytest.raises(SystemExit) as end:
+            main([str(arg) for arg in args])
+        assert isinstance(end.value.code, int | None)
+        return end.value.code or 0, *capsys.readouterr()
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    terminal.quiet = terminal.verbose = False
+
+
+def test_a_search_is_kept_and_upscale_uses_it(srx: Srx, tmp_path: Path) -> None:
+    enlarge = (
+        "upscale",
+        "HR/a.png",
+        "out",
+        "--method",
+        "diffsr",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+    )
+    code, _, err = srx(*enlarge, "--scale", "2")
+    assert code == 2
+    assert "srx prf-search --prior prior" in err
+    code, out, err = srx("prf-search", "HR", "--scale", "2", *FAST)
+    assert (code, out) == (0, "")
+    (kept,) = (tmp_path / "SRX_HOME" / "calibrations").iterdir()
+    assert str(kept) in err
+    assert "t* is by the errors of the spectrum" in err
+    code, _, err = srx(*enlarge, "--scale", "3.3")
+    assert code == 0
+    with Image.open("out/a.png") as image:
+        assert image.size == (158, 158)
+    start = json.loads(kept.read_text())["starts"]["2"]
+    code, *_ = srx(*enlarge[:2], "same", *enlarge[3:], "--scale", "3.3", "--t1", start)
+    assert Path("same/a.png").read_bytes() == Path("out/a.png").read_bytes()
+
+
+def test_the_document_holds_rows_and_points(srx: Srx, tmp_path: Path) -> None:
+    plot = tmp_path / "prf.png"
+    names = ("--scales", "2.7,1.6", "--schedule", "linear,cosine", "--plot", plot, "--json")
+    code, out, _ = srx("prf-search", "HR", *names, *FAST)
+    assert code == 0
+    document = json.loads(out)
+    assert list(document["schedules"]) == ["linear", "cosine"]
+    for name, found in document["schedules"].items():
+        assert [row["scale"] for row in found["rows"]] == ["1.6", "2.7"]
+        assert [p["t"] for p in found["scales"][0]["points"]] == [0, 20, 200]
+        assert name in document["calibrations"][name]
+    assert plot.is_file()
+
+
+def test_limits_come_from_options_or_are_written_into_the_card(srx: Srx, tiny: Path) -> None:
+    limits = ("--signature-limit", "1e-9", "--fidelity-limit", "1e-9")
+    code, out, err = srx("prf-search", "HR", "--scale", "2", *limits, *FAST, "--json")
+    assert code == 0
+    assert json.loads(out)["schedules"]["scaled_linear"]["scales"][0]["prf"] is None
+    assert "none" in err
+    code, _, err = srx("prf-search", "HR", "--scale", "2", *limits[:2], *FAST)
+    assert code == 2
+    before = card("prior")
+    files = [tiny / "prior.json", tiny / "prior.md"]
+    texts = [file.read_text("utf-8") for file in files]
+    try:
+        code, _, err = srx("prf-search", "HR", "--scale", "4", "--update-card", *FAST)
+        assert code == 0
+        written = "are in the card" in err
+        assert ("prf" in card("prior").limits) == written
+        assert card("prior").sha256 == before.sha256
+    finally:
+        for file, text in zip(files, texts, strict=True):
+            file.write_text(text, "utf-8")
+
+
+def test_dossr_can_be_searched(srx: Srx) -> None:
+    code, _, err = srx("prf-search", "HR", "--scale", "2", "--method", "dossr", *FAST)
+    assert code == 0
+    assert "psnr, T/2" in err
+    auto = ("upscale", "HR/a.png", "out", "--scale", "2", "--t1", "auto", "--steps", "2")
+    assert srx(*auto, "--device", "cpu")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("--scale", "0.5"), 2, "above 1"),
+        (("--scales", "a,b"), 2, "numbers like"),
+        (("--schedule", "none"), 2, "schedule must be one of"),
+        (("--prior", "compact"), 3, "kind 'compact'"),
+        (("--prior", "HR"), 3, "no DDPMPipeline"),
+        (("--update-card", "--method", "dossr"), 2, "has a card"),
+        (("--plot", "missing/a.png"), 2, "does not exist"),
+    ],
+)
+def test_mistakes_end_in_a_sentence(
+    srx: Srx, args: tuple[str, ...], code: int, message: str
+) -> None:
+    found, out, err = srx("prf-search", "HR", *args)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_a_start_that_is_no_number_is_refused(srx: Srx) -> None:
+    code, _, err = srx("upscale", "HR/a.png", "out", "--method", "diffsr", "--t1", "half")
+    assert code == 2
+    assert "whole number or auto" in err
+
+
+def test_without_a_folder_the_examples_are_searched(
+    srx: Srx, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert [f.name for f in command._files(None)] == [
+        "astronaut.png",
+        "cat.png",
+        "coffee.png",
+        "galaxies.png",
+    ]
+    monkeypatch.setattr(command, "EXAMPLES", tmp_path / "nothing")
+    code, _, err = srx("prf-search")
+    assert code == 2
+    assert "name a folder of HR images" in err

@@ -1,0 +1,218 @@
+"""The losses and the field against closed forms; each law is also run on deliberate mistakes."""
+
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from numpy.typing import NDArray
+
+from sr_cli.diffusion import prf
+from sr_cli.diffusion.schedules import SCHEDULES, alpha_bar
+from sr_cli.errors import UsageError
+
+Law = Callable[[ModuleType], None]
+
+
+def kl_divergence(mean: float, other: float, std: float) -> float:
+    """KL of N(mean, std²) from N(other, std²), by quadrature of its definition."""
+    x = np.linspace(mean - 12 * std, mean + 12 * std, 20_001)
+    density = np.exp(-(((x - mean) / std) ** 2) / 2) / (std * np.sqrt(2 * np.pi))
+    log_ratio = (((x - other) / std) ** 2 - ((x - mean) / std) ** 2) / 2
+    return float(np.sum(density * log_ratio) * (x[1] - x[0]))
+
+
+def fidelity_is_the_divergence_of_the_noised_images(code: ModuleType) -> None:
+    bar, x0, y = alpha_bar(), 0.3, -0.2
+    loss = code.fidelity_loss(bar, (x0 - y) ** 2)
+    for t in (5, 200, 800):
+        root = np.sqrt(bar[t])
+        want = kl_divergence(root * x0, root * y, np.sqrt(1 - bar[t]))
+        assert_allclose(loss[t], want, rtol=1e-9)
+
+
+def weights_are_the_divergence_of_the_reverse_steps(code: ModuleType) -> None:
+    """The step's means differ by β/(√(1−β) √(1−ᾱ))·δ for an error δ of ε; its variance is β̃."""
+    bar, delta = alpha_bar("linear"), 0.7
+    weights = code.signature_weights(bar)
+    for i in (1, 150, 999):
+        beta = 1 - bar[i] / bar[i - 1]
+        shift = beta / np.sqrt((1 - beta) * (1 - bar[i])) * delta
+        std = np.sqrt(beta * (1 - bar[i - 1]) / (1 - bar[i]))
+        assert_allclose(weights[i] * delta**2, kl_divergence(0, shift, std), rtol=1e-9)
+
+
+def weights_by_hand(code: ModuleType) -> None:
+    """β = .1, .2, .5: ᾱ = .9, .72, .36, so w = –, .2/(2·.8·.1), .5/(2·.5·.28)."""
+    got = code.signature_weights(np.array([0.9, 0.72, 0.36]))
+    assert_allclose(got, [0, 1.25, 0.5 / 0.28], rtol=1e-12)
+
+
+def sums_by_hand(code: ModuleType) -> None:
+    """E = 4, 8 at times 1 and 3, so 6 between; the sum at t ends before t."""
+    bar = np.array([0.9, 0.72, 0.36, 0.18])
+    w = [0, 1.25, 0.5 / 0.28, 0.5 / (2 * 0.5 * 0.64)]
+    got = code.signature_loss(bar, [1, 3], [4, 8])
+    assert_allclose(got, [0, 0, 4 * w[1], 4 * w[1] + 6 * w[2]], rtol=1e-12)
+
+
+def no_loss_where_y_is_the_target(code: ModuleType) -> None:
+    image = np.linspace(-1, 1, 48).reshape(3, 4, 4)
+    assert code.squared_norm(image - image) == 0
+    assert not code.fidelity_loss(alpha_bar(), 0.0).any()
+
+
+def the_image_size_does_not_matter(code: ModuleType) -> None:
+    """Tiled nine times, and at the paper's size a plain sum."""
+    small = np.linspace(-1, 1, 48).reshape(3, 4, 4)
+    assert_allclose(code.squared_norm(np.tile(small, (1, 3, 3))), code.squared_norm(small))
+    full = np.tile(small, (1, 64, 64))
+    assert_allclose(code.squared_norm(full), np.sum(full**2))
+
+
+def one_loss_rises_and_the_other_falls(code: ModuleType) -> None:
+    """Theorem 1, for every schedule, whatever the errors."""
+    times = [0, 10, 100, 400, 999]
+    for name in SCHEDULES:
+        bar = alpha_bar(name)
+        for errors in ([9, 7, 4, 2, 1], [1, 2, 4, 7, 9]):
+            signature = code.signature_loss(bar, times, errors)
+            assert np.all(np.diff(signature)[1:] > 0)
+            assert np.all(signature[:2] == 0)
+        assert np.all(np.diff(code.fidelity_loss(bar, 2.0)) < 0)
+
+
+def curves() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """L^S = t/10 and L^F = 250·(9 − t)/3 over ten times: ω L^F = (9 − t)/3."""
+    t = np.arange(10.0)
+    return t / 10, 250 * (9 - t) / 3
+
+
+def the_field_lies_between_its_thresholds(code: ModuleType) -> None:
+    signature, fidelity = curves()
+    found = code.find(signature, fidelity, code.Thresholds(0.75, 1.4))
+    # (9 − t)/3 ≤ 1.4 from t = 5 on, t/10 ≤ 0.75 up to 7; the sum falls by 1/3 − 1/10 a time.
+    assert (found.low, found.high, found.best) == (5, 7, 7)
+    tighter = code.find(3 * signature, fidelity / 2, code.Thresholds(1.75, 1.4))
+    # (9 − t)/6 ≤ 1.4 from t = 1 on, .3·t ≤ 1.75 up to 5; the sum rises by .3 − 1/6 a time.
+    assert (tighter.low, tighter.high, tighter.best) == (1, 5, 1)
+    edge = code.find(np.arange(3.0), np.zeros(3), code.Thresholds(1.0, 1.0))
+    assert (edge.low, edge.high) == (0, 1)
+    edge = code.find(np.zeros(3), 250 * np.arange(3.0)[::-1], code.Thresholds(1.0, 1.0))
+    assert (edge.low, edge.high) == (1, 2)
+
+
+def there_may_be_no_field(code: ModuleType) -> None:
+    signature, fidelity = curves()
+    assert code.find(signature, fidelity, code.Thresholds(0.1, 0.1)) is None
+
+
+def omega_weighs_fidelity(code: ModuleType) -> None:
+    signature, fidelity = curves()
+    found = code.find(signature, fidelity, code.Thresholds(0.75, 2.8), omega=0.008)
+    assert (found.low, found.high, found.best) == (5, 7, 7)
+
+
+LAWS: tuple[Law, ...] = (
+    fidelity_is_the_divergence_of_the_noised_images,
+    weights_are_the_divergence_of_the_reverse_steps,
+    weights_by_hand,
+    sums_by_hand,
+    no_loss_where_y_is_the_target,
+    the_image_size_does_not_matter,
+    one_loss_rises_and_the_other_falls,
+    the_field_lies_between_its_thresholds,
+    there_may_be_no_field,
+    omega_weighs_fidelity,
+)
+
+MISTAKES: dict[str, tuple[str, str]] = {
+    "K not halved": ("alpha_bar / (2 * (1 - alpha_bar))", "alpha_bar / (1 - alpha_bar)"),
+    "K upside down": ("alpha_bar / (2 * (1 - alpha_bar))", "(1 - alpha_bar) / (2 * alpha_bar)"),
+    "K of √ᾱ": ("return alpha_bar / (2", "return alpha_bar**0.5 / (2"),
+    "Eq. 17's A_t kept": ("divergence(alpha_bar) * distance", "divergence(alpha_bar) + distance"),
+    "distance squared": ("(alpha_bar) * distance", "(alpha_bar) * distance**2"),
+    "w not halved": ("(2 * kept * (1 -", "(kept * (1 -"),
+    "w without 1 − β": ("(2 * kept * (1 -", "(2 * (1 -"),
+    "w with ᾱ_i": ("(1 - alpha_bar[:-1]))", "(1 - alpha_bar[1:]))"),
+    "w with Σ² = β": (
+        "(1 - kept) / (2 * kept * (1 - alpha_bar[:-1]))",
+        "(1 - kept) / (2 * kept * (1 - alpha_bar[1:]))",
+    ),
+    "w one time early": (
+        "np.append(0.0, (1 - kept) / (2 * kept * (1 - alpha_bar[:-1])))",
+        "np.append((1 - kept) / (2 * kept * (1 - alpha_bar[:-1])), 0.0)",
+    ),
+    "sum includes t": ("np.append(0.0, np.cumsum(terms)[:-1])", "np.cumsum(terms)"),
+    "no running sum": ("np.cumsum(terms)[:-1]", "terms[:-1]"),
+    "no weights": ("signature_weights(alpha_bar) * np.interp", "np.interp"),
+    "sum of the norm, not rescaled": (
+        "float(np.mean(np.square(difference, dtype=np.float64))) * ELEMENTS",
+        "float(np.sum(np.square(difference, dtype=np.float64)))",
+    ),
+    "mean of the norm": (" * ELEMENTS", ""),
+    "norm not squared": ("np.square(difference, dtype=np.float64)", "np.abs(difference)"),
+    "either threshold is enough": ("limits.signature) & (", "limits.signature) | ("),
+    "signature threshold reversed": ("(signature <= limits", "(signature >= limits"),
+    "fidelity threshold reversed": ("fidelity <= limits", "fidelity >= limits"),
+    "thresholds excluded": ("(signature <= limits", "(signature < limits"),
+    "fidelity threshold excluded": ("fidelity <= limits", "fidelity < limits"),
+    "ω left out of the field": ("(omega * fidelity <=", "(fidelity <="),
+    "ω left out of the sum": ("signature + omega * fidelity)", "signature + fidelity)"),
+    "ω ignored": ("(omega * fidelity <=", "(OMEGA * fidelity <="),
+    "argmax": ("np.argmin", "np.argmax"),
+    "argmin of the signature alone": ("(signature + omega * fidelity)[times]", "signature[times]"),
+    "argmin outside the field": (
+        "times[np.argmin((signature + omega * fidelity)[times])]",
+        "np.argmin(signature + omega * fidelity)",
+    ),
+    "interval without its end": ("int(times[-1])", "int(times[-1]) - 1"),
+    "an empty field is time 0": ("return None", "return Field(0, 0, 0)"),
+}
+
+
+def edited(old: str, new: str) -> ModuleType:
+    """prf.py with the one place that reads `old` reading `new`."""
+    source = inspect.getsource(prf)
+    assert source.count(old) == 1, f"{old!r} is not found just once"
+    copy = ModuleType(prf.__name__)
+    exec(compile(source.replace(old, new), prf.__name__, "exec"), copy.__dict__)
+    return copy
+
+
+def breaks(law: Law, code: ModuleType) -> bool:
+    try:
+        law(code)
+    except (AssertionError, AttributeError, UsageError, TypeError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_law(law: Law) -> None:
+    law(prf)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_law_finds_the_mistake(name: str) -> None:
+    code = edited(*MISTAKES[name])
+    assert any(breaks(law, code) for law in LAWS)
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+def test_each_law_finds_something_and_no_harmless_edit(law: Law) -> None:
+    assert any(breaks(law, edited(*edit)) for edit in MISTAKES.values())
+    assert not breaks(law, edited("(2 * kept * (1 -", "(kept * 2 * (1 -"))
+
+
+def test_nonsense_is_refused() -> None:
+    bar = alpha_bar()
+    for times, errors in (([], []), ([1], [1, 2]), ([2, 1], [1, 1]), ([1000], [1]), ([1], [-1])):
+        with pytest.raises(UsageError):
+            prf.signature_loss(bar, times, errors)
+    with pytest.raises(UsageError, match="positive"):
+        prf.Thresholds(1, 0)
+    with pytest.raises(UsageError, match="pixels"):
+        prf.squared_norm(np.zeros((3, 0, 4)))

@@ -1,0 +1,322 @@
+"""The search: what it measures against closed forms, what it finds, and how it goes on."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sr_cli.diffusion import prf
+from sr_cli.diffusion.prf import ELEMENTS, Thresholds
+from sr_cli.diffusion.schedules import alpha_bar
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.upscaler import Upscaler
+from sr_cli.errors import UsageError
+from sr_cli.evaluation.ledger import Ledger
+from sr_cli.evaluation.metrics import Metrics, load
+from sr_cli.evaluation.prf_found import Found, Point, Result, fit_thresholds, with_fields
+from sr_cli.evaluation.prf_losses import radial, signature_errors, spectrum_errors
+from sr_cli.evaluation.prf_plots import draw
+from sr_cli.evaluation.prf_report import record, spectra, table
+from sr_cli.evaluation.prf_search import Search, SearchOptions, centre, refine
+
+BAR = alpha_bar()
+
+
+# -------------------------------------------------------------------------------- errors of ε
+class Off:
+    """A network that is `delta` off in x0, or in ε where `of_eps`."""
+
+    def __init__(self, x0: Tensor, delta: float, *, of_eps: bool = False) -> None:
+        self.x0, self.delta, self.of_eps = x0, delta, of_eps
+
+    def predict_x0(self, x: Tensor, *, alpha: float, sigma: float, **rest: Any) -> Tensor:
+        assert rest["a"] == alpha
+        assert rest["m"] == 0
+        assert torch.equal(rest["y"], self.x0 + 1)
+        off = self.delta * (sigma / alpha if self.of_eps else 1)
+        return self.x0 + off
+
+
+class Stub:
+    """What signature_errors needs of a Model."""
+
+    def __init__(self, denoiser: Off) -> None:
+        self.denoiser = denoiser
+
+
+def errors_of(delta: float, side: int, *, of_eps: bool) -> list[float]:
+    x0 = torch.linspace(-1, 1, 3 * side * side).reshape(1, 3, side, side)
+    model: Any = Stub(Off(x0, delta, of_eps=of_eps))
+    return signature_errors(model, BAR, [0, 100, 900], [(x0, x0 + 1, x0)] * 2)
+
+
+@pytest.mark.parametrize("side", [8, 24])
+def test_the_error_of_eps_is_measured_whatever_the_image_size(side: int) -> None:
+    np.testing.assert_allclose(errors_of(0.1, side, of_eps=True), 0.01 * ELEMENTS, rtol=1e-3)
+    ratio = BAR[[0, 100, 900]] / (1 - BAR[[0, 100, 900]])
+    found = errors_of(0.1, side, of_eps=False)
+    np.testing.assert_allclose(found, 0.01 * ELEMENTS * ratio, rtol=1e-3)
+
+
+def test_noise_is_added_at_the_level_of_its_time() -> None:
+    """A network that answers x/α is σ/α·ε off, which is ε: E = ‖ε‖², a number by chance."""
+
+    class Lazy:
+        def predict_x0(self, x: Tensor, *, alpha: float, **rest: Any) -> Tensor:
+            return x / alpha
+
+    x0 = torch.zeros(1, 3, 64, 64)
+    model: Any = Stub(Lazy())  # type: ignore[arg-type]
+    found = signature_errors(model, BAR, [0, 500], [(x0, x0, x0)])
+    np.testing.assert_allclose(found, ELEMENTS, rtol=0.05)  # 12288 draws: 1.3 % is one deviation
+
+
+# ------------------------------------------------------------------------------------- spectra
+def wave(cycles: float, side: int = 64, amplitude: float = 0.2) -> Tensor:
+    """A grey wave of `cycles` a pixel."""
+    row = 0.5 + amplitude * torch.cos(2 * np.pi * cycles * torch.arange(side))
+    return row.expand(3, side, side).clone()
+
+
+def test_low_and_high_frequencies_are_told_apart() -> None:
+    low, high = wave(1 / 16), wave(1 / 4)
+    both = low + high - 0.5
+    assert spectrum_errors(both, both) == (0, 0)
+    kept_low, lost_high = spectrum_errors(low, both)
+    assert kept_low < 1e-5
+    assert lost_high > 0.99
+    lost_low, kept_high = spectrum_errors(high, both)
+    assert lost_low > 0.99
+    assert kept_high < 1e-5
+
+
+def test_half_the_amplitude_is_half_the_error_and_brightness_is_none() -> None:
+    hr = wave(1 / 4)
+    assert spectrum_errors(wave(1 / 4, amplitude=0.1), hr)[1] == pytest.approx(0.5, abs=1e-3)
+    assert spectrum_errors(hr - 0.1, hr)[1] == pytest.approx(0, abs=1e-3)
+
+
+def test_rings_hold_their_own_frequencies() -> None:
+    frequency, amplitude = radial(wave(1 / 4), bins=16)
+    assert frequency[np.argmax(amplitude[1:]) + 1] == pytest.approx(1 / 4, abs=1 / 32)
+
+
+# -------------------------------------------------------------------------------------- search
+@pytest.mark.parametrize("best", [0, 3, 37, 80, 330, 480])
+def test_golden_section_comes_closer_than_the_grid(best: int) -> None:
+    grid, seen = [0, 10, 30, 60, 100, 200, 400, 600], list[int]()
+
+    def function(t: int) -> float:
+        if t not in seen:
+            seen.append(t)
+        return abs(t - best)
+
+    refine(function, grid, 4)
+    assert len(seen) <= len(grid) + 4
+    on_grid = min(abs(t - best) for t in grid)
+    assert min(abs(t - best) for t in seen) <= on_grid
+    assert on_grid == 0 or min(abs(t - best) for t in seen) < on_grid
+    assert all(0 <= t <= 600 for t in seen)
+
+
+def test_no_rounds_leave_the_grid_as_it_is() -> None:
+    seen: list[int] = []
+
+    def function(t: int) -> float:
+        seen.append(t)
+        return float(t)
+
+    refine(function, [0, 10, 20], 0)
+    assert set(seen) == {0, 10, 20}
+
+
+def point(t: int, lpips: float | None, spectrum: float = 1.0) -> Point:
+    return Point(t, {"lpips": lpips, "psnr": 20 + t, "spectrum": spectrum}, 0.1)
+
+
+def row(scale: float, *values: tuple[int, float], distance: float = 1000.0) -> Found:
+    return Found(scale, tuple(point(t, v) for t, v in values), distance, None, 0)
+
+
+def test_the_best_is_by_lpips_or_else_by_the_spectrum() -> None:
+    found = row(2, (0, 0.4), (10, 0.3), (20, 0.3), (30, 0.5))
+    assert (found.criterion, found.star.t, found.last_useful) == ("lpips", 10, 20)
+    psnr = found.best("psnr")
+    assert psnr
+    assert psnr.t == 30
+    without = Found(2, (point(0, None, 0.9), point(10, None, 0.8)), 1.0, None, 0)
+    assert (without.criterion, without.star.t) == ("spectrum", 10)
+    assert without.best("lpips") is None
+
+
+def test_thresholds_are_fitted_to_what_was_measured() -> None:
+    signature = np.arange(1000.0)
+    rows = (
+        row(2, (0, 0.2), (10, 0.3)),
+        row(3, (0, 0.4), (10, 0.3), (100, 0.4), (200, 0.5), distance=500.0),
+        row(4, (0, 0.5), (50, 0.4), (200, 0.6), distance=2000.0),
+    )
+    measured = Result(rows, BAR, signature, None, prf.OMEGA)
+    limits = fit_thresholds(measured)
+    assert limits
+    assert limits.signature == 100  # the last time from which 3x was not worse than 0
+    one, two = (prf.OMEGA * prf.divergence(BAR)[t] * d for t, d in ((10, 500), (50, 2000)))
+    assert limits.fidelity == pytest.approx((one * two) ** 0.5)
+    fields = [r.field for r in with_fields(measured, limits).found]
+    assert all(field and field.high == 100 for field in fields)
+    assert fit_thresholds(replace(measured, found=rows[:1])) is None
+
+
+def test_options_that_make_no_sense_are_refused() -> None:
+    bad: list[dict[str, Any]] = [{"scales": ()}, {"scales": (1.0,)}, {"scales": (40.0,)}]
+    bad += [{"crop": 8}, {"rounds": -1}, {"omega": 0.0}]
+    for changes in bad:
+        with pytest.raises(UsageError):
+            SearchOptions(**{"scales": (2.0,)} | changes)
+
+
+def test_the_centre_is_cut_out() -> None:
+    image = torch.arange(2 * 7 * 10).reshape(2, 7, 10)
+    assert torch.equal(centre(image, 4), image[:, 1:5, 3:7])
+    assert torch.equal(centre(image, 8), image[:, :, 1:9])
+
+
+# ------------------------------------------------------------------------------- all of it, tiny
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """Two HR images, 48×40 and 40×52."""
+    paths = []
+    for seed, shape in enumerate(((40, 48, 3), (52, 40, 3))):
+        levels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+        paths.append(tmp_path / f"{seed}.png")
+        Image.fromarray(levels).save(paths[-1])
+    return paths
+
+
+Make = Callable[..., Search]
+
+
+@pytest.fixture
+def search(tiny: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> Make:
+    assert tiny
+    monkeypatch.setattr(
+        "sr_cli.evaluation.prf_search.GRIDS", {"diffsr": (0, 0.02, 0.1), "dossr": (0.1, 0.5, 1)}
+    )
+
+    def make(ledger: Ledger | None = None, **changes: Any) -> Search:
+        values: dict[str, Any] = {"method": "diffsr", "t1": 0, "steps": 2} | changes
+        engine = Upscaler(UpscaleOptions(**values), device="cpu", dtype="float32")
+        wanted = SearchOptions((1.6, 2.7), crop=40, rounds=1)
+        metrics = load(("psnr",), torch.device("cpu"))
+        return Search(wanted, files, engine, metrics, ledger or Ledger(None))
+
+    return make
+
+
+def test_a_search_measures_what_the_engine_gives(search: Make) -> None:
+    """The scores at 0 are those of the enlargement; at t of the engine at t1 = t."""
+    from sr_cli.evaluation.metrics import psnr
+
+    made = search()
+    result = made.run(lambda _: None)
+    assert [r.scale for r in result.found] == [1.6, 2.7]
+    assert np.all(np.diff(result.signature) >= 0)
+    scale = 2.7
+    found = result.found[1]
+    assert [p.t for p in found.points][:2] == [0, 20]
+    assert found.points[-1].t == 100
+    scenes = [made.scene(image, scale) for image in made.images]
+    for t in (0, 100):
+        engine = made.engine.using(scale=scale, t1=t)
+        results = [(engine(scene.lr) * 255).round() / 255 for scene in scenes]
+        want = [float(psnr(r[None], s.hr[None])) for r, s in zip(results, scenes, strict=True)]
+        assert found.at(t).scores["psnr"] == pytest.approx(np.mean(want), abs=1e-6)
+    distance = [prf.squared_norm((s.states[0] - s.states[1]).numpy()) for s in scenes]
+    assert found.distance == pytest.approx(np.mean(distance))
+    assert found.criterion == "spectrum"
+
+
+def test_larger_scales_are_farther_away(search: Make) -> None:
+    near, far = search().run(lambda _: None).found
+    assert near.distance < far.distance
+
+
+def test_the_order_of_the_files_does_not_matter(search: Make, files: list[Path]) -> None:
+    one = search().run(lambda _: None)
+    files.reverse()
+    other = search().run(lambda _: None)
+    for a, b in zip(one.found, other.found, strict=True):
+        for p, q in zip(a.points, b.points, strict=True):
+            assert p.t == q.t
+            assert p.scores == pytest.approx(q.scores, rel=1e-9)
+    np.testing.assert_allclose(one.signature, other.signature)
+
+
+def test_what_is_known_is_not_computed_again(
+    search: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = Metrics.score
+
+    def score(self: Metrics, *images: Tensor) -> dict[str, float | None]:
+        calls.append(1)
+        if len(calls) == 9:
+            raise KeyboardInterrupt
+        return real(self, *images)
+
+    monkeypatch.setattr(Metrics, "score", score)
+    path = tmp_path / "ledger.jsonl"
+    with pytest.raises(KeyboardInterrupt):
+        search(Ledger(path)).run(lambda _: None)
+    whole = search(Ledger(path)).run(lambda _: None)
+    needed = 2 * sum(len(r.points) for r in whole.found)
+    assert len(calls) == needed + 1  # the one that was interrupted
+    again = search(Ledger(path)).run(lambda _: None)
+    assert len(calls) == needed + 1
+    assert [r.star for r in again.found] == [r.star for r in whole.found]
+    search(Ledger(path), sampler="ddpm").run(lambda _: None)
+    assert len(calls) > needed + 1
+
+
+def test_dossr_is_searched_too(search: Make) -> None:
+    result = search(method="dossr", t1=None, degradation="mild").run(lambda _: None)
+    for found in result.found:
+        assert found.reference == 500
+        assert {p.t for p in found.points} >= {100, 500, 1000}
+    made = table(result)
+    assert "psnr, T/2" in [column.name for column in made.columns]
+
+
+def test_reports_say_what_was_found(search: Make, tmp_path: Path) -> None:
+    made = search()
+    result = made.run(lambda _: None)
+    with_limits = with_fields(result, Thresholds(1e9, 1e9))
+    without = with_fields(result, Thresholds(1e-9, 1e-9))
+    rows = table(with_limits).records()
+    assert [r["scale"] for r in rows] == ["1.6", "2.7"]
+    assert rows[0]["PRF"] == "0–999"
+    assert {r["PRF"] for r in table(without).records()} == {"none"}
+    assert [r["its t*"] for r in table(without).records()] == [None, None]
+    for r, found in zip(rows, result.found, strict=True):
+        assert r["t*/T"] == found.star.t / 1000
+        assert r["psnr"] == found.star.scores["psnr"]
+        assert r["psnr, t 0"] == found.at(0).scores["psnr"]
+    content = record(with_limits)
+    assert content["limits"] == {"signature": 1e9, "fidelity": 1e9}
+    assert content["scales"][1]["best"]["psnr"] == result.found[1].best("psnr").t  # type: ignore[union-attr]
+    path = tmp_path / "prf.png"
+    draw({"one": with_limits, "two": without}, spectra(made, result), path)
+    with Image.open(path) as image:
+        assert len(np.unique(np.asarray(image))) > 10
+
+
+def test_images_that_are_too_small_are_refused(search: Make, files: list[Path]) -> None:
+    Image.new("RGB", (8, 8)).save(files[0])
+    with pytest.raises(UsageError, match="at least 16 pixels"):
+        search().run(lambda _: None)
