@@ -1,5 +1,6 @@
 """README's picture: crops of the examples and of rendered text, bicubic beside 1 and 5 steps."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
-from sr_cli.evaluation.scores import bicubic
+from sr_cli.evaluation.peers import bicubic
 
 HERE = Path(__file__).parent
 CROPS = {"astronaut": (38, 12), "cat": (24, 14), "coffee": (60, 38), "text": (4, 4)}
@@ -36,8 +37,8 @@ def text() -> torch.Tensor:
 
 def main() -> None:
     """Write figure.png."""
-    methods = {
-        "bicubic": bicubic,
+    methods: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "bicubic": lambda lr: bicubic(lr, (4 * lr.shape[1], 4 * lr.shape[2])),
         "srx --steps 1": Upscaler(UpscaleOptions(steps=1), device="cpu"),
         "srx (5 steps)": Upscaler(UpscaleOptions(), device="cpu"),
     }

@@ -1,6 +1,7 @@
 """Small random weights, so that most tests need none of the shipped ones."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,15 @@ from hypothesis import settings
 from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 
-from sr_cli.models.embedded import EmbeddedConfig, EmbeddedNet
+from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.registry import Card, write_card
-from sr_cli.training.objectives import EmbeddedObjective, Mix
+from sr_cli.training.objectives import EmbeddedObjective, Mix, PriorObjective
 
 settings.register_profile("srx", deadline=None)
 settings.load_profile("srx")
 
 TINY = EmbeddedConfig(widths=(8, 12, 16), blocks=(1, 1, 1), embed=16)
+TINY_PRIOR = PriorObjective(replace(TINY, s=0.5, conditional=False))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,15 +28,15 @@ def one_thread_for_tiny_networks() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of cards: `embedded` and `compact`, random, small, with visible effect."""
+    """A folder of cards: `embedded`, `prior`, `compact`, random, small, with visible effect."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(7)
-    net = EmbeddedNet(TINY)
-    for parameter in net.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    objective = EmbeddedObjective(TINY, preprocess=None, mix=Mix(1, 0, 0))
-    write(folder, "embedded", net, dict(objective.architecture), dict(objective.limits))
+    for objective in (EmbeddedObjective(TINY, preprocess=None, mix=Mix(1, 0, 0)), TINY_PRIOR):
+        for parameter in objective.model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.05)
+        architecture, limits = dict(objective.architecture), dict(objective.limits)
+        write(folder, objective.name, objective.model, architecture, limits)
     shape = {"num_feat": 8, "num_conv": 2, "upscale": 4}
     write(folder, "compact", Compact(**shape, act_type="prelu"), shape, {"scale": 4, "margin": 4})
     return folder

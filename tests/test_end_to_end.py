@@ -47,6 +47,18 @@ def test_a_folder_becomes_a_folder(inbox: Path, tmp_path: Path) -> None:
         assert Image.open(result["output"]).size == (128, 96)
 
 
+def test_batches_do_not_show(inbox: Path, tmp_path: Path) -> None:
+    """Pictures of two sizes, three at a time, against one at a time."""
+    Image.open(EXAMPLES[0]).crop((0, 0, 40, 40)).save(inbox / "other.png")
+    for name, batch in (("one", 1), ("three", 3)):
+        arguments = ("--steps", 2, "--batch", batch, "--compile", "off", "--dtype", "float32")
+        run = srx("upscale", inbox, tmp_path / name, *arguments)
+        assert run.returncode == 0, run.stderr
+    for path in inbox.iterdir():
+        one, three = (pixels(tmp_path / name / path.name) for name in ("one", "three"))
+        assert np.abs(one - three).max() <= 1
+
+
 def test_results_look_like_their_inputs_and_not_like_their_enlargement(
     inbox: Path, tmp_path: Path
 ) -> None:

@@ -9,16 +9,22 @@ from typing import Annotated, NoReturn
 import typer
 
 from sr_cli import __version__
-from sr_cli.cli.scores import scores
-from sr_cli.cli.train import train
+from sr_cli.cli.bench import bench
+from sr_cli.cli.prf import prf_search
+from sr_cli.cli.sweep import sweep_t1
+from sr_cli.cli.train import app as train
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import upscale
+from sr_cli.cli.weights import app as weights
 from sr_cli.errors import SrxError
 
 app = typer.Typer(name="srx", pretty_exceptions_enable=False)
 app.command()(upscale)
-app.command()(train)
-app.command()(scores)
+app.command()(bench)
+app.command()(sweep_t1)
+app.command()(prf_search)
+app.add_typer(train, name="train")
+app.add_typer(weights, name="weights")
 
 
 def _print_version(wanted: bool) -> None:

@@ -27,7 +27,18 @@ from sr_cli.engine.events import (
     Started,
     Step,
 )
-from sr_cli.engine.options import NAME_FIELDS, Color, OutputOptions, Solver, UpscaleOptions
+from sr_cli.engine.options import (
+    AUTO,
+    NAME_FIELDS,
+    Color,
+    Degradation,
+    Method,
+    OutputOptions,
+    Sampler,
+    Schedule,
+    Solver,
+    UpscaleOptions,
+)
 from sr_cli.errors import SrxError, UsageError
 
 if TYPE_CHECKING:
@@ -35,6 +46,7 @@ if TYPE_CHECKING:
 
 SIZES = ("scale", "size", "long_side", "short_side")
 SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+Compile = Literal["auto", "on", "off"]
 
 
 def option(panel: str, *names: str, **settings: Any) -> Any:
@@ -48,11 +60,13 @@ def option(panel: str, *names: str, **settings: Any) -> Any:
 
 @dataclass(frozen=True)
 class Machine:
-    """What computes: `device` auto, cpu, cuda, cuda:N or mps; CPU `threads`, None for all."""
+    """What computes: `device` auto, cpu, cuda, cuda:N or mps; CPU `threads`, None for all;
+    whether torch.compile prepares the networks first."""
 
     device: str
     dtype: str
     threads: int | None
+    compile: Compile = "auto"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
@@ -100,11 +114,15 @@ def upscale(
         option("Diffusion", "--solver", help="Order 3 as printed, or exact to third order."),
     ] = UpscaleOptions.solver,
     t1: Annotated[
-        int,
+        str | None,
         option(
-            "Diffusion", "--t1", metavar="10...1000", help="Start of the diffusion, of T = 1000."
+            "Diffusion",
+            "--t1",
+            metavar="N|auto",
+            show_default="the model's; of diffsr: auto",
+            help="Start of the diffusion, of T = 1000; auto: what prf-search found for the scale.",
         ),
-    ] = UpscaleOptions.t1,
+    ] = None,
     seed: Annotated[
         int,
         option("Diffusion", "--seed", metavar="N", help="Same seed, same picture."),
@@ -113,16 +131,41 @@ def upscale(
         str,
         option("Diffusion", "--model", metavar="NAME", help="Diffusion model."),
     ] = UpscaleOptions.model,
-    preprocess: Annotated[
+    method: Annotated[
+        Method,
+        option("Diffusion", "--method", help="dossr walks with --model, diffsr with --prior."),
+    ] = UpscaleOptions.method,
+    prior: Annotated[
         str,
+        option(
+            "Diffusion",
+            "--prior",
+            metavar="NAME|FOLDER|HUB_ID",
+            help="Unconditional model of diffsr: srx's own, or a DDPMPipeline of diffusers.",
+        ),
+    ] = UpscaleOptions.prior,
+    sampler: Annotated[
+        Sampler, option("Diffusion", "--sampler", help="What diffsr walks by.")
+    ] = UpscaleOptions.sampler,
+    schedule: Annotated[
+        Schedule | None,
+        option("Diffusion", "--schedule", show_default="the model's", help="Noise over time."),
+    ] = UpscaleOptions.schedule,
+    degradation: Annotated[
+        Degradation,
+        option("Diffusion", "--degradation", help="What --t1 auto takes the input for."),
+    ] = UpscaleOptions.degradation,
+    preprocess: Annotated[
+        str | None,
         option(
             "Diffusion",
             "--preprocess",
             metavar="NAME|FILE",
+            show_default="the model's",
             help="What makes the first, smooth enlargement: compact, none (bicubic), "
             "realesrgan, or a checkpoint that spandrel reads.",
         ),
-    ] = UpscaleOptions.preprocess,
+    ] = None,
     color: Annotated[
         Color,
         option("Diffusion", "--color", help="Take the colours of the input over."),
@@ -188,8 +231,16 @@ def upscale(
         ),
     ] = None,
     batch: Annotated[
-        int, option("Machine", "--batch", metavar="N", help="Tiles at a time.")
+        int, option("Machine", "--batch", metavar="N", help="Tiles at a time, of several pictures.")
     ] = UpscaleOptions.batch,
+    compile: Annotated[  # noqa: A002
+        Compile,
+        option(
+            "Machine",
+            "--compile",
+            help="Compile the networks: minutes at first, then faster; auto: long runs on a GPU.",
+        ),
+    ] = Machine.compile,
     threads: Annotated[
         int | None,
         option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
@@ -215,10 +266,10 @@ def upscale(
     from sr_cli.engine.batch import pending, plan, preview
 
     terminal.quiet, terminal.verbose = quiet, verbose
-    _quieten_libraries(verbose)
-    options = _upscale_options(ctx)
+    quieten_libraries(verbose)
+    options = upscale_options(ctx)
     files = OutputOptions(format=format, quality=quality, name=name, overwrite=overwrite)
-    machine = Machine(device, dtype, threads)
+    machine = Machine(device, dtype, threads, compile)
     if config:
         terminal.detail(f"defaults from {config}")
     jobs = plan(inputs, output, options, files, recursive=recursive)
@@ -238,7 +289,7 @@ def upscale(
     raise typer.Exit(exit_code(outcomes))
 
 
-def _quieten_libraries(verbose: bool) -> None:
+def quieten_libraries(verbose: bool) -> None:
     if not verbose:
         warnings.simplefilter("ignore")
         logging.basicConfig(level=logging.ERROR)
@@ -246,9 +297,20 @@ def _quieten_libraries(verbose: bool) -> None:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 
-def _upscale_options(ctx: typer.Context) -> UpscaleOptions:
+def upscale_options(ctx: typer.Context) -> UpscaleOptions:
+    """What a parsed command line of `srx upscale` asks for."""
     values = {field.name: ctx.params[field.name] for field in fields(UpscaleOptions)}
-    return UpscaleOptions(**values | _size(ctx))
+    return UpscaleOptions(**values | _size(ctx) | {"t1": _start(values["t1"])})
+
+
+def _start(t1: str | None) -> int | Literal["auto"] | None:
+    if t1 is None:
+        return None
+    if t1 == AUTO:
+        return AUTO
+    if not t1.isdecimal():
+        raise UsageError(f"t1 must be a whole number or auto, not {t1!r}.")
+    return int(t1)
 
 
 def _size(ctx: typer.Context) -> dict[str, Any]:
@@ -290,7 +352,7 @@ def _work(
     outcomes: list[Outcome],
 ) -> dict[str, Any]:
     """Do the jobs, add what became of them to `outcomes`, and say what computed."""
-    from sr_cli.engine.batch import run
+    from sr_cli.engine.batch import run, worth_compiling
 
     def notify(event: Event) -> None:
         show(event)
@@ -301,7 +363,12 @@ def _work(
 
     try:
         upscaler = make_upscaler(options, machine)
-        terminal.detail(f"{options.model} on {upscaler.device} in {upscaler.dtype}")
+        if machine.compile == "on" or (
+            machine.compile == "auto" and worth_compiling(todo, options, upscaler)
+        ):
+            upscaler.compile()
+        name = options.prior if options.method == "diffsr" else options.model
+        terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}")
         with terminal.watching(len(todo)) as show:
             run(todo, options, upscaler, notify, quality=files.quality)
     except KeyboardInterrupt:
@@ -353,6 +420,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
                 "seconds": outcome.seconds,
                 "megapixels_per_second": outcome.megapixels_per_second,
                 "peak_memory_bytes": outcome.peak_memory,
+                "notes": outcome.notes,
             }
 
 

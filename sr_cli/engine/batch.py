@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -29,18 +30,33 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+COMPILE_FROM = 5000
+"""Network calls: an estimate, not measured, from a minute or two of compiling Stable Diffusion's
+networks and some 20 ms less for each of their calls."""
+
 
 class Upscale(Protocol):
-    """LR (3, H, W) float32 in [0, 1] to HR (3, H', W'); `on_step(done, total)` counts calls."""
+    """What enlarges: LR (3, H, W) float32 in [0, 1] to HR (3, H', W')."""
 
     @property
     def device(self) -> str:
         """Name of the device."""
         ...
 
-    def __call__(
-        self, lr: Tensor, *, on_step: Callable[[int, int], None] | None = None
-    ) -> Tensor: ...
+    def tiles(self, width: int, height: int) -> int:
+        """Into how many tiles an LR picture of this size is cut."""
+        ...
+
+    def together(
+        self,
+        lrs: Sequence[Tensor],
+        *,
+        on_step: Callable[[int, int, int], None],
+        on_note: Callable[[int, str], None],
+    ) -> list[Tensor]:
+        """Each picture enlarged; on_step(picture, done, total) counts network calls, and
+        on_note(picture, text) says what its user should know."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -234,25 +250,66 @@ def run(
 ) -> None:
     """Enlarge one picture after another while the next is read and the last is written.
 
+    Pictures with fewer tiles than `options.batch` are enlarged together, as many as fill a batch.
     `notify` gets Started, Step, and then Finished or Failed for every job; Finished may come from
-    a worker thread, after the next Started. A picture that fails does not stop the others. An
-    exception that ends the run (KeyboardInterrupt, ModelError) first lets the current write end.
+    a worker thread, after the next Started. A picture that fails does not stop the others: those
+    that it was together with are enlarged one by one. An exception that ends the run
+    (KeyboardInterrupt, ModelError) first lets the current write end.
 
     Raises:
         ModelError: the model does not work, which no other picture would change.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         writing: Future[None] | None = None
-        for job, reading in _reading(pool, jobs):
-            notify(Started(job))
-            with _reporting(job, notify):
-                _check_folder(job.output.parent)
-                picture, seconds = reading.result()
-                _target(job, picture.size, options)
-                larger, finished = _enlarged(job, picture, seconds, upscale, notify)
+        for group in _groups(_reading(pool, jobs), options, upscale, notify):
+            for larger, finished in _enlarged(group, upscale, notify):
                 if writing:
                     writing.result()
                 writing = pool.submit(_write, larger, finished, quality, notify)
+
+
+def worth_compiling(jobs: Iterable[Job], options: UpscaleOptions, upscale: Upscale) -> bool:
+    """Whether a run, by its files' headers, is so long on a GPU that compiling first saves time."""
+    if not upscale.device.startswith("cuda"):
+        return False
+    calls = 0
+    for job in jobs:
+        with suppress(InputError):  # reading it will say why
+            calls += options.steps * upscale.tiles(*probe(job.input))
+    return calls >= COMPILE_FROM * options.batch
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A picture in memory, and how long it took to read."""
+
+    job: Job
+    picture: Picture
+    seconds: float
+
+
+def _groups(
+    readings: Iterable[tuple[Job, Future[tuple[Picture, float]]]],
+    options: UpscaleOptions,
+    upscale: Upscale,
+    notify: Callable[[Event], None],
+) -> Iterator[list[_Loaded]]:
+    """Pictures in their order, as many at a time as have at least `options.batch` tiles."""
+    group: list[_Loaded] = []
+    tiles = 0
+    for job, reading in readings:
+        notify(Started(job))
+        with _reporting(job, notify):
+            _check_folder(job.output.parent)
+            picture, seconds = reading.result()
+            _target(job, picture.size, options)
+            tiles += upscale.tiles(*picture.size)
+            group.append(_Loaded(job, picture, seconds))
+        if group and tiles >= options.batch:
+            yield group
+            group, tiles = [], 0
+    if group:
+        yield group
 
 
 def _reading(
@@ -289,18 +346,37 @@ def _check_folder(folder: Path) -> None:
 
 
 def _enlarged(
-    job: Job,
-    picture: Picture,
-    reading_seconds: float,
-    upscale: Upscale,
-    notify: Callable[[Event], None],
-) -> tuple[Picture, Finished]:
-    """The larger picture, and its report before the time of writing is added."""
-    larger, seconds = _timed(
-        enlarge, picture, upscale, lambda done, total: notify(Step(job, done, total))
-    )
+    group: Sequence[_Loaded], upscale: Upscale, notify: Callable[[Event], None]
+) -> Iterator[tuple[Picture, Finished]]:
+    """The larger pictures, and their reports before the time of writing is added."""
+    notes: list[list[str]] = [[] for _ in group]
+
+    def on_step(picture: int, done: int, total: int) -> None:
+        notify(Step(group[picture].job, done, total))
+
+    def enlarge_all() -> list[Picture]:
+        lrs = [_tensor(loaded.picture) for loaded in group]
+        hrs = upscale.together(lrs, on_step=on_step, on_note=lambda i, text: notes[i].append(text))
+        return [_enlarged_by(loaded.picture, hr) for loaded, hr in zip(group, hrs, strict=True)]
+
+    try:
+        pictures, seconds = _timed(enlarge_all)
+    except ModelError:
+        raise
+    except Exception as error:
+        if len(group) == 1:
+            notify(Failed(group[0].job, error))
+        else:
+            for loaded in group:
+                yield from _enlarged([loaded], upscale, notify)
+        return
     memory = peak_memory(upscale.device)
-    return larger, Finished(job, picture.size, larger.size, reading_seconds + seconds, memory)
+    pixels = sum(math.prod(picture.size) for picture in pictures)
+    for loaded, picture, said in zip(group, pictures, notes, strict=True):
+        share = seconds * math.prod(picture.size) / pixels
+        spent = loaded.seconds + share
+        sizes = loaded.picture.size, picture.size
+        yield picture, Finished(loaded.job, *sizes, spent, memory, tuple(said))
 
 
 def _write(
@@ -311,14 +387,15 @@ def _write(
         notify(replace(finished, seconds=finished.seconds + seconds))
 
 
-def enlarge(
-    picture: Picture, upscale: Upscale, on_step: Callable[[int, int], None] | None = None
-) -> Picture:
-    """The picture with `upscale` applied to its colours and bicubic interpolation to its alpha."""
+def _tensor(picture: Picture) -> Tensor:
+    """Its colours, (3, H, W) float32."""
     import torch
 
-    lr = torch.from_numpy(picture.rgb).permute(2, 0, 1).contiguous()
-    hr = upscale(lr, on_step=on_step)
+    return torch.from_numpy(picture.rgb).permute(2, 0, 1).contiguous()
+
+
+def _enlarged_by(picture: Picture, hr: Tensor) -> Picture:
+    """The picture with the colours `hr`, and its alpha by bicubic interpolation."""
     rgb = hr.permute(1, 2, 0).contiguous().cpu().numpy()
     alpha = picture.alpha
     if alpha is not None:

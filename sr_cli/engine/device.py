@@ -1,7 +1,11 @@
 """Where tensors live: devices, precisions and free memory."""
 
+import logging
+from collections.abc import Iterable
+
 import psutil
 import torch
+from torch import nn
 
 from sr_cli.errors import DeviceError
 
@@ -64,3 +68,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         "can't allocate memory" in text or "out of memory" in text
     )
+
+
+def compile_all(networks: Iterable[nn.Module]) -> None:
+    """Compile each at its first call; where there is no working compiler it goes on as it was."""
+    torch._dynamo.config.suppress_errors = True
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)  # else a traceback for each of them
+    for network in networks:
+        network.compile()

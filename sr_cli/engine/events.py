@@ -27,7 +27,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Started:
-    """The network begins with this picture."""
+    """This picture is read and the network begins, once it has enough of them for a batch."""
 
     job: Job
 
@@ -45,8 +45,9 @@ class Step:
 class Finished:
     """The output is written.
 
-    Sizes are (width, height); `seconds` add reading, network and writing; `peak_memory` is in
-    bytes, of the GPU where one is used, else of the process.
+    Sizes are (width, height); `seconds` add reading, network and writing, for pictures of one batch
+    by their share of its output pixels; `peak_memory` is in bytes, of the GPU where one is used,
+    else of the process. `notes`: what went otherwise than usual.
     """
 
     job: Job
@@ -54,6 +55,7 @@ class Finished:
     size_out: tuple[int, int]
     seconds: float
     peak_memory: int
+    notes: tuple[str, ...] = ()
 
     @property
     def megapixels_per_second(self) -> float:

@@ -13,6 +13,11 @@ from sr_cli.errors import UsageError
 
 Solver = Literal["paper", "corrected"]
 Color = Literal["wavelet", "adain", "none"]
+Method = Literal["dossr", "diffsr"]
+Sampler = Literal["ddim", "ddpm", "dpmsolver++"]
+Schedule = Literal["scaled_linear", "linear", "cosine", "sigmoid", "squared_cosine"]
+Degradation = Literal["bicubic", "mild", "realesrgan"]
+AUTO: Literal["auto"] = "auto"
 NAME_FIELDS = ("stem", "ext", "scale", "width", "height", "steps", "seed", "model")
 
 
@@ -32,7 +37,13 @@ class UpscaleOptions:
     Exactly one of `scale`, `size`, `long_side` and `short_side` (output pixels) decides the size;
     with none of them `scale` becomes 4. `tile` and `overlap`: None chooses by the free memory and
     by the model's card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap` output
-    pixels. `model` and `preprocess` name entries of the registry, `preprocess` also a checkpoint.
+    pixels. `model` and `preprocess` name entries of the registry, `preprocess` also a checkpoint;
+    `preprocess`, `schedule` and `t1` are the model's own where they are None. `t1` "auto" is what
+    `srx prf-search` found best for the picture's scale and the assumed `degradation`.
+
+    `method` "dossr" walks with `model` by `order` and `solver`; "diffsr" with `prior` (a name, a
+    folder or a hub id) by `sampler`. Its t1 is "auto" if it is None, 0 leaves the enlargement as it
+    is, and it takes at most t1 steps.
 
     Raises:
         UsageError: a value that makes no sense.
@@ -45,14 +56,19 @@ class UpscaleOptions:
     steps: int = 5
     order: int = 3
     solver: Solver = "paper"
-    t1: int = 500
-    preprocess: str = "compact"
+    t1: int | Literal["auto"] | None = None
+    preprocess: str | None = None
     color: Color = "wavelet"
     seed: int = 0
     tile: int | None = None
     overlap: int | None = None
     batch: int = 1
     model: str = "embedded"
+    method: Method = "dossr"
+    prior: str = "prior"
+    sampler: Sampler = "ddim"
+    schedule: Schedule | None = None
+    degradation: Degradation = "bicubic"
 
     def __post_init__(self) -> None:
         if all(v is None for v in (self.scale, self.size, self.long_side, self.short_side)):
@@ -81,14 +97,32 @@ class UpscaleOptions:
             _require(side is None or side >= 1, f"{name} must be at least 1 pixel, not {side}.")
 
     def _check_sampling(self) -> None:
-        _require(10 <= self.t1 <= 1000, f"t1 must lie between 10 and 1000, not {self.t1}.")
+        self._check_start()
         _require(1 <= self.steps <= 1000, f"steps must lie between 1 and 1000, not {self.steps}.")
-        sentence = f"steps must be below t1, but {self.steps} steps do not fit into t1 = {self.t1}."
-        _require(self.steps <= self.t1 - 1, sentence)
         _require(1 <= self.order <= 3, f"order must be 1, 2 or 3, not {self.order}.")
         _require(0 <= self.seed < 2**64, f"seed must lie between 0 and 2^64 - 1, not {self.seed}.")
         _one_of("solver", self.solver, get_args(Solver))
         _one_of("color", self.color, get_args(Color))
+        _one_of("method", self.method, get_args(Method))
+        _one_of("sampler", self.sampler, get_args(Sampler))
+        _one_of("degradation", self.degradation, get_args(Degradation))
+        if self.schedule is not None:
+            _one_of("schedule", self.schedule, get_args(Schedule))
+
+    def _check_start(self) -> None:
+        if self.t1 is None or self.t1 == AUTO:
+            return
+        if self.method == "diffsr":
+            _require(0 <= self.t1 < 1000, f"t1 must lie between 0 and 999, not {self.t1}.")
+            return
+        _require(10 <= self.t1 <= 1000, f"t1 must lie between 10 and 1000, not {self.t1}.")
+        sentence = f"steps must be below t1, but {self.steps} steps do not fit into t1 = {self.t1}."
+        _require(self.steps <= self.t1 - 1, sentence)
+
+    @property
+    def automatic(self) -> bool:
+        """Whether each picture's t1 comes from a calibration."""
+        return self.t1 == AUTO or (self.method == "diffsr" and self.t1 is None)
 
     def _check_machine(self) -> None:
         sentence = f"tile must be 0 (whole picture) or at least 16, not {self.tile}."
@@ -97,7 +131,8 @@ class UpscaleOptions:
         _require(self.overlap is None or self.overlap >= 0, sentence)
         _require(self.batch >= 1, f"batch must be at least 1, not {self.batch}.")
         _require(bool(self.model), "model must not be empty.")
-        _require(bool(self.preprocess), "preprocess must not be empty.")
+        _require(bool(self.prior), "prior must not be empty.")
+        _require(self.preprocess != "", "preprocess must not be empty.")
 
     def target(self, width: int, height: int) -> tuple[int, int]:
         """Output (width, height) of a picture of width x height, rounded half up, at least 1 px."""

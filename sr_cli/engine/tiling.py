@@ -1,8 +1,14 @@
-"""Exact tiling: each tile is computed with all the context that its network can see."""
+"""Tiles of an image: exact ones, with all that their network can see, and blended ones.
+
+Exact tiles have disjoint cores inside windows that hold the receptive field. Where a network sees
+its whole window (attention, group norm) no margin is exact: then windows overlap, and what they
+give is averaged with Gaussian weights (Jiménez, *Mixture of Diffusers*, arXiv 2302.02412), so that
+one fades into the next.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 
 import torch
 from torch import Tensor
@@ -13,10 +19,15 @@ Window = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Tile:
-    """`core`: what the tile gives. `window`: what it reads. Cores are disjoint and cover all."""
+    """`core`: what the tile gives. `window`: what it reads. Cores cover the image.
+
+    Exact cores are disjoint. Blended ones are windows that overlap: `grid` holds the rows and the
+    columns of all of them, since they share the weight of a cell.
+    """
 
     core: Window
     window: Window
+    grid: tuple[Sequence[slice], Sequence[slice]] | None = None
 
     @property
     def core_in_window(self) -> Window:
@@ -26,6 +37,19 @@ class Tile:
             for core, window in zip(self.core, self.window, strict=True)
         )
         return rows, cols
+
+    @property
+    def blends(self) -> bool:
+        """Whether other tiles have a share in its core."""
+        return self.grid is not None
+
+    def weight(self, scale: int = 1) -> Tensor:
+        """A blended tile's share in its core, (scale·h, scale·w) float32; all tiles' sum is 1."""
+        assert self.grid is not None
+        rows, cols = (
+            _share(own, every, scale) for own, every in zip(self.core, self.grid, strict=True)
+        )
+        return (rows[:, None] * cols).float()
 
 
 def tiles(height: int, width: int, *, core: int, margin: int, multiple: int) -> list[Tile]:
@@ -51,31 +75,88 @@ def _spans(side: int, core: int, margin: int, multiple: int) -> list[tuple[slice
     return spans
 
 
-def sweep(
-    function: Callable[..., Tensor],
-    images: Sequence[Tensor],
-    places: Sequence[Tile],
-    *,
-    batch: int,
-    device: torch.device,
-    scale: int = 1,
-) -> Iterator[tuple[Tile, Tensor]]:
-    """function(windows of each image) for every tile, `batch` at a time: (tile, its core).
+def blended_tiles(height: int, width: int, *, window: int, overlap: int) -> list[Tile]:
+    """Windows of one shape, evenly spaced, that share at least `overlap` cells with the next.
 
-    images: (1, C, H, W) of one size, on any device; the function gets (N, C, h, w) on `device` and
-    gives (N, C', scale·h, scale·w).
+    window: side in cells, the image's own side where that is smaller; 0: the whole image.
+    overlap: at most half a window, else that.
     """
-    for first in range(0, len(places), batch):
-        group = places[first : first + batch]
-        windows = [
-            torch.cat([image[(..., *tile.window)] for tile in group]).to(device) for image in images
-        ]
-        results = function(*windows)
-        for i, tile in enumerate(group):
-            yield tile, results[(slice(i, i + 1), ..., *scaled(tile.core_in_window, scale))]
+    rows, cols = (_even(side, min(window or side, side), overlap) for side in (height, width))
+    return [Tile((y, x), (y, x), (rows, cols)) for y, x in product(rows, cols)]
+
+
+def _even(side: int, window: int, overlap: int) -> list[slice]:
+    stride = window - min(overlap, window // 2)
+    gaps = -(-(side - window) // stride)
+    starts = [round(i * (side - window) / gaps) for i in range(gaps + 1)] if gaps else [0]
+    return [slice(start, start + window) for start in starts]
+
+
+def _share(own: slice, every: Sequence[slice], scale: int) -> Tensor:
+    """Share of `own` in each of its cells, float64: a Gaussian over the sum of all windows'.
+
+    Their deviation is such that a window has 2 % of the weight (1/(1 + e⁴)) at its edge inside a
+    neighbour, and all of it where it is alone.
+    """
+    if len(every) == 1:
+        return torch.ones(scale * (own.stop - own.start), dtype=torch.float64)
+    window, stride = own.stop - own.start, (every[-1].start - every[0].start) / (len(every) - 1)
+    variance = max(window - stride, 1) * stride / 8
+    cells = (torch.arange(scale * own.start, scale * own.stop, dtype=torch.float64) + 0.5) / scale
+    edges = torch.tensor([(span.start, span.stop) for span in every], dtype=torch.float64)
+    start, stop = edges.T[..., None]
+    bells = -(((start + stop) / 2 - cells) ** 2) / (2 * variance)
+    bells[(cells < start) | (cells > stop)] = -torch.inf
+    shares: Tensor = bells.softmax(dim=0)
+    return shares[every.index(own)]
 
 
 def scaled(window: Window, scale: int) -> Window:
     """The window in an image `scale` times as large."""
     rows, cols = (slice(scale * side.start, scale * side.stop) for side in window)
     return rows, cols
+
+
+Read = Callable[[int, Window], tuple[Tensor, ...]]
+"""Picture and window → what a network reads there, each (1, C, h, w) on any device."""
+
+
+def sweep(
+    function: Callable[..., Tensor],
+    read: Read,
+    places: Sequence[Sequence[Tile]],
+    *,
+    batch: int,
+    device: torch.device,
+    scale: int = 1,
+) -> Iterator[tuple[int, Tile, Tensor]]:
+    """function(what is read) for every tile of every picture: (picture, tile, its core).
+
+    places: the tiles of each picture. Up to `batch` tiles of one window shape are read at a time,
+    from whatever pictures; the function gets (N, C, h, w) on `device` and gives
+    (N, C', scale·h, scale·w).
+    """
+    queue = [(picture, tile) for picture, found in enumerate(places) for tile in found]
+    for _, alike in groupby(sorted(queue, key=_shape), key=_shape):
+        same = list(alike)
+        for first in range(0, len(same), batch):
+            group = same[first : first + batch]
+            windows = zip(*(read(picture, tile.window) for picture, tile in group), strict=True)
+            results = function(*(torch.cat(parts).to(device) for parts in windows))
+            for i, (picture, tile) in enumerate(group):
+                core = scaled(tile.core_in_window, scale)
+                yield picture, tile, results[(slice(i, i + 1), ..., *core)]
+
+
+def _shape(place: tuple[int, Tile]) -> tuple[int, int]:
+    rows, cols = place[1].window
+    return rows.stop - rows.start, cols.stop - cols.start
+
+
+def paste(image: Tensor, tile: Tile, values: Tensor, scale: int = 1) -> None:
+    """Put what a tile gives into an image `scale` times as large; blended tiles are added to it."""
+    place = (..., *scaled(tile.core, scale))
+    if tile.blends:
+        image[place] += (tile.weight(scale).to(values.device) * values).to(image.device)
+    else:
+        image[place] = values

@@ -1,56 +1,73 @@
-"""One picture, tensor to tensor: preprocess, resize, start at t1, walk, fix colours, crop."""
+"""Pictures, tensor to tensor: preprocess, resize, encode, walk, decode, crop, fix colours."""
 
+import copy
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path as FilePath
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sr_cli.diffusion.noise import digest, gaussian_noise, noise_key
-from sr_cli.diffusion.path import Path, time_grid
-from sr_cli.diffusion.schedules import alpha_bar
-from sr_cli.diffusion.solvers import plan
+from sr_cli.engine.coder import Coder
 from sr_cli.engine.color import color_fix
-from sr_cli.engine.device import resolve_device, resolve_dtype
+from sr_cli.engine.course import calibration, course
+from sr_cli.engine.device import compile_all, resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.engine.tiling import Window, scaled, sweep, tiles
-from sr_cli.engine.walk import Noise, OnStep, Walk
+from sr_cli.engine.tiler import OnTile, Tiler, ignore
+from sr_cli.engine.tiling import Window
+from sr_cli.engine.timing import Timer, untimed
+from sr_cli.engine.walk import Noise, Walk
 from sr_cli.errors import DeviceError
-from sr_cli.models.model import load_model
+from sr_cli.models.model import Model, load_model
 from sr_cli.models.preprocess import load_preprocessor
+from sr_cli.models.prior import load_prior
+from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.resampling import resize
 
 PREPROCESS_TILE = 512
 """LR pixels: keeps a large network's memory within a few GiB."""
 
+OnNote = Callable[[int, str], None]
+"""(picture, what its user should know)."""
+Sampler = Callable[[Model, Tiler, Sequence[tuple[Tensor, Tensor]], Sequence[Noise]], list[Tensor]]
+"""(model, tiler, y and hint of each picture, their noises) → x of each, as from a `Walk`."""
+
 
 class Upscaler:
-    """The engine for one set of options; call it with one picture after another.
+    """The engine for one set of options; call it with one picture after another, or with several.
 
-    Results depend on the picture and the options alone, not on tiles, batches, threads or order.
+    Results depend on the picture and the options alone, not on batches, threads or order, and not
+    on tiles where the model's are exact. timer: a hook around each part of the work.
 
     Raises:
         ModelError: weights are missing or damaged.
+        UsageError: the steps do not fit the model's t1, or an automatic t1 has no calibration.
         DeviceError: the device is missing, or its memory does not suffice for the smallest tile.
     """
 
     def __init__(
-        self, options: UpscaleOptions, *, device: str = "auto", dtype: str = "auto"
+        self,
+        options: UpscaleOptions,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        timer: Timer = untimed,
     ) -> None:
         self.options = options
         self._device = resolve_device(device)
         self._dtype = resolve_dtype(dtype, self._device)
-        self._model = load_model(options.model, self._device, self._dtype)
-        self._preprocess = load_preprocessor(options.preprocess, self._device, self._dtype)
-        self._path = Path.domain_shift(alpha_bar(self._model.schedule), options.t1)
-        self._steps = plan(
-            self._path,
-            time_grid(options.t1, options.steps),
-            order=options.order,
-            variant=options.solver,
-            final=self._model.final,
-        )
+        self._timer = timer
+        if options.method == "diffsr":
+            self._model = load_prior(options.prior, self._device, self._dtype)
+        else:
+            self._model = load_model(options.model, self._device, self._dtype)
+        self._preprocess = self._preprocessor()
+        self._choose_course()
 
     @property
     def device(self) -> str:
@@ -62,68 +79,242 @@ class Upscaler:
         """Precision of the networks, for reports."""
         return str(self._dtype).removeprefix("torch.")
 
-    @torch.inference_mode()
-    def __call__(self, lr: Tensor, *, on_step: OnStep | None = None) -> Tensor:
+    @property
+    def model(self) -> Model:
+        """What is walked with."""
+        return self._model
+
+    def using(self, **changes: Any) -> "Upscaler":
+        """The same networks with other options than `method`, `model`, `prior`, `preprocess`."""
+        other = copy.copy(self)
+        other.__dict__.pop("_in_float32", None)  # has the old options
+        other.options = replace(self.options, **changes)
+        other._choose_course()
+        return other
+
+    def _choose_course(self) -> None:
+        if self.options.automatic:
+            self._calibration = calibration(self.options, self._model)
+        else:
+            t1 = self._model.t1 if self.options.t1 is None else int(self.options.t1)
+            self._path, self._steps = course(self.options, self._model, t1)
+
+    def compile(self) -> None:
+        """Let torch.compile make the networks faster, which takes minutes at their first call."""
+        compile_all(self._model.networks)
+
+    def tiles(self, width: int, height: int) -> int:
+        """Tiles of an LR picture of this size: its network calls in each step."""
+        wide, high = self.options.target(width, height)
+        rows, cols = (-(-side // self._unit) * self._model.multiple_of for side in (high, wide))
+        return self._tiler([(width, height)], ignore).count(0, rows, cols)
+
+    def __call__(
+        self,
+        lr: Tensor,
+        *,
+        on_step: Callable[[int, int], None] = ignore,
+        on_note: Callable[[str], None] = ignore,
+    ) -> Tensor:
         """LR (3, H, W) → (3, H', W'), float32 in [0, 1] on the CPU; H', W' by options.target.
 
-        on_step(done, total) counts the network's calls.
+        on_step(done, total) counts the network's calls; on_note(text): what its user should know.
         """
-        height, width = lr.shape[-2:]
-        out_width, out_height = self.options.target(width, height)
-        source = resize(self.preprocess(lr[None]), (out_height, out_width)).clamp(0, 1)
-        y = self._model.codec.encode(self._padded(source))
+        return self.together(
+            [lr],
+            on_step=lambda _, done, total: on_step(done, total),
+            on_note=lambda _, text: on_note(text),
+        )[0]
+
+    @torch.inference_mode()
+    def together(
+        self,
+        lrs: Sequence[Tensor],
+        *,
+        sources: Sequence[Tensor] | None = None,
+        sampler: Sampler | None = None,
+        on_step: OnTile = ignore,
+        on_note: OnNote = ignore,
+    ) -> list[Tensor]:
+        """What each picture gives alone, `options.batch` tiles at a time whosever they are.
+
+        A picture whose networks overflow in a lower precision is repeated in float32; DeviceError
+        when that does not help. on_step and on_note as for one picture, with its index before.
+        sources: what `self.sources(lrs)` gave. sampler: walks instead of the solver.
+        """
+        sources = self.sources(lrs) if sources is None else sources
+        if self.options.automatic:
+            return self._from_calibrated_starts(lrs, sources, sampler, on_step, on_note)
+        noises = [self._noise(lr) for lr in lrs]
+        tiler = self._tiler([(lr.shape[-1], lr.shape[-2]) for lr in lrs], on_note)
+        coder = Coder(self._model, tiler, self._timer)
         with tempfile.TemporaryDirectory(prefix="srx-") as scratch:
             walk = Walk(
-                self._model,
+                self._model.denoiser,
                 self._path,
                 self._steps,
-                device=self._device,
-                batch=self.options.batch,
-                core=self._core(out_height / height, out_width / width),
-                margin=self._margin,
+                tiler=tiler,
                 scratch=FilePath(scratch),
+                timer=self._timer,
             )
-            x = walk(y, self._noise(lr), on_step or (lambda done, total: None))
-            image = self._model.codec.decode(x).cpu()[..., :out_height, :out_width]
-        if not image.isfinite().all():
-            raise DeviceError(f"{self.dtype} overflowed on {self.device}: use --dtype float32.")
-        return color_fix(self.options.color, image, source)[0].clamp(0, 1)
+            coded = coder.encode([self._padded(source) for source in sources], noises)
+            if sampler:
+                states = sampler(self._model, tiler, coded, noises)
+            else:
+                states = walk(coded, noises, on_step)
+            images = coder.decode(states)
+        results = []
+        for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
+            image = images[i][..., : source.shape[-2], : source.shape[-1]]
+            if self._dtype != torch.float32 and overflowed(image, source):
+                step, note = partial(on_step, i), partial(on_note, i)
+                results.append(self._repeated(lr, sampler, step, note))
+            else:
+                results.append(self._finished(image, source))
+        return results
 
-    def preprocess(self, lr: Tensor) -> Tensor:
-        """LR (1, 3, h, w) → (1, 3, scale·h, scale·w) in [0, 1] on the CPU, tile by tile."""
-        network, scale = self._preprocess, self._preprocess.scale
-        height, width = lr.shape[-2:]
+    def _repeated(
+        self,
+        lr: Tensor,
+        sampler: Sampler | None,
+        on_step: Callable[[int, int], None],
+        on_note: Callable[[str], None],
+    ) -> Tensor:
+        on_note(f"{self.dtype} overflowed: repeated in float32")
+        return self._in_float32.together(
+            [lr],
+            sampler=sampler,
+            on_step=lambda _, done, total: on_step(done, total),
+            on_note=lambda _, text: on_note(text),
+        )[0]
+
+    def _from_calibrated_starts(
+        self,
+        lrs: Sequence[Tensor],
+        sources: Sequence[Tensor],
+        sampler: Sampler | None,
+        on_step: OnTile,
+        on_note: OnNote,
+    ) -> list[Tensor]:
+        """As `together`, the pictures of one t1 together."""
+        groups: dict[int, list[int]] = {}
+        for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
+            scale = max(source.shape[-1] / lr.shape[-1], source.shape[-2] / lr.shape[-2])
+            groups.setdefault(self._calibration.start(scale), []).append(i)
+        results: dict[int, Tensor] = {}
+        for t1, group in groups.items():
+
+            def step(k: int, done: int, total: int, group: list[int] = group) -> None:
+                on_step(group[k], done, total)
+
+            def note(k: int, text: str, group: list[int] = group) -> None:
+                on_note(group[k], text)
+
+            images = self.using(t1=t1).together(
+                [lrs[i] for i in group],
+                sources=[sources[i] for i in group],
+                sampler=sampler,
+                on_step=step,
+                on_note=note,
+            )
+            results |= dict(zip(group, images, strict=True))
+        return [results[i] for i in range(len(lrs))]
+
+    def _finished(self, image: Tensor, source: Tensor) -> Tensor:
+        if not image.isfinite().all():
+            raise DeviceError(
+                f"The networks gave no picture, even with --dtype float32 on {self.device}: "
+                "their weights may be damaged; try another --t1 or --steps."
+            )
+        with self._timer("colour"):
+            return color_fix(self.options.color, image, source)[0].clamp(0, 1)
+
+    def sources(self, lrs: Sequence[Tensor]) -> list[Tensor]:
+        """Each picture preprocessed, at its final size: (1, 3, H', W') in [0, 1] on the CPU."""
+        sizes = [self.options.target(lr.shape[-1], lr.shape[-2]) for lr in lrs]
         core = PREPROCESS_TILE if self.options.tile is None else self.options.tile
-        places = tiles(height, width, core=core, margin=network.margin, multiple=1)
-        result = lr.new_empty(1, 3, scale * height, scale * width)
-        batch, device = self.options.batch, self._device
-        for tile, larger in sweep(network, [lr], places, batch=batch, device=device, scale=scale):
-            result[(..., *scaled(tile.core, scale))] = larger.cpu()
-        return result
+        with self._timer("preprocess"):
+            larger_ones = preprocessed(
+                self._preprocess, lrs, device=self._device, batch=self.options.batch, core=core
+            )
+            return [
+                resize(larger, (height, width)).clamp(0, 1)
+                for larger, (width, height) in zip(larger_ones, sizes, strict=True)
+            ]
+
+    def _preprocessor(self) -> Preprocessor:
+        chosen = self.options.preprocess or self._model.preprocess
+        if isinstance(chosen, str):
+            return load_preprocessor(chosen, self._device, self._dtype)
+        return chosen
+
+    def _tiler(self, sizes: Sequence[tuple[int, int]], on_note: OnNote) -> Tiler:
+        """For the states of LR pictures of these sizes (width, height)."""
+        model, options = self._model, self.options
+        margin = model.margin if options.overlap is None else options.overlap
+        return Tiler(
+            self._device,
+            options.batch,
+            [self._core(*size) for size in sizes],
+            margin=-(-margin // model.factor),
+            multiple=model.multiple_of,
+            tiling=model.tiling,
+            cell=model.factor,
+            bytes_per_cell=model.bytes_per_pixel * model.factor**2,
+            on_note=on_note,
+        )
+
+    def _core(self, width: int, height: int) -> int | None:
+        """A tile's cells, from LR pixels where the user chose them; 0: all, None: by memory."""
+        tile, factor = self.options.tile, self._model.factor
+        if tile is None:
+            return self._model.tile and self._model.tile // factor
+        wide, high = self.options.target(width, height)
+        return tile and max(1, round(tile * max(wide / width, high / height) / factor))
 
     @property
-    def _margin(self) -> int:
-        """Context of a tile in output pixels."""
-        overlap = self.options.overlap
-        return self._model.margin if overlap is None else overlap
-
-    def _core(self, *ratios: float) -> int | None:
-        """A tile's output pixels from LR pixels; 0: all, None: by memory."""
-        tile = self.options.tile
-        return tile and round(tile * max(ratios))
+    def _unit(self) -> int:
+        """Output pixels of which an image's sides are multiples before it is encoded."""
+        return self._model.factor * self._model.multiple_of
 
     def _padded(self, image: Tensor) -> Tensor:
-        """Replicated at the right and the bottom up to multiples of what the network takes."""
-        bottom, right = (-side % self._model.multiple_of for side in image.shape[-2:])
+        """Replicated at the right and the bottom up to multiples of what the model takes."""
+        bottom, right = (-side % self._unit for side in image.shape[-2:])
         return F.pad(image, (0, right, 0, bottom), mode="replicate")
 
     def _noise(self, lr: Tensor) -> Noise:
         """Noise of the picture's own, by step and position."""
         picture = digest(lr.numpy())
+        channels = self._model.channels
 
         def draw(step: int, window: Window) -> Tensor:
             rows, cols = ((side.start, side.stop) for side in window)
             key = noise_key(self.options.seed, picture, step)
-            return torch.from_numpy(gaussian_noise(key, rows, cols, channels=3))[None]
+            return torch.from_numpy(gaussian_noise(key, rows, cols, channels=channels))[None]
 
         return draw
+
+    @cached_property
+    def _in_float32(self) -> "Upscaler":
+        return Upscaler(self.options, device=self.device, dtype="float32", timer=self._timer)
+
+
+def preprocessed(
+    network: Preprocessor,
+    lrs: Sequence[Tensor],
+    *,
+    device: torch.device,
+    batch: int = 1,
+    core: int = PREPROCESS_TILE,
+) -> list[Tensor]:
+    """LR (3, h, w) → (1, 3, scale·h, scale·w) in [0, 1] on the CPU, in tiles of `core` pixels."""
+    scale = network.scale
+    tiler = Tiler(device, batch, [core] * len(lrs), network.margin)
+    images = [lr.new_empty(1, 3, *(scale * side for side in lr.shape[-2:])) for lr in lrs]
+    tiler.fill(network, lambda i, w: (lrs[i][(None, ..., *w)],), images, scale=scale)
+    return images
+
+
+def overflowed(image: Tensor, source: Tensor) -> bool:
+    """Whether an image is no image, or black although its source is not."""
+    return not bool(image.isfinite().all()) or bool(image.max() <= 0 < source.max())

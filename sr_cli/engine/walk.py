@@ -1,7 +1,7 @@
-"""A solver's walk over a state of any size: tiles inside each step, one state between the steps.
+"""A solver's walk over states of any size: tiles inside each step, one state between the steps.
 
-Because all tiles of a step read the same state, a tile needs the context of one network call only,
-not of all steps.
+Because all tiles of a step read the same state, an exact tile needs the context of one network call
+only, not of all steps, and blended tiles agree again after each step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,120 +13,142 @@ from torch import Tensor
 
 from sr_cli.diffusion.path import Path
 from sr_cli.diffusion.solvers import Step, start
-from sr_cli.engine.device import free_memory, is_out_of_memory
-from sr_cli.engine.tiling import Tile, Window, sweep, tiles
-from sr_cli.errors import DeviceError
-from sr_cli.models.model import Model
+from sr_cli.engine.device import free_memory
+from sr_cli.engine.tiler import MEMORY_SHARE, OnTile, Tiler
+from sr_cli.engine.tiling import Window, tiles
+from sr_cli.engine.timing import Timer
+from sr_cli.models.protocol import Denoiser
 
-SMALLEST_TILE = 64
-"""Output pixels: where even this tile does not fit, memory is short for other reasons."""
-MEMORY_SHARE = 0.5
-"""Of the free memory: what one network call, or the state, may take."""
+PATCH = 1024
+"""Cells: side of the parts in which a state is updated, so that little memory is needed beside."""
 
 Noise = Callable[[int, Window], Tensor]
-"""z of a step (0: the start) in a window: (1, C, h, w) float32 on the CPU."""
-OnStep = Callable[[int, int], None]
+"""z of a step (0: the start, ENCODING: the codec) in a window: (1, C, h, w) float32 on the CPU."""
+ENCODING = -1
 
 
 class Walk:
-    """One model's walk along `steps` of `path`, in tiles of `core` pixels, `batch` at a time.
+    """A denoiser's walk along `steps` of `path`, all pictures at a time.
 
-    core: output pixels, 0 for the whole state, None to choose by the free memory.
-    margin: context of a tile in output pixels. scratch: a folder for states larger than memory.
+    tiler: of the pictures' states. scratch: a folder for states larger than memory.
     """
 
     def __init__(
         self,
-        model: Model,
+        denoiser: Denoiser,
         path: Path,
         steps: Sequence[Step],
         *,
-        device: torch.device,
-        batch: int,
-        core: int | None,
-        margin: int,
+        tiler: Tiler,
         scratch: FilePath,
+        timer: Timer,
     ) -> None:
-        self.model, self.path, self.steps = model, path, steps
-        self.device, self.batch, self.margin, self.scratch = device, batch, margin, scratch
-        self.core = core
-        self.depth = max(len(step.x0) for step in steps)  # predictions that a step looks back on
+        self.denoiser, self.path, self.steps = denoiser, path, steps
+        self.tiler, self.scratch, self.timer = tiler, scratch, timer
+        self.depth = max((len(step.x0) for step in steps), default=0)  # predictions looked back on
 
-    def __call__(self, y: Tensor, noise: Noise, on_step: OnStep) -> Tensor:
-        """x after the last step from the source y: both (1, C, H, W) float32, model space.
+    def __call__(
+        self, sources: Sequence[tuple[Tensor, Tensor]], noises: Sequence[Noise], on_step: OnTile
+    ) -> list[Tensor]:
+        """x of each picture after the last step; y where there is no step.
 
-        on_step(done, total) counts network calls. Raises DeviceError when memory does not suffice.
+        sources: y and hint of each picture, which are (1, C, H, W) float32, model space, as is x.
+        on_step(picture, done, total) counts network calls for its tiles. Raises DeviceError when
+        memory does not suffice.
         """
-        y, new = self._buffers(y)
-        if self.core is None:
-            self.core = self._core_by_memory(y)
+        if not self.steps:
+            return [y for y, _ in sources]
+        device, new = self._buffers([y for y, _ in sources])
+        states = [
+            _State(y, hint, z, device, new) for (y, hint), z in zip(sources, noises, strict=True)
+        ]
         alpha, sigma = start(self.path, self.steps[0].s)
-        x = new()
-        for tile in self._tiles(y):
-            place = (..., *tile.core)
-            x[place] = alpha * y[place] + sigma * noise(0, tile.core).to(y.device)
-        history: list[Tensor] = []
+        for state in states:
+            state.start(alpha, sigma)
         for number, step in enumerate(self.steps, 1):
-            x0 = history.pop() if len(history) == self.depth else new()
-            for tile, prediction, done, total in self._predicted(x, y, step):
-                x0[(..., *tile.core)] = prediction
-                on_step((number - 1) * total + done, len(self.steps) * total)
-            history.insert(0, x0)
-            for tile in self._tiles(y):
-                place = (..., *tile.core)
-                z = noise(number, tile.core).to(y.device) if step.noise else None
-                x[place] = step.apply(x[place], y[place], [h[place] for h in history], z)
-        return x
+            self._predict(states, number, on_step)
+            for state in states:
+                state.advance(number, step)
+        return [state.x for state in states]
 
-    def _predicted(
-        self, x: Tensor, y: Tensor, step: Step
-    ) -> Iterator[tuple[Tile, Tensor, int, int]]:
-        """(tile, x0, calls done, calls in all); all again in halved tiles if memory runs out."""
-        path, s = self.path, step.s
+    def _predict(self, states: Sequence["_State"], number: int, on_step: OnTile) -> None:
+        """Put the prediction of x0 at this step before each state's history."""
+        path, s = self.path, self.steps[number - 1].s
         alpha, sigma, a, m = (float(v[s]) for v in (path.alpha, path.sigma, path.a, path.m))
 
-        def predict(x: Tensor, y: Tensor) -> Tensor:
-            denoiser = self.model.denoiser
-            return denoiser.predict_x0(x, y=y, alpha=alpha, sigma=sigma, a=a, m=m, t=s)
+        def predict(x: Tensor, y: Tensor, hint: Tensor) -> Tensor:
+            with self.timer("network"):
+                return self.denoiser.predict_x0(
+                    x, y=y, hint=hint, alpha=alpha, sigma=sigma, a=a, m=m, t=s
+                )
 
-        while True:
-            places = self._tiles(y)
-            results = sweep(predict, (x, y), places, batch=self.batch, device=self.device)
-            try:
-                for done, (tile, prediction) in enumerate(results, 1):
-                    yield tile, prediction, done, len(places)
-                return
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._halve(y)
+        def on_tile(picture: int, done: int, total: int) -> None:
+            on_step(picture, (number - 1) * total + done, len(self.steps) * total)
 
-    def _halve(self, y: Tensor) -> None:
-        core = (self.core or max(y.shape[-2:])) // 2
-        if core < SMALLEST_TILE:
-            raise DeviceError(
-                f"{self.device} has too little free memory for tiles of {SMALLEST_TILE} pixels: "
-                "close other programs or use another --device."
-            )
-        self.core = core
+        predictions = [state.next_prediction(self.depth) for state in states]
+        self.tiler.fill(predict, lambda i, w: states[i].read(w), predictions, on_tile=on_tile)
+        for state, x0 in zip(states, predictions, strict=True):
+            state.history.insert(0, x0)
 
-    def _tiles(self, y: Tensor) -> list[Tile]:
-        height, width = y.shape[-2:]
-        multiple = self.model.multiple_of
-        return tiles(height, width, core=self.core or 0, margin=self.margin, multiple=multiple)
+    def _buffers(
+        self, sources: Sequence[Tensor]
+    ) -> tuple[torch.device, Callable[[Tensor], Tensor]]:
+        """Where states live, the device, memory or files, and what allocates one like y there."""
+        own, cpu = self.tiler.device, torch.device("cpu")
+        nbytes = sum(y.nbytes for y in sources)
+        size = 2 * (2 + self.depth) * nbytes  # x, y and predictions; as much again to work with
+        if size < MEMORY_SHARE * free_memory(own):
+            return own, torch.empty_like
+        if size <= MEMORY_SHARE * free_memory(cpu):
+            return cpu, torch.empty_like
+        names = (str(self.scratch / f"state-{i}") for i in count())
+        return cpu, lambda y: torch.from_file(next(names), shared=True, size=y.numel()).view_as(y)
 
-    def _core_by_memory(self, y: Tensor) -> int:
-        budget = MEMORY_SHARE * free_memory(self.device) / self.batch
-        side = int((budget / self.model.bytes_per_pixel) ** 0.5)
-        height, width = y.shape[-2:]
-        return 0 if height * width <= side**2 else max(SMALLEST_TILE, side - 2 * self.margin)
 
-    def _buffers(self, y: Tensor) -> tuple[Tensor, Callable[[], Tensor]]:
-        """y where the state lives, and what allocates more: the device, memory, or files."""
-        size = 2 * (2 + self.depth) * y.nbytes  # x, y and predictions; as much again to work with
-        if size < MEMORY_SHARE * free_memory(self.device):
-            y = y.to(self.device)
-        elif size > MEMORY_SHARE * free_memory(torch.device("cpu")):
-            names = (str(self.scratch / f"state-{i}") for i in count())
-            return y, lambda: torch.from_file(next(names), shared=True, size=y.numel()).view_as(y)
-        return y, lambda: torch.empty_like(y)
+class _State:
+    """One picture on its way: x, the source y, the hint, noise, and predictions, newest first."""
+
+    def __init__(
+        self,
+        y: Tensor,
+        hint: Tensor,
+        noise: Noise,
+        device: torch.device,
+        new: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.y = y.to(device)
+        self.hint = self.y if hint is y else hint.to(device)
+        self.noise = noise
+        self.new = new
+        self.x = new(self.y)
+        self.history: list[Tensor] = []
+
+    def read(self, window: Window) -> tuple[Tensor, Tensor, Tensor]:
+        """x, y and hint there."""
+        place = (..., *window)
+        return self.x[place], self.y[place], self.hint[place]
+
+    def next_prediction(self, depth: int) -> Tensor:
+        """A buffer: the one that no step looks back on any more, or a new one."""
+        return self.history.pop() if len(self.history) == depth else self.new(self.y)
+
+    def start(self, alpha: float, sigma: float) -> None:
+        """x = α y + σ z."""
+        for window in self._patches():
+            place = (..., *window)
+            self.x[place] = alpha * self.y[place] + sigma * self._noise(0, window)
+
+    def advance(self, number: int, step: Step) -> None:
+        """x after the step of this number (from 1)."""
+        for window in self._patches():
+            place = (..., *window)
+            history = [x0[place] for x0 in self.history]
+            z = self._noise(number, window) if step.noise else None
+            self.x[place] = step.apply(self.x[place], self.y[place], history, z)
+
+    def _noise(self, number: int, window: Window) -> Tensor:
+        return self.noise(number, window).to(self.x.device)
+
+    def _patches(self) -> Iterator[Window]:
+        height, width = self.y.shape[-2:]
+        return (tile.core for tile in tiles(height, width, core=PATCH, margin=0, multiple=1))

@@ -1,59 +1,97 @@
 """A diffusion model by name: its denoiser, its codec and the limits of its card."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 import torch
+from torch import nn
 
+from sr_cli.diffusion.prf import Thresholds
+from sr_cli.diffusion.schedules import Array, alpha_bar
 from sr_cli.diffusion.solvers import Final
-from sr_cli.errors import ModelError
-from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet, PixelCodec
-from sr_cli.models.protocol import Codec, Denoiser
-from sr_cli.models.registry import Card, card, load_weights
+from sr_cli.errors import DeviceError, ModelError
+from sr_cli.models.protocol import Codec, Denoiser, Preprocessor
+from sr_cli.models.registry import Card, card
+
+Tiling = Literal["exact", "blend"]
 
 
 @dataclass(frozen=True)
 class Model:
     """What the engine needs to know.
 
-    schedule: name of ᾱ in `diffusion.schedules`. final: what the last solver step returns.
-    multiple_of: sides of the state. margin: context that makes a tile exact, in output pixels.
+    schedule: name of ᾱ in `diffusion.schedules`, or ᾱ itself, float64 (T,).
+    final: what the last solver step returns.
+    multiple_of: sides of the state. margin: context of a tile in output pixels: what makes it
+    exact, or what a blended tile shares with each neighbour.
     bytes_per_pixel: peak memory of one network call, for each output pixel of a float32 window.
+    factor: output pixels along a side of a state's cell (1: pixel space). channels: of the state.
+    tiling: "exact" for a finite receptive field; "blend" where a network sees the whole window
+    (attention, group norm), so that overlapping windows are averaged. tile: side of such a window
+    in output pixels (a multiple of factor · multiple_of), None for exact tiling.
+    preprocess: name, checkpoint or network that is used where the user chooses none.
+    t1: start of the diffusion where the user chooses none.
+    networks: what torch.compile may take.
+    identity: SHA-256 of the weights, by which calibrations are kept.
+    prf: C^S and C^F of a prior that has been calibrated.
     """
 
     denoiser: Denoiser
     codec: Codec
-    schedule: str
+    schedule: str | Array
     final: Final
     multiple_of: int
     margin: int
     bytes_per_pixel: int
+    factor: int = 1
+    channels: int = 3
+    tiling: Tiling = "exact"
+    tile: int | None = None
+    preprocess: str | Preprocessor = "compact"
+    t1: int = 500
+    networks: Sequence[nn.Module] = ()
+    identity: str = ""
+    prf: Thresholds | None = None
+
+    @cached_property
+    def alpha_bar(self) -> Array:
+        """ᾱ of the model's own schedule, float64 (T,)."""
+        return alpha_bar(self.schedule) if isinstance(self.schedule, str) else self.schedule
 
 
 def load_model(name: str, device: torch.device, dtype: torch.dtype) -> Model:
-    """The model of a card, on the device. Raises ModelError when it is missing or damaged."""
+    """The model of a card, on the device.
+
+    Raises:
+        ModelError: it is missing, damaged or no diffusion model.
+        DeviceError: it does not fit into the device's memory.
+    """
     found = card(name)
-    if found.kind != "embedded":
-        raise ModelError(f"{name} is a {found.kind} network, not a diffusion model for --model.")
-    limits: Mapping[str, Any] = found.limits
     try:
-        return Model(
-            denoiser=EmbeddedDenoiser(_network(found).to(device), dtype),
-            codec=PixelCodec(),
-            schedule=limits["schedule"],
-            final=limits["last_step"],
-            multiple_of=limits["multiple_of"],
-            margin=limits["margin"],
-            bytes_per_pixel=limits["bytes_per_pixel"],
-        )
+        return replace(_load(found, device, dtype), identity=found.identity)
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{device} has too little free memory for the weights of {name}: "
+            "close other programs or use another --device."
+        ) from error
     except (KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
             f"The weights {found.path} do not fit their card ({error}): install srx again."
         ) from error
 
 
-def _network(card: Card) -> EmbeddedNet:
-    net = EmbeddedNet(EmbeddedConfig.from_json(card.architecture))
-    net.load_state_dict({k: v.float() for k, v in load_weights(card).items()})
-    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+def _load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
+    match card.kind:
+        case "embedded":
+            from sr_cli.models.embedded import load
+        case "dossr":
+            from sr_cli.models.dossr import load
+        case "prior":
+            from sr_cli.models.prior import load
+        case _:
+            raise ModelError(
+                f"{card.name} is a {card.kind} network, not a diffusion model for --model."
+            )
+    return load(card, device, dtype)

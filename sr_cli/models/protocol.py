@@ -13,14 +13,24 @@ class Denoiser(Protocol):
     """A network that recovers the target x0; ε-, v- and residual networks convert inside."""
 
     def predict_x0(
-        self, x: Tensor, *, alpha: float, sigma: float, a: float, m: float, y: Tensor, t: int
+        self,
+        x: Tensor,
+        *,
+        alpha: float,
+        sigma: float,
+        a: float,
+        m: float,
+        y: Tensor,
+        hint: Tensor,
+        t: int,
     ) -> Tensor:
         """E[x0 | x, y] for x = a·x0 + m·y + sigma·ε, ε ~ N(0, I).
 
-        x, y, result: (N, C, H, W) float32 states, H and W multiples of what the card says; y is the
-        source (the upscaled LR image), x0 and y about [−1, 1] in pixel space. On the path of DoSSR
-        Eq. 2 alpha = √ᾱ_t, sigma = √(1 − ᾱ_t), a = alpha·(1 − η_t), m = alpha·η_t; t is the index
-        0…T−1. An unconditional network ignores y.
+        x, y, hint, result: (N, C, H, W) float32 states, H and W multiples of what the card says; y
+        is the source (the upscaled LR image) and hint what the network is conditioned on, as the
+        codec gives them; x0 and y are about [−1, 1] in pixel space. On the path of DoSSR Eq. 2
+        alpha = √ᾱ_t, sigma = √(1 − ᾱ_t), a = alpha·(1 − η_t), m = alpha·η_t; t is the index 0…T−1.
+        An unconditional network ignores y and hint.
         """
         ...
 
@@ -28,8 +38,13 @@ class Denoiser(Protocol):
 class Codec(Protocol):
     """Between images and the space where diffusion runs (pixels, or an autoencoder's latents)."""
 
-    def encode(self, image: Tensor) -> Tensor:
-        """Image (N, 3, H, W) in [0, 1] → state (N, C, h, w)."""
+    def encode(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Image (N, 3, H, W) in [0, 1] → source y and hint, both states (N, C, h, w).
+
+        noise: ~ N(0, 1), of y's shape, for an encoder that samples its y. Pixel space ignores it
+        and gives y itself as hint. DoSSR: y = 0.18215 × a sample of the VAE's posterior, hint =
+        0.18215 × the mean of the condition encoder's.
+        """
         ...
 
     def decode(self, state: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,23 @@ class Nearest:
     def __init__(self, options: UpscaleOptions, failure: BaseException | None = None) -> None:
         self.options, self.failure = options, failure
 
-    def __call__(self, lr: Tensor, *, on_step: Callable[[int, int], None] | None = None) -> Tensor:
+    def tiles(self, width: int, height: int) -> int:
+        return 1
+
+    def together(
+        self,
+        lrs: Sequence[Tensor],
+        *,
+        on_step: Callable[[int, int, int], None],
+        on_note: Callable[[int, str], None],
+    ) -> list[Tensor]:
+        return [self.enlarge(lr, partial(on_step, i)) for i, lr in enumerate(lrs)]
+
+    def enlarge(self, lr: Tensor, on_step: Callable[[int, int], None]) -> Tensor:
         if self.failure and lr.shape[2] == 7:
             raise self.failure
         for step in range(self.options.steps):
-            if on_step:
-                on_step(step + 1, self.options.steps)
+            on_step(step + 1, self.options.steps)
         width, height = self.options.target(lr.shape[2], lr.shape[1])
         return torch.nn.functional.interpolate(lr[None], size=(height, width))[0]
 
@@ -418,10 +430,10 @@ import sys, time
 sys.path.insert(0, {tests!r})
 from test_cli import Nearest, command, main
 class Slow(Nearest):
-    def __call__(self, lr, **settings):
+    def enlarge(self, lr, on_step):
         print("working", flush=True)
         time.sleep(60 if lr.shape[2] == 7 else 0)
-        return super().__call__(lr, **settings)
+        return super().enlarge(lr, on_step)
 command.make_upscaler = lambda options, machine: Slow(options)
 main(sys.argv[1:])
 """

@@ -1,7 +1,9 @@
 """Which files become which, and that one bad picture, or Ctrl-C, costs nothing but itself."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +38,31 @@ class Nearest:
         self, failure: BaseException | None = None, at: tuple[int, int] = (0, 0), step: int = 0
     ) -> None:
         self.failure, self.at, self.step = failure, at, step
+        self.groups: list[list[int]] = []
 
-    def __call__(self, lr: Tensor, *, on_step: Callable[[int, int], None] | None = None) -> Tensor:
+    def tiles(self, width: int, height: int) -> int:
+        """Pictures wider than 8 pixels have two."""
+        return 1 + (width > 8)
+
+    def together(
+        self,
+        lrs: Sequence[Tensor],
+        *,
+        on_step: Callable[[int, int, int], None],
+        on_note: Callable[[int, str], None],
+    ) -> list[Tensor]:
+        self.groups.append([lr.shape[-1] for lr in lrs])
+        on_note(0, "slow")
+        return [self.enlarge(lr, partial(on_step, i)) for i, lr in enumerate(lrs)]
+
+    def enlarge(self, lr: Tensor, on_step: Callable[[int, int], None]) -> Tensor:
         assert lr.dtype == torch.float32
         assert 0 <= lr.min() <= lr.max() <= 1
         _, height, width = lr.shape
         for step in range(OPTIONS.steps):
             if self.failure and self.at == (width, height) and step == self.step:
                 raise self.failure
-            if on_step:
-                on_step(step + 1, OPTIONS.steps)
+            on_step(step + 1, OPTIONS.steps)
         wide, high = OPTIONS.target(width, height)
         return torch.nn.functional.interpolate(lr[None], size=(high, wide))[0]
 
@@ -69,9 +86,9 @@ def plan(*arguments: Path, recursive: bool = False, **files: object) -> dict[str
     return {os.path.relpath(job.input): os.path.relpath(job.output) for job in jobs}
 
 
-def run(jobs: list[Job], upscale: Nearest) -> list[Event]:
+def run(jobs: list[Job], upscale: Nearest, options: UpscaleOptions = OPTIONS) -> list[Event]:
     events: list[Event] = []
-    batch.run(jobs, OPTIONS, upscale, events.append)
+    batch.run(jobs, options, upscale, events.append)
     return events
 
 
@@ -348,3 +365,67 @@ def test_a_preview_promises_what_a_run_does() -> None:
     assert not OUT.exists()
     done = {e.job: e.size_out for e in run(jobs, Nearest()) if isinstance(e, Finished)}
     assert promised == done
+
+
+# ------------------------------------------------------------------------------------ batches
+
+BATCH = replace(OPTIONS, batch=3)
+NAMES = [f"{letter}.png" for letter in "abcdefg"]
+
+
+def test_pictures_fill_batches_in_their_order() -> None:
+    upscale = Nearest()
+    jobs = jobs_of(*NAMES)
+    events = run(jobs, upscale, BATCH)
+    assert upscale.groups == [[6, 7, 8], [9, 10], [11, 12]]  # of 1, 1, 1, 2, 2, 2 and 2 tiles
+    assert outcomes(events) == dict.fromkeys(NAMES, Finished)
+    for job in jobs:
+        mine = [type(event) for event in events if event.job == job]
+        assert mine == [Started, Step, Step, Step, Finished]
+    alone = Nearest()
+    run(jobs, alone, OPTIONS)
+    assert alone.groups == [[6], [7], [8], [9], [10], [11], [12]]
+
+
+def test_notes_and_seconds_are_of_the_picture() -> None:
+    jobs = jobs_of(*NAMES[:3])
+    finished = {e.job: e for e in run(jobs, Nearest(), BATCH) if isinstance(e, Finished)}
+    assert [finished[job].notes for job in jobs] == [("slow",), (), ()]
+    assert all(event.seconds > 0 for event in finished.values())
+
+
+@pytest.mark.parametrize("error", [DeviceError("Too large."), MemoryError()], ids=repr)
+def test_a_failure_in_a_batch_is_its_own_picture_s(error: Exception) -> None:
+    upscale = Nearest(error, at=(7, 4))
+    events = run(jobs_of(*NAMES), upscale, BATCH)
+    assert outcomes(events) == {name: Failed if name == "b.png" else Finished for name in NAMES}
+    assert upscale.groups == [[6, 7, 8], [6], [7], [8], [9, 10], [11, 12]]
+
+
+def test_a_bad_file_leaves_its_place_in_the_batch_to_the_next() -> None:
+    jobs = jobs_of(*NAMES)
+    (IN / "b.png").write_text("no image")
+    upscale = Nearest()
+    events = run(jobs, upscale, BATCH)
+    assert outcomes(events)["b.png"] == Failed
+    assert upscale.groups == [[6, 8, 9], [10, 11], [12]]
+
+
+def test_an_interrupted_batch_leaves_no_partial_file() -> None:
+    jobs = jobs_of(*NAMES)
+    with pytest.raises(KeyboardInterrupt):
+        run(jobs, Nearest(KeyboardInterrupt(), (10, 4), step=1), BATCH)
+    assert {path.name for path in OUT.iterdir()} == set(NAMES[:3])
+    todo, _ = batch.pending(jobs, overwrite=False)
+    assert outcomes(run(todo, Nearest(), BATCH)) == dict.fromkeys(NAMES[3:], Finished)
+
+
+def test_compiling_pays_on_a_gpu_in_a_long_run_alone() -> None:
+    jobs = jobs_of(*NAMES[:2])
+    (IN / "a.png").write_text("no image")
+    gpu, cpu = Nearest(), Nearest()
+    gpu.device = "cuda:0"
+    long = jobs * (batch.COMPILE_FROM // OPTIONS.steps + 1)
+    assert batch.worth_compiling(long, OPTIONS, gpu)
+    assert not batch.worth_compiling(long, OPTIONS, cpu)
+    assert not batch.worth_compiling(jobs, OPTIONS, gpu)

@@ -1,14 +1,20 @@
-"""Tiles cover the image once, share one window shape, and hold all the context asked for."""
+"""Tiles cover the image once, share one window shape, and hold all the context asked for.
+
+Blended ones cover it with weights that sum to 1, and fade into each other.
+"""
+
+from itertools import pairwise
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from sr_cli.engine.tiling import Tile, sweep, tiles
+from sr_cli.engine.tiling import Tile, blended_tiles, paste, scaled, sweep, tiles
 
 CPU = torch.device("cpu")
+SHORT = st.integers(1, 60)
 SIDES = st.integers(1, 20).map(lambda n: 16 * n)
 
 
@@ -41,8 +47,9 @@ def blur(image: Tensor) -> Tensor:
 
 def swept(image: Tensor, places: list[Tile], batch: int = 1) -> Tensor:
     result = torch.full_like(image, torch.nan)
-    for tile, values in sweep(blur, [image], places, batch=batch, device=CPU):
-        result[(..., *tile.core)] = values
+    windows = sweep(blur, lambda _, w: (image[(..., *w)],), [places], batch=batch, device=CPU)
+    for _, tile, values in windows:
+        paste(result, tile, values)
     return result
 
 
@@ -53,3 +60,68 @@ def test_a_margin_of_the_receptive_field_is_exact_and_less_is_not() -> None:
         torch.testing.assert_close(exact, blur(image))
     short = swept(image, tiles(48, 80, core=16, margin=2, multiple=1))
     assert (short - blur(image)).abs().max() > 1e-3
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 40), st.integers(0, 40))
+def test_blended_windows_have_one_shape_and_the_overlap(
+    height: int, width: int, window: int, overlap: int
+) -> None:
+    places = blended_tiles(height, width, window=window, overlap=overlap)
+    shape = (min(window, height), min(window, width))
+    assert {tuple(side.stop - side.start for side in tile.window) for tile in places} == {shape}
+    for axis, side in enumerate((height, width)):
+        spans = sorted({(tile.core[axis].start, tile.core[axis].stop) for tile in places})
+        assert (spans[0][0], spans[-1][1]) == (0, side)
+        shared = min(overlap, shape[axis] // 2)
+        assert all(one[1] - other[0] >= shared for one, other in pairwise(spans))
+
+
+@settings(max_examples=40)
+@given(SHORT, SHORT, st.integers(5, 30), st.integers(0, 30), st.integers(1, 4))
+def test_weights_sum_to_one(height: int, width: int, window: int, overlap: int, scale: int) -> None:
+    total = torch.zeros(scale * height, scale * width)
+    for tile in blended_tiles(height, width, window=window, overlap=overlap):
+        assert (tile.weight(scale) >= 0).all()
+        total[scaled(tile.core, scale)] += tile.weight(scale)
+    torch.testing.assert_close(total, torch.ones_like(total), atol=1e-5, rtol=0)
+
+
+def plus_mean(window: Tensor) -> Tensor:
+    """What no margin makes exact: every cell sees the whole window."""
+    return window + window.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def edge(image: Tensor, places: list[Tile]) -> float:
+    """The steepest edge that the tiles of `places` add to the image."""
+    result = torch.zeros_like(image)
+    windows = sweep(plus_mean, lambda _, w: (image[(..., *w)],), [places], batch=2, device=CPU)
+    for _, tile, values in windows:
+        paste(result, tile, values)
+    added = result - image
+    return max(float(added.diff(dim=dim).abs().max()) for dim in (-1, -2))
+
+
+def test_blended_tiles_fade_into_each_other_and_exact_ones_do_not() -> None:
+    """Two Gaussians whose variance is overlap · stride / 8 share by a logistic function, which is
+    steepest in their middle, where it gains 2/overlap a cell."""
+    ramp = torch.arange(160.0).expand(1, 1, 64, 160)
+    stride, overlap = 48, 16
+    blended = edge(ramp, blended_tiles(64, 160, window=stride + overlap, overlap=overlap))
+    cut = edge(ramp, tiles(64, 160, core=stride, margin=overlap // 2, multiple=1))
+    assert cut >= stride / 2
+    assert blended <= 1.05 * stride * 2 / overlap < cut / 3
+
+
+def test_tiles_of_one_shape_share_batches_whosever_they_are() -> None:
+    pictures = [torch.rand(1, 1, height, 16) for height in (16, 32, 16)]
+    places = [tiles(p.shape[-2], 16, core=0, margin=0, multiple=16) for p in pictures]
+    calls: list[int] = []
+
+    def identity(windows: Tensor) -> Tensor:
+        calls.append(len(windows))
+        return windows
+
+    read = lambda i, w: (pictures[i][(..., *w)],)  # noqa: E731
+    for picture, tile, values in sweep(identity, read, places, batch=8, device=CPU):
+        assert torch.equal(values, pictures[picture][(..., *tile.core)])
+    assert sorted(calls) == [1, 2]

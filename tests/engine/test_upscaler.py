@@ -120,7 +120,7 @@ def test_the_tiled_walk_is_the_solver() -> None:
             k: float(v[s])
             for k, v in (("alpha", path.alpha), ("sigma", path.sigma), ("a", path.a), ("m", path.m))
         }
-        return model.denoiser.predict_x0(x, y=y, t=s, **values)
+        return model.denoiser.predict_x0(x, y=y, hint=y, t=s, **values)
 
     alpha, sigma = start(path, steps[0].s)
     x = solve(steps, denoise, y, alpha * y + sigma * noise(0, window), lambda i: noise(i, window))

@@ -44,7 +44,7 @@ def test_margin_grows_with_depth() -> None:
 
 def predict(net: EmbeddedNet, x: Tensor, y: Tensor, *, a: float, m: float, sigma: float) -> Tensor:
     denoiser = EmbeddedDenoiser(net)
-    return denoiser.predict_x0(x, alpha=a + m, sigma=sigma, a=a, m=m, y=y, t=0)
+    return denoiser.predict_x0(x, alpha=a + m, sigma=sigma, a=a, m=m, y=y, hint=y, t=0)
 
 
 def test_the_prediction_depends_on_the_residual_state_and_the_ratio_alone(
