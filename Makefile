@@ -7,7 +7,7 @@ EVAL ?= data/eval
 PHOTOS ?= data/photos
 MINUTES ?= 60
 
-.PHONY: demo test lint train scores figure clean
+.PHONY: demo test lint train scores sweep figure clean
 
 demo: $(VENV)/installed
 	$(BIN)/srx upscale examples out/demo --overwrite
@@ -26,10 +26,14 @@ train: $(VENV)/installed-dev
 	$(BIN)/srx train compact $(PHOTOS) --minutes $(MINUTES) --out weights
 	$(BIN)/srx train embedded $(PHOTOS) --minutes $(MINUTES) --out weights
 
-# The quality table of README: EVAL holds Set14/HR, drealsr20/LR and drealsr20/HR.
-scores: $(VENV)/installed-dev
-	$(BIN)/pip install --quiet --editable '.[iqa]'
-	$(BIN)/srx scores $(EVAL)/Set14 $(EVAL)/drealsr20
+# The tables of README: EVAL holds Set14/HR, drealsr20/LR and drealsr20/HR.
+scores: $(VENV)/installed-iqa
+	$(BIN)/srx bench $(EVAL)/Set14 $(EVAL)/drealsr20 --markdown \
+	  --row '--preprocess none --steps 1' --row '--preprocess none' \
+	  --row '--steps 1' --row '--order 1' --row '--t1 1000' --row ''
+
+sweep: $(VENV)/installed-iqa
+	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --steps 1,2,3,5,7 --order 1,2,3
 
 # The pictures of README.
 figure: $(VENV)/installed-dev
@@ -43,6 +47,10 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/installed-iqa: $(VENV)/installed-dev
+	$(BIN)/pip install --quiet --editable '.[iqa]'
 	@touch $@
 
 clean:
