@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.weights import install
+from sr_cli.cli.weights import Quiet, Verbose, install, talk
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def from_scratch(
     iterations: Annotated[int | None, typer.Option(help="Budget in iterations.")] = None,
     batch: Annotated[int, typer.Option(help="Crops an iteration.")] = 8,
     crop: Annotated[int, typer.Option(help="Side of a crop in HR pixels.")] = 128,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 4e-3,
+    lr: Annotated[
+        float, typer.Option(help="Peak learning rate; it falls to 0 along a cosine.")
+    ] = 4e-3,
     mix: Annotated[
         str | None,
         typer.Option(metavar="A,B,C", help="Shares of bicubic, mild and Real-ESRGAN degradations."),
@@ -84,7 +86,7 @@ def from_scratch(
     dtype: Dtype = "auto",
     describe: Describe = "",
 ) -> None:
-    """The learning rate falls to 0 along a cosine over --minutes or --iterations."""
+    """Train the network that the command is named after, from random or a card's weights."""
     from sr_cli.engine.device import resolve_device, resolve_dtype
     from sr_cli.training.export import begin_with, export
     from sr_cli.training.train import Trainer, TrainOptions
@@ -167,11 +169,14 @@ def dossr(
         ),
     ] = True,
     describe: Describe = "",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Fine-tune the ControlNet of DoSSR and install the result as a model.
 
     On several GPUs: accelerate launch -m sr_cli train dossr DATA --base NAME …
     """
+    talk(quiet, verbose)
     from sr_cli.engine.device import resolve_dtype
     from sr_cli.models.importer import check_name, require_free
     from sr_cli.training.finetune import FinetuneOptions, Finetuner, accelerator, export
@@ -192,7 +197,7 @@ def dossr(
         save_every=save_every,
     )
     processes = accelerator(cpu=device == "cpu")
-    terminal.quiet = terminal.quiet or not processes.is_main_process
+    terminal.quiet = quiet or not processes.is_main_process
     with processes.main_process_first():
         source = _base(base)
     objective = DossrObjective(
@@ -270,13 +275,17 @@ def _watch(run: Iterator[Progress]) -> None:
 
     shape = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
     hidden = not terminal.interactive or terminal.quiet
-    with tqdm(total=100.0, unit="%", bar_format=shape, disable=hidden) as bar:
-        for progress in run:
-            bar.update(min(100.0, 100 * progress.done) - bar.n)
-            bar.set_postfix_str(f"iteration {progress.iteration}, loss {progress.loss:.4f}")
-            if hidden and progress.saved:
-                psnr = "" if progress.psnr is None else f", PSNR {progress.psnr:.2f} dB"
-                terminal.note(
-                    f"{100 * progress.done:.0f} %, iteration {progress.iteration}, "
-                    f"loss {progress.loss:.4f}{psnr}"
-                )
+    try:
+        with tqdm(total=100.0, unit="%", bar_format=shape, disable=hidden) as bar:
+            for progress in run:
+                bar.update(min(100.0, 100 * progress.done) - bar.n)
+                bar.set_postfix_str(f"iteration {progress.iteration}, loss {progress.loss:.4f}")
+                if hidden and progress.saved:
+                    psnr = "" if progress.psnr is None else f", PSNR {progress.psnr:.2f} dB"
+                    terminal.note(
+                        f"{100 * progress.done:.0f} %, iteration {progress.iteration}, "
+                        f"loss {progress.loss:.4f}{psnr}"
+                    )
+    except KeyboardInterrupt:
+        terminal.line("interrupted: the same command goes on.")
+        raise typer.Exit(130) from None

@@ -74,7 +74,7 @@ def import_(
 
     An import that was interrupted goes on when the same command is run again.
     """
-    _talk(quiet, verbose)
+    talk(quiet, verbose)
     install(
         _options(source, name=name, prompt=prompt, context=context, dtype=dtype, licence=licence)
     )
@@ -104,7 +104,7 @@ def fetch(
 
     A download that was interrupted goes on when the same command is run again.
     """
-    _talk(quiet, verbose)
+    talk(quiet, verbose)
     from sr_cli.models.fetch import discard
     from sr_cli.models.fetch import fetch as download
     from sr_cli.models.importer import require_free
@@ -184,7 +184,8 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _talk(quiet: bool, verbose: bool) -> None:
+def talk(quiet: bool, verbose: bool) -> None:
+    """Say as much as the user wants, before libraries are imported that would say more."""
     terminal.quiet, terminal.verbose = quiet, verbose
     quieten_libraries(verbose)
 

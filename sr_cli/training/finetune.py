@@ -91,7 +91,7 @@ class Finetuner:
                 f"--batch {options.batch} is no multiple of {share}, which --micro "
                 f"{options.micro} on {accelerator.num_processes} device(s) makes: change one."
             )
-        if options.crop % objective.unit or options.crop % 4:
+        if options.crop % objective.unit:
             raise UsageError(f"--crop {options.crop} is no multiple of {objective.unit}.")
         accelerator.gradient_accumulation_steps = options.batch // share
         control = objective.denoiser.control

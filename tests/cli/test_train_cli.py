@@ -1,0 +1,115 @@
+"""`srx train`: each network has its command, and DoSSR's ends with a model that is installed."""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
+
+from sr_cli.cli.app import main
+from sr_cli.cli.train import app
+from sr_cli.cli.ui import terminal
+from sr_cli.models.importer import ImportOptions, import_model
+from sr_cli.models.registry import card
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SMALL = ("--iterations", "2", "--batch", "2", "--workers", "0", "--dtype", "float32")
+DOSSR = (*SMALL, "--micro", "1", "--crop", "64", "--save-every", "1", "--device", "cpu")
+
+Srx = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SRX_HOME", str(tmp_path / "home"))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    terminal.quiet = terminal.verbose = False
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+@pytest.fixture
+def srx(capfd: pytest.CaptureFixture[str]) -> Srx:
+    """Exit code and stderr of a call of `srx train`, which prints nothing on stdout."""
+
+    def run(*args: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as exit_:
+            main(["train", *args])
+        out, err = capfd.readouterr()
+        assert out == ""
+        return int(exit_.value.code or 0), err
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photos" / "noise.png")
+    return "photos"
+
+
+@pytest.fixture
+def base() -> str:
+    context = f"{GOLDEN / 'dossr_net.npz'}:ctx"
+    options = ImportOptions(GOLDEN / "tiny_controlldm.ckpt", "small", context=context)
+    return import_model(options, lambda *_: None).name
+
+
+def test_every_network_and_option_is_documented() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert set(commands) == {"compact", "embedded", "prior", "dossr"}
+    for command in commands.values():
+        assert command.help
+        assert all(parameter.help for parameter in command.params)
+
+
+@pytest.mark.parametrize("network", ["compact", "embedded", "prior"])
+def test_networks_from_scratch(srx: Srx, photos: str, network: str) -> None:
+    shape = ("--crop", "32", "--widths", "8,8,8", "--blocks", "1,1,1", "--preprocess", "none")
+    code, err = srx(network, photos, *SMALL, *shape, "--mix", "1,0,0")
+    assert (code, err.splitlines()[-1]) == (0, f"wrote out/{network}.safetensors")
+    assert Path("runs", network, "checkpoint.pt").is_file()
+
+
+def test_dossr(srx: Srx, photos: str, base: str) -> None:
+    code, err = srx("dossr", photos, "--base", base, *DOSSR, "--name", "mine", "--describe", "CC0")
+    assert code == 0
+    lines = [line for line in err.splitlines() if "iteration" in line]
+    assert [line.split(", loss")[0] for line in lines] == [
+        "50 %, iteration 1",
+        "100 %, iteration 2",
+    ]
+    assert err.splitlines()[-1].endswith("srx upscale --model mine")
+    assert card("mine").training["data"] == "CC0"
+    again, err = srx("dossr", photos, "--base", base, *DOSSR, "--name", "mine")
+    assert again == 2
+    assert "a model mine already" in err
+
+
+@pytest.mark.usefixtures("base")
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("--base", "nothing"), 3, "There are no weights named 'nothing'"),
+        (("--base", "embedded"), 3, "embedded is no DoSSR model"),
+        (("--base", "photos"), 3, "diffusers' layout"),
+        (("--base", "small", "--name", "../x"), 2, "no name for a model"),
+        (("--base", "small", "--batch", "3", "--micro", "2"), 2, "no multiple of 2"),
+        (("--base", "small", "--preprocess", "sharp"), 3, "no preprocessor 'sharp'"),
+    ],
+)
+def test_mistakes(srx: Srx, photos: str, args: tuple[str, ...], code: int, words: str) -> None:
+    found, err = srx("dossr", photos, *DOSSR, *args)
+    assert found == code
+    assert words in " ".join(err.split())
+    assert "Traceback" not in err
