@@ -32,6 +32,7 @@ from sr_cli.engine.options import (
     NAME_FIELDS,
     Color,
     Degradation,
+    LastStep,
     Method,
     OutputOptions,
     Sampler,
@@ -113,6 +114,16 @@ def upscale(
         Solver,
         option("Diffusion", "--solver", help="Order 3 as printed, or exact to third order."),
     ] = UpscaleOptions.solver,
+    last_step: Annotated[
+        LastStep | None,
+        option(
+            "Diffusion",
+            "--last-step",
+            show_default="the model's",
+            help="End on the network's x0, or, crisper, on the mean of the solver's step; step "
+            "keeps its noise.",
+        ),
+    ] = None,
     t1: Annotated[
         str | None,
         option(

@@ -26,8 +26,8 @@ def course(options: UpscaleOptions, model: Model, t1: int) -> tuple[Path, tuple[
         return Path.plain(bar), sampler_steps(options.sampler, bar, t1, min(options.steps, t1))
     path = Path.domain_shift(bar, t1)
     times = time_grid(t1, options.steps)
-    steps = plan(path, times, order=options.order, variant=options.solver, final=model.final)
-    return path, steps
+    final = options.last_step or model.final
+    return path, plan(path, times, order=options.order, variant=options.solver, final=final)
 
 
 def sampler_steps(name: Baseline, bar: Array, t1: int, steps: int) -> tuple[Step, ...]:

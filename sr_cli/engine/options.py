@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from sr_cli.errors import UsageError
 
 Solver = Literal["paper", "corrected"]
+LastStep = Literal["x0", "mean", "step"]
 Color = Literal["wavelet", "adain", "none"]
 Method = Literal["dossr", "diffsr"]
 Sampler = Literal["ddim", "ddpm", "dpmsolver++"]
@@ -38,12 +39,14 @@ class UpscaleOptions:
     with none of them `scale` becomes 4. `tile` and `overlap`: None chooses by the free memory and
     by the model's card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap` output
     pixels. `model` and `preprocess` name entries of the registry, `preprocess` also a checkpoint;
-    `preprocess`, `schedule` and `t1` are the model's own where they are None. `t1` "auto" is what
-    `srx prf-search` found best for the picture's scale and the assumed `degradation`.
+    `preprocess`, `schedule`, `last_step` and `t1` are the model's own where they are None. `t1`
+    "auto" is what `srx prf-search` found best for the picture's scale and the assumed
+    `degradation`.
 
-    `method` "dossr" walks with `model` by `order` and `solver`; "diffsr" with `prior` (a name, a
-    folder or a hub id) by `sampler`. Its t1 is "auto" if it is None, 0 leaves the enlargement as it
-    is, and it takes at most t1 steps.
+    `method` "dossr" walks with `model` by `order` and `solver`, and ends with `last_step`: on the
+    network's x0, on the mean of the solver's step, or on the step with its noise. "diffsr" walks
+    with `prior` (a name, a folder or a hub id) by `sampler`. Its t1 is "auto" if it is None, 0
+    leaves the enlargement as it is, and it takes at most t1 steps.
 
     Raises:
         UsageError: a value that makes no sense.
@@ -56,6 +59,7 @@ class UpscaleOptions:
     steps: int = 5
     order: int = 3
     solver: Solver = "paper"
+    last_step: LastStep | None = None
     t1: int | Literal["auto"] | None = None
     preprocess: str | None = None
     color: Color = "wavelet"
@@ -102,6 +106,8 @@ class UpscaleOptions:
         _require(1 <= self.order <= 3, f"order must be 1, 2 or 3, not {self.order}.")
         _require(0 <= self.seed < 2**64, f"seed must lie between 0 and 2^64 - 1, not {self.seed}.")
         _one_of("solver", self.solver, get_args(Solver))
+        if self.last_step is not None:
+            _one_of("last step", self.last_step, get_args(LastStep))
         _one_of("color", self.color, get_args(Color))
         _one_of("method", self.method, get_args(Method))
         _one_of("sampler", self.sampler, get_args(Sampler))

@@ -18,6 +18,9 @@ from sr_cli.models.embedded import EmbeddedDenoiser
 ONE_LEVEL = 1
 
 
+CPU: dict[str, Any] = {"device": "cpu", "dtype": "float32"}
+
+
 def photo(height: int, width: int, seed: int = 0) -> Tensor:
     """Smooth structure and some grain, (3, H, W), 8-bit levels in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
@@ -126,6 +129,19 @@ def test_the_tiled_walk_is_the_solver() -> None:
     x = solve(steps, denoise, y, alpha * y + sigma * noise(0, window), lambda i: noise(i, window))
     expected = ((x + 1) / 2).clamp(0, 1)[0]
     torch.testing.assert_close(engine(lr), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_last_step_is_the_cards_unless_an_option_says_otherwise() -> None:
+    """Of five steps only the last is another; ending on x0, it makes the order unimportant."""
+    engine = Upscaler(UpscaleOptions(), **CPU)
+    assert engine.model.final == "x0"
+    ends = {end: engine.using(last_step=end)._steps for end in ("x0", "mean", "step")}
+    assert ends["x0"] == engine._steps
+    assert ends["x0"][-1].x0 == (1.0,)
+    assert ends["x0"][:-1] == ends["mean"][:-1] == ends["step"][:-1]
+    assert len(ends["mean"][-1].x0) == 3
+    assert ends["mean"][-1].noise == 0 < ends["step"][-1].noise
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, pixels: int, error: type[Exception]) -> list[int]:
