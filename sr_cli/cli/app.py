@@ -18,7 +18,7 @@ from sr_cli.cli.upscale import upscale
 from sr_cli.cli.weights import app as weights
 from sr_cli.errors import SrxError
 
-app = typer.Typer(name="srx", pretty_exceptions_enable=False)
+app = typer.Typer(name="srx", pretty_exceptions_enable=False, rich_markup_mode="markdown")
 app.command()(upscale)
 app.command()(bench)
 app.command()(sweep_t1)

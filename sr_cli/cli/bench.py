@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.peers import Peer
 
 LIST = "A,B,..."
-PACKAGE = Path(__file__).parents[1]
-EXAMPLES = ("astronaut.png", "cat.png", "coffee.png", "galaxies.png")
 
 
 def bench(
@@ -233,7 +231,7 @@ def _sets(
     """Each folder is a set; the files together are one."""
     from sr_cli.evaluation import datasets
 
-    chosen = data or _examples()
+    chosen = data or datasets.examples()
     folders = [path for path in chosen if path.is_dir()]
     files = [path for path in chosen if not path.is_dir()]
     if lr and (files or len(folders) != 1):
@@ -247,16 +245,6 @@ def _sets(
         datasets.pairs(each, lr=lr, scale=scale, degradation=degradation, seed=seed)
         for each in found
     ]
-
-
-def _examples() -> list[Path]:
-    """The photographs that come with srx: in the package, or in the source tree beside it."""
-    for folder in (PACKAGE / "_examples", PACKAGE.parent / "examples"):
-        files = [folder / name for name in EXAMPLES]
-        if all(file.is_file() for file in files):
-            terminal.detail(f"no data given: the examples in {folder}")
-            return files
-    raise UsageError("The examples are not installed: name images or folders of them.")
 
 
 def _metrics(names: Sequence[str], place: Computer, border: int, download: bool) -> Metrics:

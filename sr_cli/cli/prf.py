@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.tables import Table
 
 SCALES = {"diffsr": "1.6,2,2.7,3.5,4,8", "dossr": "1.6,2,2.7,3.5,4"}
-EXAMPLES = Path(__file__).parents[2] / "examples"
-FIGURE = "figure.png"  # among the examples: no photograph
 
 
 def prf_search(
@@ -233,11 +231,7 @@ def _search_options(
 def _files(path: Path | None) -> list[Path]:
     from sr_cli.evaluation import datasets
 
-    if path is not None:
-        return list(datasets.pairs(path).hr_files)
-    if not EXAMPLES.is_dir():
-        raise UsageError("This installation has no examples: name a folder of HR images.")
-    return [file for file in datasets.images(EXAMPLES) if file.name != FIGURE]
+    return datasets.examples() if path is None else list(datasets.pairs(path).hr_files)
 
 
 def _schedules(text: str | None, engine: Upscaler) -> dict[str, Any]:

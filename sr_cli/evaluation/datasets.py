@@ -29,6 +29,8 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
 
+PACKAGE = Path(__file__).parents[1]
+EXAMPLES = ("astronaut.png", "cat.png", "coffee.png", "galaxies.png")
 HR_FOLDER = re.compile(r"(?P<set>.*?)[_-]?(HR|GT|target|original)(mod\d+)?", re.IGNORECASE)
 LR_FOLDER = re.compile(
     r"(?P<set>.*?)[_-]?(LR|LQ|input)(_?(bicubic|bic|unknown))?(_?x(?P<scale>[\d.]+))?",
@@ -194,6 +196,18 @@ def _by_key(files: Sequence[Path]) -> dict[str, Path]:
         if other != file:
             raise UsageError(f"{other} and {file} have the same name but for their marks.")
     return found
+
+
+def examples() -> list[Path]:
+    """The photographs that come with srx, in the package or in the source tree beside it.
+
+    Raises UsageError when they are not installed.
+    """
+    for folder in (PACKAGE / "_examples", PACKAGE.parent / "examples"):
+        files = [folder / name for name in EXAMPLES]
+        if all(file.is_file() for file in files):
+            return files
+    raise UsageError("The examples are not installed: name images or folders of them.")
 
 
 def images(folder: Path) -> list[Path]:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_cli.cli import bench as command
 from sr_cli.cli.app import main
 from sr_cli.cli.ui import terminal
+from sr_cli.evaluation import datasets
 from sr_cli.models.registry import card
 
 Run = Callable[..., tuple[int, str, str]]
@@ -100,9 +100,9 @@ def test_baselines_stand_beside_and_files_are_one_set(bench: Run, photos: Path) 
 def test_without_arguments_the_examples_are_measured(
     bench: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert all(path.is_file() for path in command._examples())
-    monkeypatch.setattr(command, "EXAMPLES", ("0.png", "1.png"))
-    monkeypatch.setattr(command, "PACKAGE", photos.parent / "package")
+    assert [path.name for path in datasets.examples()] == list(datasets.EXAMPLES)
+    monkeypatch.setattr(datasets, "EXAMPLES", ("0.png", "1.png"))
+    monkeypatch.setattr(datasets, "PACKAGE", photos.parent / "package")
     code, _, err = bench()
     assert code == 2
     assert "examples are not installed" in err

@@ -12,6 +12,7 @@ from PIL import Image
 from sr_cli.cli import prf as command
 from sr_cli.cli.app import main
 from sr_cli.cli.ui import terminal
+from sr_cli.evaluation import datasets
 from sr_cli.models.registry import card
 
 Run = tuple[int, str, str]
@@ -150,13 +151,8 @@ def test_a_start_that_is_no_number_is_refused(srx: Srx) -> None:
 def test_without_a_folder_the_examples_are_searched(
     srx: Srx, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert [f.name for f in command._files(None)] == [
-        "astronaut.png",
-        "cat.png",
-        "coffee.png",
-        "galaxies.png",
-    ]
-    monkeypatch.setattr(command, "EXAMPLES", tmp_path / "nothing")
+    assert command._files(None) == datasets.examples()
+    monkeypatch.setattr(datasets, "PACKAGE", tmp_path / "nothing")
     code, _, err = srx("prf-search")
     assert code == 2
-    assert "name a folder of HR images" in err
+    assert "name images or folders of them" in err
