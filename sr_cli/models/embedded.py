@@ -225,5 +225,6 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         multiple_of=limits["multiple_of"],
         margin=limits["margin"],
         bytes_per_pixel=limits["bytes_per_pixel"],
+        t1=limits["t1"],
         networks=(net,),
     )

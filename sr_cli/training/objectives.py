@@ -121,7 +121,7 @@ class EmbeddedObjective:
 
     @property
     def limits(self) -> Mapping[str, Any]:
-        return {**pixel_limits(self.config), "last_step": "x0"}
+        return {**pixel_limits(self.config), "last_step": "x0", "t1": 500}
 
     def describe(self) -> Mapping[str, Any]:
         return {
