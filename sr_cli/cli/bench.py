@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption
 from sr_cli.cli.methods import Computer, computer, engine_rows, methods
+from sr_cli.cli.options import LIST, option
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, option, quieten_libraries
-from sr_cli.engine.options import Degradation, UpscaleOptions
+from sr_cli.cli.upscale import Machine, environment, quieten_libraries
+from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.datasets import Pairs
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.peers import Peer
-
-LIST = "A,B,..."
 
 
 def bench(
@@ -37,15 +37,9 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    lr: Annotated[
-        Path | None,
-        option("Data", "--lr", metavar="FOLDER", help="LR images, where DATA holds HR alone."),
-    ] = None,
-    scale: Annotated[float, option("Data", "--scale", help="Between LR and HR.")] = 4.0,
-    degradation: Annotated[
-        Degradation,
-        option("Data", "--degradation", help="What makes the LR images where there are none."),
-    ] = "bicubic",
+    lr: shared.Lr = None,
+    scale: shared.DataScale = 4.0,
+    degradation: shared.DataDegradation = "bicubic",
     seed: Annotated[int, option("Data", "--seed", metavar="N", help="Of the degradation.")] = 0,
     steps: Annotated[
         str | None,
@@ -83,22 +77,9 @@ def bench(
             help="Bicubic, Lanczos, the preprocessor alone and Real-ESRGAN x4plus.",
         ),
     ] = True,
-    metrics: Annotated[
-        str,
-        option(
-            "Measuring",
-            "--metrics",
-            metavar=LIST,
-            help="psnr, ssim, lpips, dists, niqe, clipiqa, musiq, maniqa, topiq, fid.",
-        ),
-    ] = "psnr,ssim,lpips,niqe",
-    border: Annotated[
-        int,
-        option("Measuring", "--border", metavar="N", help="Pixels that PSNR and SSIM leave out."),
-    ] = 0,
-    download: Annotated[
-        bool, option("Measuring", "--download", help="Fetch weights of metrics that are missing.")
-    ] = False,
+    metrics: shared.Metrics = "psnr,ssim,lpips,niqe",
+    border: shared.Border = 0,
+    download: shared.Download = False,
     warmup: Annotated[
         int, option("Measuring", "--warmup", metavar="N", help="Untimed calls of each method.")
     ] = 1,
@@ -113,21 +94,10 @@ def bench(
         bool,
         option("Measuring", "--profile", help="Split the time of srx into its parts instead."),
     ] = False,
-    device: Annotated[
-        str,
-        option("Machine", "--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
-    ] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        option("Machine", "--dtype", help="Precision of the networks."),
-    ] = "auto",
-    threads: Annotated[
-        int | None,
-        option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
-    ] = None,
-    csv: Annotated[
-        Path | None, option("Reports and defaults", "--csv", metavar="FILE", help="The table.")
-    ] = None,
+    device: shared.Device = "auto",
+    dtype: shared.Dtype = "auto",
+    threads: shared.Threads = None,
+    csv: shared.Csv = None,
     plot: Annotated[
         Path | None,
         option(
@@ -143,9 +113,7 @@ def bench(
     markdown: Annotated[
         bool, option("Reports and defaults", "--markdown", help="The table in Markdown on stdout.")
     ] = False,
-    as_json: Annotated[
-        bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")
-    ] = False,
+    as_json: shared.Json = False,
     update_card: Annotated[
         bool,
         option(
@@ -154,13 +122,8 @@ def bench(
             help="Write the scores, and the tile margin of one 8-bit level, into the model's card.",
         ),
     ] = False,
-    quiet: Annotated[
-        bool, option("Reports and defaults", "--quiet", "-q", help="Only errors on stderr.")
-    ] = False,
-    verbose: Annotated[
-        bool,
-        option("Reports and defaults", "--verbose", "-v", help="Details, warnings, tracebacks."),
-    ] = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
     config: ConfigOption = None,
 ) -> None:
     """Measure srx beside what people would use instead.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from sr_cli import __version__
+from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.options import LIST, option
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, make_upscaler, option, quieten_libraries
-from sr_cli.engine.options import Degradation, Method, Sampler, Schedule, UpscaleOptions
+from sr_cli.cli.upscale import Machine, environment, make_upscaler, quieten_libraries
+from sr_cli.engine.options import Degradation, Schedule, UpscaleOptions
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def prf_search(
         option(
             "Search",
             "--scales",
-            metavar="A,B,...",
+            metavar=LIST,
             show_default=SCALES["diffsr"],
             help="Search at several.",
         ),
@@ -51,7 +53,7 @@ def prf_search(
         option(
             "Search",
             "--schedule",
-            metavar="A,B,...",
+            metavar=LIST,
             show_default="the model's",
             help=f"Noise over time: {', '.join(get_args(Schedule))}.",
         ),
@@ -70,56 +72,19 @@ def prf_search(
         float | None,
         option("Search", "--fidelity-limit", show_default="calibrated", help="C^F of the PRF."),
     ] = None,
-    method: Annotated[
-        Method, option("Diffusion", "--method", help="diffsr searches --prior, dossr --model.")
-    ] = "diffsr",
-    prior: Annotated[
-        str,
-        option(
-            "Diffusion",
-            "--prior",
-            metavar="NAME|FOLDER|HUB_ID",
-            help="Unconditional model: srx's own, or a DDPMPipeline of diffusers.",
-        ),
-    ] = UpscaleOptions.prior,
-    model: Annotated[
-        str, option("Diffusion", "--model", metavar="NAME", help="Diffusion model of dossr.")
-    ] = UpscaleOptions.model,
-    sampler: Annotated[
-        Sampler, option("Diffusion", "--sampler", help="What diffsr walks by.")
-    ] = UpscaleOptions.sampler,
-    steps: Annotated[
-        int, option("Diffusion", "--steps", metavar="N", help="Solver steps.")
-    ] = UpscaleOptions.steps,
+    method: shared.Method = "diffsr",
+    prior: shared.Prior = UpscaleOptions.prior,
+    model: shared.Model = UpscaleOptions.model,
+    sampler: shared.Sampler = UpscaleOptions.sampler,
+    steps: shared.Steps = UpscaleOptions.steps,
     seed: Annotated[
         int, option("Diffusion", "--seed", metavar="N", help="Of the noise and the degradation.")
     ] = UpscaleOptions.seed,
-    device: Annotated[
-        str,
-        option("Machine", "--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
-    ] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        option("Machine", "--dtype", help="Precision of the networks."),
-    ] = "auto",
-    threads: Annotated[
-        int | None,
-        option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        option("Reports and defaults", "--plot", metavar="FILE", help="Curves: PNG, SVG or PDF."),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        option(
-            "Reports and defaults",
-            "--cache",
-            metavar="FILE",
-            show_default="in the user's cache folder",
-            help="Where measurements are kept, so that an interrupted command goes on.",
-        ),
-    ] = None,
+    device: shared.Device = "auto",
+    dtype: shared.Dtype = "auto",
+    threads: shared.Threads = None,
+    plot: shared.Curves = None,
+    cache: shared.Cache = None,
     update_card: Annotated[
         bool,
         option(
@@ -128,16 +93,9 @@ def prf_search(
             help="Fit the limits of the PRF to what is measured and write them into the card.",
         ),
     ] = False,
-    as_json: Annotated[
-        bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")
-    ] = False,
-    quiet: Annotated[
-        bool, option("Reports and defaults", "--quiet", "-q", help="Only errors on stderr.")
-    ] = False,
-    verbose: Annotated[
-        bool,
-        option("Reports and defaults", "--verbose", "-v", help="Details, warnings, tracebacks."),
-    ] = False,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
     config: ConfigOption = None,
 ) -> None:
     """Find how much noise each scale wants, and keep it for srx upscale.

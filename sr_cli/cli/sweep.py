@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.options import LIST, option
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, make_upscaler, option, quieten_libraries
-from sr_cli.engine.options import Color, Degradation, UpscaleOptions
+from sr_cli.cli.upscale import Machine, environment, make_upscaler, quieten_libraries
+from sr_cli.engine.options import Color, UpscaleOptions
 from sr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.sweep import Setting, SweepOptions
     from sr_cli.evaluation.tables import Table
-
-LIST = "A,B,..."
 
 
 def sweep_t1(
@@ -56,25 +56,12 @@ def sweep_t1(
             "ddim, ddpm, edm, dpmsolver++, or none.",
         ),
     ] = "ddim,edm,dpmsolver++",
-    metrics: Annotated[
-        str, option("Measuring", "--metrics", metavar=LIST, help="What to measure.")
-    ] = "psnr,ssim,lpips,niqe",
-    border: Annotated[
-        int,
-        option("Measuring", "--border", metavar="N", help="Pixels that PSNR and SSIM leave out."),
-    ] = 0,
-    download: Annotated[
-        bool, option("Measuring", "--download", help="Fetch weights of metrics that are missing.")
-    ] = False,
-    scale: Annotated[float, option("Data", "--scale", help="Between LR and HR.")] = 4.0,
-    lr: Annotated[
-        Path | None,
-        option("Data", "--lr", metavar="FOLDER", help="LR images, where PAIRS holds HR alone."),
-    ] = None,
-    degradation: Annotated[
-        Degradation,
-        option("Data", "--degradation", help="What makes the LR images where there are none."),
-    ] = "bicubic",
+    metrics: shared.Metrics = "psnr,ssim,lpips,niqe",
+    border: shared.Border = 0,
+    download: shared.Download = False,
+    scale: shared.DataScale = 4.0,
+    lr: shared.Lr = None,
+    degradation: shared.DataDegradation = "bicubic",
     seed: Annotated[
         int, option("Data", "--seed", metavar="N", help="Of the noise and the degradation.")
     ] = UpscaleOptions.seed,
@@ -94,59 +81,20 @@ def sweep_t1(
     color: Annotated[
         Color, option("Network", "--color", help="Take the colours of the input over.")
     ] = UpscaleOptions.color,
-    tile: Annotated[
-        int | None,
-        option(
-            "Machine",
-            "--tile",
-            metavar="N",
-            show_default="by free memory",
-            help="Side of a tile in input pixels; 0: the whole picture at once.",
-        ),
-    ] = None,
-    device: Annotated[
-        str,
-        option("Machine", "--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
-    ] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        option("Machine", "--dtype", help="Precision of the networks."),
-    ] = "auto",
-    threads: Annotated[
-        int | None,
-        option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
-    ] = None,
-    csv: Annotated[
-        Path | None, option("Reports and defaults", "--csv", metavar="FILE", help="The table.")
-    ] = None,
-    plot: Annotated[
-        Path | None,
-        option("Reports and defaults", "--plot", metavar="FILE", help="Curves: PNG, SVG or PDF."),
-    ] = None,
+    tile: shared.Tile = None,
+    device: shared.Device = "auto",
+    dtype: shared.Dtype = "auto",
+    threads: shared.Threads = None,
+    csv: shared.Csv = None,
+    plot: shared.Curves = None,
     sheet: Annotated[
         Path | None,
         option("Reports and defaults", "--sheet", metavar="FILE.png", help="Crops side by side."),
     ] = None,
-    cache: Annotated[
-        Path | None,
-        option(
-            "Reports and defaults",
-            "--cache",
-            metavar="FILE",
-            show_default="in the user's cache folder",
-            help="Where measurements are kept, so that an interrupted command goes on.",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")
-    ] = False,
-    quiet: Annotated[
-        bool, option("Reports and defaults", "--quiet", "-q", help="Only errors on stderr.")
-    ] = False,
-    verbose: Annotated[
-        bool,
-        option("Reports and defaults", "--verbose", "-v", help="Details, warnings, tracebacks."),
-    ] = False,
+    cache: shared.Cache = None,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
     config: ConfigOption = None,
 ) -> None:
     """Compare starting times, steps, orders and samplers on one network.

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sr_cli import __version__
+from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.options import option
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.events import (
     Event,
@@ -33,9 +35,7 @@ from sr_cli.engine.options import (
     Color,
     Degradation,
     LastStep,
-    Method,
     OutputOptions,
-    Sampler,
     Schedule,
     Solver,
     UpscaleOptions,
@@ -48,15 +48,6 @@ if TYPE_CHECKING:
 SIZES = ("scale", "size", "long_side", "short_side")
 SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 Compile = Literal["auto", "on", "off"]
-
-
-def option(panel: str, *names: str, **settings: Any) -> Any:
-    """An option of a help panel that SRX_<NAME> can set too."""
-    long = next(name for name in names if name.startswith("--"))
-    variable = "SRX_" + long[2:].split("/")[0].replace("-", "_").upper()
-    return typer.Option(
-        *names, rich_help_panel=panel, envvar=variable, show_envvar=False, **settings
-    )
 
 
 @dataclass(frozen=True)
@@ -102,10 +93,7 @@ def upscale(
         int | None,
         option("Size", "--short-side", metavar="N", help="The shorter side gets N pixels."),
     ] = None,
-    steps: Annotated[
-        int,
-        option("Diffusion", "--steps", metavar="N", help="Solver steps; more give more texture."),
-    ] = UpscaleOptions.steps,
+    steps: shared.Steps = UpscaleOptions.steps,
     order: Annotated[
         int,
         option("Diffusion", "--order", metavar="1|2|3", help="Order of the solver."),
@@ -138,26 +126,10 @@ def upscale(
         int,
         option("Diffusion", "--seed", metavar="N", help="Same seed, same picture."),
     ] = UpscaleOptions.seed,
-    model: Annotated[
-        str,
-        option("Diffusion", "--model", metavar="NAME", help="Diffusion model."),
-    ] = UpscaleOptions.model,
-    method: Annotated[
-        Method,
-        option("Diffusion", "--method", help="dossr walks with --model, diffsr with --prior."),
-    ] = UpscaleOptions.method,
-    prior: Annotated[
-        str,
-        option(
-            "Diffusion",
-            "--prior",
-            metavar="NAME|FOLDER|HUB_ID",
-            help="Unconditional model of diffsr: srx's own, or a DDPMPipeline of diffusers.",
-        ),
-    ] = UpscaleOptions.prior,
-    sampler: Annotated[
-        Sampler, option("Diffusion", "--sampler", help="What diffsr walks by.")
-    ] = UpscaleOptions.sampler,
+    model: shared.Model = UpscaleOptions.model,
+    method: shared.Method = UpscaleOptions.method,
+    prior: shared.Prior = UpscaleOptions.prior,
+    sampler: shared.Sampler = UpscaleOptions.sampler,
     schedule: Annotated[
         Schedule | None,
         option("Diffusion", "--schedule", show_default="the model's", help="Noise over time."),
@@ -213,24 +185,9 @@ def upscale(
     dry_run: Annotated[
         bool, option("Files", "--dry-run", help="Only list what would be done.")
     ] = False,
-    device: Annotated[
-        str,
-        option("Machine", "--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute."),
-    ] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        option("Machine", "--dtype", help="Precision of the networks."),
-    ] = "auto",
-    tile: Annotated[
-        int | None,
-        option(
-            "Machine",
-            "--tile",
-            metavar="N",
-            show_default="by free memory",
-            help="Side of a tile in input pixels; 0: the whole picture at once.",
-        ),
-    ] = None,
+    device: shared.Device = "auto",
+    dtype: shared.Dtype = "auto",
+    tile: shared.Tile = None,
     overlap: Annotated[
         int | None,
         option(
@@ -252,20 +209,10 @@ def upscale(
             help="Compile the networks: minutes at first, then faster; auto: long runs on a GPU.",
         ),
     ] = Machine.compile,
-    threads: Annotated[
-        int | None,
-        option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
-    ] = None,
-    as_json: Annotated[
-        bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")
-    ] = False,
-    quiet: Annotated[
-        bool, option("Reports and defaults", "--quiet", "-q", help="Only errors on stderr.")
-    ] = False,
-    verbose: Annotated[
-        bool,
-        option("Reports and defaults", "--verbose", "-v", help="Details, warnings, tracebacks."),
-    ] = False,
+    threads: shared.Threads = None,
+    as_json: shared.Json = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
     config: ConfigOption = None,
 ) -> None:
     """Enlarge photographs.

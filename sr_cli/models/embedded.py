@@ -168,11 +168,18 @@ def fourier(log_ratio: Tensor) -> Tensor:
 
 
 class EmbeddedDenoiser:
-    """`Denoiser` around an `EmbeddedNet`; images in [−1, 1], state float32."""
+    """`Denoiser` around an `EmbeddedNet`; images in [−1, 1], state float32.
 
-    def __init__(self, net: EmbeddedNet, dtype: torch.dtype = torch.float32) -> None:
+    clearest: the largest log(a·s/σ) that the network was trained at. A state with less noise than
+    that is shown as one of this level, since what a network says beyond it is arbitrary.
+    """
+
+    def __init__(
+        self, net: EmbeddedNet, dtype: torch.dtype = torch.float32, clearest: float = math.inf
+    ) -> None:
         self.net = net
         self.dtype = dtype
+        self.largest = math.exp(clearest) / net.config.s
 
     @torch.inference_mode()
     def predict_x0(
@@ -190,6 +197,7 @@ class EmbeddedDenoiser:
         """x0 from x_t = a·x0 + m·y + σ·ε: x, y, result (N, 3, H, W) float32; the rest is unused."""
         if not self.net.config.conditional:  # u = x − m·y knows nothing of y
             x, y = x - m * y, torch.zeros_like(y)
+        sigma = max(sigma, a / self.largest)
         ratio = torch.full((len(x),), a / sigma, device=x.device)
         z = (x - (a + m) * y) / sigma
         log_ratio, c_in, c_skip, c_out = self.net.config.preconditioning(ratio)
@@ -218,13 +226,13 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
     net.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     limits = card.limits
     return Model(
-        denoiser=EmbeddedDenoiser(net, dtype),
+        denoiser=EmbeddedDenoiser(net, dtype, limits.get("log_ratio", (-math.inf, math.inf))[1]),
         codec=PixelCodec(),
         schedule=limits["schedule"],
         final=limits["last_step"],
         multiple_of=limits["multiple_of"],
         margin=limits["margin"],
         bytes_per_pixel=limits["bytes_per_pixel"],
-        t1=limits["t1"],
+        t1=limits.get("t1", Model.t1),
         networks=(net,),
     )

@@ -121,7 +121,8 @@ class EmbeddedObjective:
 
     @property
     def limits(self) -> Mapping[str, Any]:
-        return {**pixel_limits(self.config), "last_step": "x0", "t1": 500}
+        own = {"last_step": "x0", "log_ratio": self.LOG_RATIO}
+        return {**pixel_limits(self.config), **own}
 
     def describe(self) -> Mapping[str, Any]:
         return {
@@ -182,7 +183,8 @@ class PriorObjective:
 
     @property
     def limits(self) -> Mapping[str, Any]:
-        return {**pixel_limits(self.config), "last_step": "x0"}
+        own = {"last_step": "x0", "log_ratio": self.LOG_RATIO}
+        return {**pixel_limits(self.config), **own}
 
     def describe(self) -> Mapping[str, Any]:
         return {

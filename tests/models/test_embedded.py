@@ -1,5 +1,8 @@
 """The embedded denoiser: what it sees, how it is conditioned, what it ignores."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -83,3 +86,20 @@ def test_optimal_preconditioning_for_gaussian_residuals() -> None:
         variance = r**2 * CONFIG.s**2 + 1
         torch.testing.assert_close(skip, r * CONFIG.s**2 / variance)
         torch.testing.assert_close(out**2, CONFIG.s**2 - skip**2 * variance)
+
+
+@pytest.mark.parametrize("limit", [0.5, -0.5])
+def test_less_noise_than_it_was_trained_at_is_shown_as_the_least(
+    net: EmbeddedNet, limit: float
+) -> None:
+    """The network sees (a/σ)(x0 − y) with its largest ratio; below the limit nothing changes."""
+    y, residual = torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.1)
+    largest = math.exp(limit) / CONFIG.s
+    bounded, free = EmbeddedDenoiser(net, clearest=limit), EmbeddedDenoiser(net)
+    clear: dict[str, Any] = {"alpha": 1.0, "a": 1.0, "m": 0.0, "y": y, "hint": y, "t": 0}
+    for ratio, shown in ((10 * largest, largest), (largest / 3, largest / 3)):
+        seen = bounded.predict_x0(residual, sigma=1 / ratio, **clear)
+        expected = free.predict_x0(residual, sigma=1 / shown, **clear)
+        torch.testing.assert_close(seen, expected)
+        other = free.predict_x0(residual, sigma=1 / ratio, **clear)
+        assert torch.allclose(seen, other) == (ratio == shown)

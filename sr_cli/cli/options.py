@@ -1,0 +1,116 @@
+"""Options that several commands share, and how an option of srx is declared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from sr_cli.engine import options as engine
+
+LIST = "A,B,..."
+
+
+def option(panel: str, *names: str, **settings: Any) -> Any:
+    """An option of a help panel that SRX_<NAME> can set too."""
+    long = next(name for name in names if name.startswith("--"))
+    variable = "SRX_" + long[2:].split("/")[0].replace("-", "_").upper()
+    return typer.Option(
+        *names, rich_help_panel=panel, envvar=variable, show_envvar=False, **settings
+    )
+
+
+Lr = Annotated[
+    Path | None,
+    option("Data", "--lr", metavar="FOLDER", help="LR images, where the folder holds HR alone."),
+]
+DataScale = Annotated[float, option("Data", "--scale", help="Between LR and HR.")]
+DataDegradation = Annotated[
+    engine.Degradation,
+    option("Data", "--degradation", help="What makes the LR images where there are none."),
+]
+
+Steps = Annotated[
+    int, option("Diffusion", "--steps", metavar="N", help="Solver steps; more give more texture.")
+]
+Model = Annotated[
+    str, option("Diffusion", "--model", metavar="NAME", help="Diffusion model of dossr.")
+]
+Method = Annotated[
+    engine.Method,
+    option("Diffusion", "--method", help="dossr works with --model, diffsr with --prior."),
+]
+Prior = Annotated[
+    str,
+    option(
+        "Diffusion",
+        "--prior",
+        metavar="NAME|FOLDER|HUB_ID",
+        help="Unconditional model of diffsr: srx's own, or a DDPMPipeline of diffusers.",
+    ),
+]
+Sampler = Annotated[engine.Sampler, option("Diffusion", "--sampler", help="What diffsr walks by.")]
+
+Metrics = Annotated[
+    str,
+    option(
+        "Measuring",
+        "--metrics",
+        metavar=LIST,
+        help="psnr, ssim, lpips, dists, niqe, clipiqa, musiq, maniqa, topiq; in bench also fid.",
+    ),
+]
+Border = Annotated[
+    int, option("Measuring", "--border", metavar="N", help="Pixels that PSNR and SSIM leave out.")
+]
+Download = Annotated[
+    bool, option("Measuring", "--download", help="Fetch weights of metrics that are missing.")
+]
+
+Device = Annotated[
+    str, option("Machine", "--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    option("Machine", "--dtype", help="Precision of the networks."),
+]
+Threads = Annotated[
+    int | None,
+    option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
+]
+Tile = Annotated[
+    int | None,
+    option(
+        "Machine",
+        "--tile",
+        metavar="N",
+        show_default="by free memory",
+        help="Side of a tile in input pixels; 0: the whole picture at once.",
+    ),
+]
+
+Csv = Annotated[
+    Path | None, option("Reports and defaults", "--csv", metavar="FILE", help="The table.")
+]
+Curves = Annotated[
+    Path | None,
+    option("Reports and defaults", "--plot", metavar="FILE", help="Curves: PNG, SVG or PDF."),
+]
+Cache = Annotated[
+    Path | None,
+    option(
+        "Reports and defaults",
+        "--cache",
+        metavar="FILE",
+        show_default="in the user's cache folder",
+        help="Where measurements are kept, so that an interrupted command goes on.",
+    ),
+]
+Json = Annotated[bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")]
+Quiet = Annotated[
+    bool, option("Reports and defaults", "--quiet", "-q", help="Only errors on stderr.")
+]
+Verbose = Annotated[
+    bool, option("Reports and defaults", "--verbose", "-v", help="Details, warnings, tracebacks.")
+]
