@@ -41,6 +41,7 @@ def main() -> None:
         "bicubic": lambda lr: bicubic(lr, (4 * lr.shape[1], 4 * lr.shape[2])),
         "srx --steps 1": Upscaler(UpscaleOptions(steps=1), device="cpu"),
         "srx (5 steps)": Upscaler(UpscaleOptions(), device="cpu"),
+        "--last-step mean": Upscaler(UpscaleOptions(last_step="mean"), device="cpu"),
     }
     cell = 4 * SIDE
     size = ((cell + 6) * len(methods) - 6, HEAD + (cell + 6) * len(CROPS) - 6)
