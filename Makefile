@@ -37,7 +37,7 @@ sweep: $(VENV)/installed-iqa
 
 # The pictures of README.
 figure: $(VENV)/installed-dev
-	$(BIN)/python examples/figures.py
+	$(BIN)/python examples/figures/make.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,6 +1,6 @@
 """Small random weights, so that most tests need none of the shipped ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,13 @@ TINY_PRIOR = PriorObjective(replace(TINY, s=0.5, conditional=False))
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_for_tiny_networks() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_models_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRX_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")

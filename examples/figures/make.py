@@ -48,7 +48,7 @@ def main() -> None:
     figure = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(figure)
     for row, (name, (left, top)) in enumerate(CROPS.items()):
-        path = HERE / f"{name}.png"
+        path = HERE.parent / f"{name}.png"
         lr = torch.from_numpy(load(path).rgb).permute(2, 0, 1) if path.exists() else text()
         box = (4 * left, 4 * top, 4 * left + cell, 4 * top + cell)
         for column, (label, method) in enumerate(methods.items()):
