@@ -30,7 +30,8 @@ train: $(VENV)/installed-dev
 scores: $(VENV)/installed-iqa
 	$(BIN)/srx bench $(EVAL)/Set14 $(EVAL)/drealsr20 --markdown \
 	  --row '--preprocess none --steps 1' --row '--preprocess none' \
-	  --row '--steps 1' --row '--order 1' --row '--t1 1000' --row ''
+	  --row '--steps 1' --row '--order 1' --row '--t1 1000' \
+	  --row '--steps 4 --last-step mean' --row '--last-step mean' --row ''
 
 sweep: $(VENV)/installed-iqa
 	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --steps 1,2,3,5,7 --order 1,2,3
