@@ -13,7 +13,7 @@ from sr_cli.cli.config import ConfigOption
 from sr_cli.cli.methods import Computer, computer, engine_rows, methods
 from sr_cli.cli.options import LIST, option
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, quieten_libraries
+from sr_cli.cli.upscale import Machine, environment, talk
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import InputError, UsageError
 
@@ -134,8 +134,7 @@ def bench(
     """
     from sr_cli.evaluation.bench import BenchOptions
 
-    terminal.quiet, terminal.verbose = quiet, verbose
-    quieten_libraries(verbose)
+    talk(quiet, verbose)
     chosen = [name.strip() for name in metrics.split(",")]
     _check_reports(csv, plot, plot_metric if plot else None, chosen)
     if as_json and markdown:

@@ -13,7 +13,7 @@ from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption
 from sr_cli.cli.options import LIST, option
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, make_upscaler, quieten_libraries
+from sr_cli.cli.upscale import Machine, environment, make_upscaler, talk
 from sr_cli.engine.options import Degradation, Schedule, UpscaleOptions
 from sr_cli.errors import UsageError
 
@@ -107,8 +107,7 @@ def prf_search(
     """
     from sr_cli.evaluation.plots import check_plot
 
-    terminal.quiet, terminal.verbose = quiet, verbose
-    quieten_libraries(verbose)
+    talk(quiet, verbose)
     if plot:
         check_plot(plot)
     wanted = _search_options(

@@ -13,7 +13,7 @@ from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption
 from sr_cli.cli.options import LIST, option
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, make_upscaler, quieten_libraries
+from sr_cli.cli.upscale import Machine, environment, make_upscaler, talk
 from sr_cli.engine.options import Color, UpscaleOptions
 from sr_cli.errors import InputError, UsageError
 
@@ -104,8 +104,7 @@ def sweep_t1(
     interrupted command continues when run again. Metrics other than PSNR and SSIM need the extra
     `iqa`, plots the extra `plot`.
     """
-    terminal.quiet, terminal.verbose = quiet, verbose
-    quieten_libraries(verbose)
+    talk(quiet, verbose)
     varied = _varied(t1, steps, order, solver, baseline)
     options = UpscaleOptions(
         scale=scale, model=model, preprocess=preprocess, color=color, seed=seed, tile=tile

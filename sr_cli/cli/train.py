@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.weights import Quiet, Verbose, install, talk
+from sr_cli.cli.upscale import talk
+from sr_cli.cli.weights import Quiet, Verbose, install
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def from_scratch(
     ] = None,
     widths: Annotated[
         str, typer.Option(metavar="A,B,C", help="Channels of a denoiser's levels.")
-    ] = "48,64,96",
+    ] = "64,96,128",
     blocks: Annotated[
         str, typer.Option(metavar="A,B,C", help="Residual blocks of a denoiser's levels.")
-    ] = "2,2,2",
+    ] = "2,2,3",
     preprocess: Annotated[
         str, typer.Option(help="Second source of the denoiser's y; none: bicubic alone.")
     ] = "compact",
@@ -266,7 +267,7 @@ def _whole(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"{text!r} must be whole numbers like 48,64,96.") from error
+        raise UsageError(f"{text!r} must be whole numbers like 64,96,128.") from error
 
 
 def _watch(run: Iterator[Progress]) -> None:

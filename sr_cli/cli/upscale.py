@@ -223,8 +223,7 @@ def upscale(
     """
     from sr_cli.engine.batch import pending, plan, preview
 
-    terminal.quiet, terminal.verbose = quiet, verbose
-    quieten_libraries(verbose)
+    talk(quiet, verbose)
     options = upscale_options(ctx)
     files = OutputOptions(format=format, quality=quality, name=name, overwrite=overwrite)
     machine = Machine(device, dtype, threads, compile)
@@ -245,6 +244,12 @@ def upscale(
         settings = asdict(options) | asdict(files) | asdict(machine) | {"recursive": recursive}
         terminal.document(document(settings, environment() | engine, outcomes))
     raise typer.Exit(exit_code(outcomes))
+
+
+def talk(quiet: bool, verbose: bool) -> None:
+    """Say as much as the user wants, before libraries are imported that would say more."""
+    terminal.quiet, terminal.verbose = quiet, verbose
+    quieten_libraries(verbose)
 
 
 def quieten_libraries(verbose: bool) -> None:

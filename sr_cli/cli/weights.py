@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import quieten_libraries
+from sr_cli.cli.upscale import talk
 from sr_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -182,12 +182,6 @@ def path(
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def talk(quiet: bool, verbose: bool) -> None:
-    """Say as much as the user wants, before libraries are imported that would say more."""
-    terminal.quiet, terminal.verbose = quiet, verbose
-    quieten_libraries(verbose)
 
 
 def _options(source: Path, *, prompt: str | None, **settings: Any) -> ImportOptions:

@@ -121,8 +121,7 @@ class EmbeddedObjective:
 
     @property
     def limits(self) -> Mapping[str, Any]:
-        own = {"last_step": "x0", "log_ratio": self.LOG_RATIO}
-        return {**pixel_limits(self.config), **own}
+        return pixel_limits(self.config, self.LOG_RATIO)
 
     def describe(self) -> Mapping[str, Any]:
         return {
@@ -183,8 +182,7 @@ class PriorObjective:
 
     @property
     def limits(self) -> Mapping[str, Any]:
-        own = {"last_step": "x0", "log_ratio": self.LOG_RATIO}
-        return {**pixel_limits(self.config), **own}
+        return pixel_limits(self.config, self.LOG_RATIO)
 
     def describe(self) -> Mapping[str, Any]:
         return {
@@ -239,10 +237,12 @@ def ratios(
     return torch.from_numpy(rng.numbers.permutation(ratio).astype(np.float32))
 
 
-def pixel_limits(config: EmbeddedConfig) -> Mapping[str, Any]:
-    """What an engine must respect of a network of this shape."""
+def pixel_limits(config: EmbeddedConfig, log_ratio: tuple[float, float]) -> Mapping[str, Any]:
+    """What an engine must respect of a network of this shape, trained at these log(a·s/σ)."""
     return {
         "schedule": "scaled_linear",
+        "last_step": "x0",
+        "log_ratio": log_ratio,
         "multiple_of": config.multiple_of,
         "margin": config.receptive_field(),
         "bytes_per_pixel": config.bytes_per_pixel,
