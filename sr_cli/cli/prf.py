@@ -102,7 +102,7 @@ def prf_search(
 
     Images are recovered from a grid of starting times t, then around the best of them, and measured
     beside the Perceptual Recoverable Field that its two losses give. t* is by LPIPS where its
-    weights are there, else by the errors of the spectrum. What was measured is kept: an interrupted
+    weights are there, else by the spectrum's amplitudes. What was measured is kept: an interrupted
     command continues when run again.
     """
     from sr_cli.evaluation.plots import check_plot
@@ -206,7 +206,7 @@ def _metrics(engine: Upscaler) -> Metrics:
 
     metrics = load(("psnr", "ssim", "lpips"), torch.device(engine.device))
     for sentence in metrics.missing.values():
-        terminal.note(f"{sentence} t* is by the errors of the spectrum.")
+        terminal.note(f"{sentence} t* is by the spectrum's amplitudes.")
     return metrics
 
 

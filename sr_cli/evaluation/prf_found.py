@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-import numpy as np
+from statistics import median
 
 from sr_cli.diffusion import prf
 from sr_cli.evaluation.metrics import BETTER
 
-CRITERIA = ("lpips", "spectrum")
+CRITERIA = ("lpips", "amplitude")
 """What t* is chosen by: the first that can be measured."""
 
 
@@ -104,14 +103,14 @@ def with_fields(measured: Result, limits: prf.Thresholds) -> Result:
 def fit_thresholds(measured: Result) -> prf.Thresholds | None:
     """C^S and C^F by which the analytic field is nearest the measured one; None: nothing helps.
 
-    C^F is the geometric mean of ω L^F at the measured t* of the scales where noise helps, and C^S
-    the largest L^S at a time from which recovery was still not worse than none.
+    Both are medians over the scales where noise helps: C^F of ω L^F at the measured t*, C^S
+    of L^S at the latest time from which recovery was not worse than none. So a scale has no field
+    where its fidelity asks for more noise than the others' signature bears.
     """
     last = measured.length - 1
     useful = [row for row in measured.found if row.star.t > 0]
     if not useful:
         return None
+    signatures = [measured.signature[min(row.last_useful, last)] for row in useful]
     losses = [measured.fidelity(row)[min(row.star.t, last)] for row in useful]
-    latest = min(max(row.last_useful for row in useful), last)
-    bound = float(measured.signature[latest])
-    return prf.Thresholds(bound, float(np.exp(np.mean(np.log(losses)))))
+    return prf.Thresholds(median(signatures), median(losses))

@@ -1,6 +1,8 @@
 """What the analytic PRF needs of a network and images, and errors of spectra (Appendix F)."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -53,35 +55,56 @@ def _error(  # noqa: PLR0917
     return (alpha / sigma) ** 2 * squared_norm((x0 - found).cpu().numpy())
 
 
-def spectrum(image: Tensor) -> tuple[Array, Array]:
-    """Image (3, H, W) in [0, 1] → amplitudes of its luma's 2-D spectrum and their frequencies.
+@dataclass(frozen=True)
+class SpectrumErrors:
+    """How far a picture's 2-D spectrum is from the original's (Appendix F).
 
-    Both (H, W//2 + 1); frequencies in cycles a pixel. Amplitudes are over the number of pixels.
+    low, high: relative errors ‖S − S_hr‖ / ‖S_hr‖ inside RADIUS (content) and outside (detail), of
+    complex values: what is in the wrong place is wrong, and an error above 1 is worse than nothing.
+    amplitude: Σ | |S| − |S_hr| | / Σ |S_hr|, inside plus outside: detail counts for its amount,
+    wherever it is. The mean of the picture counts nowhere.
+    """
+
+    low: float
+    high: float
+    amplitude: float
+
+    @classmethod
+    def between(cls, result: Tensor, hr: Tensor) -> Self:
+        """result, hr: (3, H, W) in [0, 1]; of their luma."""
+        (ours, radius), (theirs, _) = spectrum(result), spectrum(hr)
+        inside, outside = (radius > 0) & (radius <= RADIUS), radius > RADIUS
+
+        def complex_error(band: NDArray[np.bool_]) -> float:
+            error = np.linalg.norm((ours - theirs)[band])
+            return float(error / max(np.linalg.norm(theirs[band]), 1e-12))
+
+        def amplitude_error(band: NDArray[np.bool_]) -> float:
+            mine, true = np.abs(ours[band]), np.abs(theirs[band])
+            return float(np.abs(mine - true).sum() / max(true.sum(), 1e-12))
+
+        return cls(
+            low=complex_error(inside),
+            high=complex_error(outside),
+            amplitude=amplitude_error(inside) + amplitude_error(outside),
+        )
+
+
+def spectrum(image: Tensor) -> tuple[NDArray[np.complex128], Array]:
+    """Image (3, H, W) in [0, 1] → its luma's 2-D spectrum and frequencies in cycles a pixel.
+
+    Both (H, W//2 + 1); the spectrum is over the number of pixels.
     """
     height, width = image.shape[-2:]
-    levels = luma(image[None])[0, 0].cpu().numpy() / 255
-    amplitude = np.abs(np.fft.rfft2(levels)) / levels.size
+    levels = luma(image[None])[0, 0].double().cpu().numpy() / 255
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
-    return amplitude, radius
-
-
-def spectrum_errors(result: Tensor, hr: Tensor) -> tuple[float, float]:
-    """Σ |A_result − A_hr| / Σ A_hr inside RADIUS (content) and outside (sharpness).
-
-    result, hr: (3, H, W) in [0, 1]. The mean of the picture does not count.
-    """
-    (ours, radius), (theirs, _) = spectrum(result), spectrum(hr)
-    difference = np.abs(ours - theirs)
-    low = (radius > 0) & (radius <= RADIUS)
-    return (
-        float(difference[low].sum() / max(theirs[low].sum(), 1e-12)),
-        float(difference[radius > RADIUS].sum() / max(theirs[radius > RADIUS].sum(), 1e-12)),
-    )
+    return np.fft.rfft2(levels) / levels.size, radius
 
 
 def radial(image: Tensor, bins: int = 32) -> tuple[Array, Array]:
     """The mean amplitude in `bins` rings from 0 to 0.5 cycles a pixel: (frequencies, means)."""
-    amplitude, radius = spectrum(image)
+    values, radius = spectrum(image)
+    amplitude = np.abs(values)
     ring = (radius * 2 * bins).astype(int).ravel()
     inside = ring < bins
     counts = np.bincount(ring[inside], minlength=bins)

@@ -10,7 +10,7 @@ from sr_cli.errors import InputError
 from sr_cli.evaluation.prf_found import Result
 from sr_cli.evaluation.prf_losses import RADIUS, Array
 
-METRICS = ("lpips", "spectrum", "psnr")
+METRICS = ("lpips", "high", "psnr")
 
 
 def draw(

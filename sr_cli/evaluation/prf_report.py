@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from sr_cli.evaluation.metrics import BETTER
 from sr_cli.evaluation.prf_found import Found, Point, Result
 from sr_cli.evaluation.prf_losses import Array, radial
 from sr_cli.evaluation.prf_search import Search
@@ -52,8 +51,7 @@ def record(result: Result) -> dict[str, Any]:
 
 def _scale(row: Found) -> dict[str, Any]:
     field = row.field
-    names = [name for name in row.star.scores if name in BETTER or name in ("low", "high")]
-    best = {name: row.best(name) for name in (*names, "spectrum")}
+    best = {name: row.best(name) for name in row.star.scores}
     return {
         "scale": row.scale,
         "prf": field and {"low": field.low, "high": field.high, "best": field.best},

@@ -6,7 +6,7 @@ around the best, and compared with the originals.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
@@ -34,7 +34,7 @@ from sr_cli.evaluation.prf_found import (
     fit_thresholds,
     with_fields,
 )
-from sr_cli.evaluation.prf_losses import signature_errors, spectrum_errors
+from sr_cli.evaluation.prf_losses import SpectrumErrors, signature_errors
 
 GOLDEN = (5**0.5 - 1) / 2
 GRIDS: dict[str, tuple[float, ...]] = {
@@ -149,8 +149,7 @@ class Search:
             measured = self.ledger.get(name)
             if measured is None:
                 result, seconds = scene.recovered(t)
-                low, high = spectrum_errors(result, scene.hr)
-                spectral = {"low": low, "high": high, "spectrum": low + high}
+                spectral = asdict(SpectrumErrors.between(result, scene.hr))
                 measured = Measured(self.metrics.score(result, scene.hr) | spectral, seconds)
                 self.ledger.put(name, measured, scale=scale, t=t)
             cells.append(measured)
@@ -170,6 +169,7 @@ class Search:
             self.engine.dtype,
             self.metrics.conditions,
             [name for name in self.metrics.names if name not in self.metrics.missing],
+            [error.name for error in fields(SpectrumErrors)],
         ]
 
     def _signature(self, on_done: Callable[[str], None]) -> prf.Array:

@@ -67,7 +67,7 @@ def test_a_search_is_kept_and_upscale_uses_it(srx: Srx, tmp_path: Path) -> None:
     assert (code, out) == (0, "")
     (kept,) = (tmp_path / "SRX_HOME" / "calibrations").iterdir()
     assert str(kept) in err
-    assert "t* is by the errors of the spectrum" in err
+    assert "t* is by the spectrum's amplitudes" in err
     code, _, err = srx(*enlarge, "--scale", "3.3")
     assert code == 0
     with Image.open("out/a.png") as image:

@@ -18,9 +18,9 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.ledger import Ledger
-from sr_cli.evaluation.metrics import Metrics, load
+from sr_cli.evaluation.metrics import Metrics, load, luma
 from sr_cli.evaluation.prf_found import Found, Point, Result, fit_thresholds, with_fields
-from sr_cli.evaluation.prf_losses import radial, signature_errors, spectrum_errors
+from sr_cli.evaluation.prf_losses import RADIUS, SpectrumErrors, radial, signature_errors
 from sr_cli.evaluation.prf_plots import draw
 from sr_cli.evaluation.prf_report import record, spectra, table
 from sr_cli.evaluation.prf_search import Search, SearchOptions, centre, refine
@@ -87,19 +87,40 @@ def wave(cycles: float, side: int = 64, amplitude: float = 0.2) -> Tensor:
 def test_low_and_high_frequencies_are_told_apart() -> None:
     low, high = wave(1 / 16), wave(1 / 4)
     both = low + high - 0.5
-    assert spectrum_errors(both, both) == (0, 0)
-    kept_low, lost_high = spectrum_errors(low, both)
-    assert kept_low < 1e-5
-    assert lost_high > 0.99
-    lost_low, kept_high = spectrum_errors(high, both)
-    assert lost_low > 0.99
-    assert kept_high < 1e-5
+    assert SpectrumErrors.between(both, both) == SpectrumErrors(0, 0, 0)
+    without_high = SpectrumErrors.between(low, both)
+    assert without_high.low < 1e-5
+    assert without_high.high == pytest.approx(1, abs=1e-4)
+    without_low = SpectrumErrors.between(high, both)
+    assert without_low.low == pytest.approx(1, abs=1e-4)
+    assert without_low.high < 1e-5
 
 
 def test_half_the_amplitude_is_half_the_error_and_brightness_is_none() -> None:
-    hr = wave(1 / 4)
-    assert spectrum_errors(wave(1 / 4, amplitude=0.1), hr)[1] == pytest.approx(0.5, abs=1e-3)
-    assert spectrum_errors(hr - 0.1, hr)[1] == pytest.approx(0, abs=1e-3)
+    hr = wave(1 / 16) + wave(1 / 4) - 0.5
+    half = SpectrumErrors.between((hr + 0.5) / 2, hr)
+    assert (half.low, half.high, half.amplitude) == pytest.approx((0.5, 0.5, 1), abs=1e-3)
+    assert SpectrumErrors.between(hr - 0.1, hr).high == pytest.approx(0, abs=1e-3)
+
+
+def test_errors_are_those_of_the_pixels() -> None:
+    """Parseval: low² of HR's low energy and high² of its high energy are the squared error."""
+    hr, result = torch.rand(2, 1, 33, 46).expand(-1, 3, -1, -1)  # odd and even: the half spectrum
+    found = SpectrumErrors.between(result, hr)
+    levels = [(luma(x[None])[0, 0].double() / 255).numpy() for x in (hr, result)]
+    theirs, error = (np.fft.fft2(x - x.mean()) for x in (levels[0], levels[1] - levels[0]))
+    radius = np.hypot(np.fft.fftfreq(33)[:, None], np.fft.fftfreq(46)[None])
+    energy = [(np.abs(theirs[band]) ** 2).sum() for band in (radius <= RADIUS, radius > RADIUS)]
+    total = found.low**2 * energy[0] + found.high**2 * energy[1]
+    assert total == pytest.approx((np.abs(error) ** 2).sum(), rel=0.02)
+
+
+def test_the_right_amplitude_in_the_wrong_place_is_an_error() -> None:
+    """What the amplitude alone cannot see: it is 0 for a picture that was moved."""
+    hr = torch.rand(1, 32, 32).expand(3, -1, -1)
+    moved = SpectrumErrors.between(torch.roll(hr, (5, 9), (1, 2)), hr)
+    assert moved.amplitude == pytest.approx(0, abs=1e-5)
+    assert min(moved.low, moved.high) > 1
 
 
 def test_rings_hold_their_own_frequencies() -> None:
@@ -136,22 +157,22 @@ def test_no_rounds_leave_the_grid_as_it_is() -> None:
     assert set(seen) == {0, 10, 20}
 
 
-def point(t: int, lpips: float | None, spectrum: float = 1.0) -> Point:
-    return Point(t, {"lpips": lpips, "psnr": 20 + t, "spectrum": spectrum}, 0.1)
+def point(t: int, lpips: float | None, amplitude: float = 1.0) -> Point:
+    return Point(t, {"lpips": lpips, "psnr": 20 + t, "amplitude": amplitude}, 0.1)
 
 
 def row(scale: float, *values: tuple[int, float], distance: float = 1000.0) -> Found:
     return Found(scale, tuple(point(t, v) for t, v in values), distance, None, 0)
 
 
-def test_the_best_is_by_lpips_or_else_by_the_spectrum() -> None:
+def test_the_best_is_by_lpips_or_else_by_the_amplitudes() -> None:
     found = row(2, (0, 0.4), (10, 0.3), (20, 0.3), (30, 0.5))
     assert (found.criterion, found.star.t, found.last_useful) == ("lpips", 10, 20)
     psnr = found.best("psnr")
     assert psnr
     assert psnr.t == 30
     without = Found(2, (point(0, None, 0.9), point(10, None, 0.8)), 1.0, None, 0)
-    assert (without.criterion, without.star.t) == ("spectrum", 10)
+    assert (without.criterion, without.star.t) == ("amplitude", 10)
     assert without.best("lpips") is None
 
 
@@ -160,17 +181,32 @@ def test_thresholds_are_fitted_to_what_was_measured() -> None:
     rows = (
         row(2, (0, 0.2), (10, 0.3)),
         row(3, (0, 0.4), (10, 0.3), (100, 0.4), (200, 0.5), distance=500.0),
-        row(4, (0, 0.5), (50, 0.4), (200, 0.6), distance=2000.0),
+        row(4, (0, 0.5), (50, 0.4), (150, 0.5), (200, 0.6), distance=2000.0),
+        row(5, (0, 0.5), (70, 0.4), (400, 0.5), distance=3000.0),
     )
     measured = Result(rows, BAR, signature, None, prf.OMEGA)
     limits = fit_thresholds(measured)
     assert limits
-    assert limits.signature == 100  # the last time from which 3x was not worse than 0
-    one, two = (prf.OMEGA * prf.divergence(BAR)[t] * d for t, d in ((10, 500), (50, 2000)))
-    assert limits.fidelity == pytest.approx((one * two) ** 0.5)
-    fields = [r.field for r in with_fields(measured, limits).found]
-    assert all(field and field.high == 100 for field in fields)
+    assert limits.signature == 150  # 3x, 4x and 5x are not worse than 0 until 100, 150 and 400
+    losses = [
+        prf.OMEGA * prf.divergence(BAR)[t] * d for t, d in ((10, 500), (50, 2000), (70, 3000))
+    ]
+    assert limits.fidelity == pytest.approx(sorted(losses)[1])
     assert fit_thresholds(replace(measured, found=rows[:1])) is None
+
+
+def test_a_scale_that_asks_for_more_noise_than_the_signature_bears_has_no_field() -> None:
+    rows = (
+        row(3, (0, 0.4), (10, 0.3), (40, 0.4), (200, 0.5), distance=500.0),
+        row(40, (0, 0.4), (10, 0.5), distance=500_000.0),
+    )
+    measured = Result(rows, BAR, np.arange(1000.0), None, prf.OMEGA)
+    limits = fit_thresholds(measured)
+    assert limits
+    near, far = (r.field for r in with_fields(measured, limits).found)
+    assert near
+    assert (near.low, near.high) == (10, 40)
+    assert far is None
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
@@ -239,7 +275,7 @@ def test_a_search_measures_what_the_engine_gives(search: Make) -> None:
         assert found.at(t).scores["psnr"] == pytest.approx(np.mean(want), abs=1e-6)
     distance = [prf.squared_norm((s.states[0] - s.states[1]).numpy()) for s in scenes]
     assert found.distance == pytest.approx(np.mean(distance))
-    assert found.criterion == "spectrum"
+    assert found.criterion == "amplitude"
 
 
 def test_larger_scales_are_farther_away(search: Make) -> None:
