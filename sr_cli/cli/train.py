@@ -50,18 +50,19 @@ def from_scratch(
     data: Data,
     run: Annotated[
         Path | None,
-        typer.Option(
-            help="Checkpoint and log; a run that is there goes on (default runs/NETWORK)."
-        ),
+        typer.Option(help="Checkpoint and log; a run that is there goes on (default runs/NAME)."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the weights and their card.")] = Path("out"),
+    name: Annotated[
+        str | None, typer.Option(help="Of the weights (default: the network's).")
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Wall-clock budget.")] = None,
     iterations: Annotated[int | None, typer.Option(help="Budget in iterations.")] = None,
     batch: Annotated[int, typer.Option(help="Crops an iteration.")] = 8,
     crop: Annotated[int, typer.Option(help="Side of a crop in HR pixels.")] = 128,
     lr: Annotated[
         float, typer.Option(help="Peak learning rate; it falls to 0 along a cosine.")
-    ] = 4e-3,
+    ] = 2e-3,
     mix: Annotated[
         str | None,
         typer.Option(metavar="A,B,C", help="Shares of bicubic, mild and Real-ESRGAN degradations."),
@@ -73,7 +74,7 @@ def from_scratch(
         str, typer.Option(metavar="A,B,C", help="Residual blocks of a denoiser's levels.")
     ] = "2,2,3",
     preprocess: Annotated[
-        str, typer.Option(help="Second source of the denoiser's y; none: bicubic alone.")
+        str, typer.Option(help="Second source of the denoiser's y; none: clean input alone.")
     ] = "compact",
     init: Annotated[
         str | None, typer.Option(metavar="NAME", help="Begin with the weights of this card.")
@@ -89,14 +90,16 @@ def from_scratch(
 ) -> None:
     """Train the network that the command is named after, from random or a card's weights."""
     from sr_cli.engine.device import resolve_device, resolve_dtype
+    from sr_cli.models.importer import check_name
     from sr_cli.training.export import begin_with, export
     from sr_cli.training.train import Trainer, TrainOptions
 
     network = str(ctx.info_name)
+    check_name(name or network)
     place = resolve_device(device)
     options = TrainOptions(
         data=data,
-        run=run or Path("runs") / network,
+        run=run or Path("runs") / (name or network),
         minutes=minutes,
         iterations=iterations,
         batch=batch,
@@ -119,7 +122,7 @@ def from_scratch(
     if init:
         begin_with(objective, init)
     _watch(Trainer(objective, options).run())
-    card = export(objective, options, out, {"data": describe or data.name})
+    card = export(objective, options, out, {"data": describe or data.name}, name)
     terminal.note(f"wrote {card.path}")
 
 

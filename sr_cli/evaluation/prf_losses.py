@@ -76,8 +76,8 @@ class SpectrumErrors:
         inside, outside = (radius > 0) & (radius <= RADIUS), radius > RADIUS
 
         def complex_error(band: NDArray[np.bool_]) -> float:
-            error = np.linalg.norm((ours - theirs)[band])
-            return float(error / max(np.linalg.norm(theirs[band]), 1e-12))
+            error, true = (float(np.linalg.norm(x[band])) for x in (ours - theirs, theirs))
+            return error / max(true, 1e-12)
 
         def amplitude_error(band: NDArray[np.bool_]) -> float:
             mine, true = np.abs(ours[band]), np.abs(theirs[band])

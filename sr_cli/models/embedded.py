@@ -233,6 +233,7 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         multiple_of=limits["multiple_of"],
         margin=limits["margin"],
         bytes_per_pixel=limits["bytes_per_pixel"],
+        preprocess=limits.get("preprocess", Model.preprocess),
         t1=limits.get("t1", Model.t1),
         networks=(net,),
     )

@@ -15,12 +15,16 @@ from sr_cli.training.train import CHECKPOINT, TrainOptions
 
 
 def export(
-    objective: Objective, options: TrainOptions, folder: Path, training: Mapping[str, Any]
+    objective: Objective,
+    options: TrainOptions,
+    folder: Path,
+    training: Mapping[str, Any],
+    name: str | None = None,
 ) -> Card:
     """Write the averaged weights of a run as `folder`/NAME.safetensors with NAME.json and NAME.md.
 
-    training: what the card says of the data, beside what the run itself knows.
-    Raises ModelError when the run has no checkpoint.
+    training: what the card says of the data, beside what the run itself knows. name: of the card,
+    that of the objective if None. Raises ModelError when the run has no checkpoint.
     """
     path = options.run / CHECKPOINT
     if not path.is_file():
@@ -32,11 +36,12 @@ def export(
         if key.startswith("module.")
     }
     folder.mkdir(parents=True, exist_ok=True)
-    file = f"{objective.name}.safetensors"
+    name = name or objective.name
+    file = f"{name}.safetensors"
     save_file(weights, folder / file)
     return write_card(
         Card(
-            name=objective.name,
+            name=name,
             kind=objective.name,
             file=file,
             architecture=objective.architecture,

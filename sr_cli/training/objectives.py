@@ -96,11 +96,11 @@ class EmbeddedObjective:
     """The residual denoiser: squared error of the preconditioned target (Karras et al., Eq. 8).
 
     y is the bicubic enlargement of clean LR or, in half of the parts, a preprocessor's of LR
-    degraded by `mix` (never if None): who chooses `none` says that the input is clean. Either is
-    sometimes blurred, so that other preprocessors serve too. Scales are 4 or, in 30 % of the
-    parts, between 1.5 and 6. A share NO_SIGNAL of the noise levels says nothing about x0 (a/σ = 0,
-    where every run starts); the rest have log(a·s/σ) uniform in LOG_RATIO, about what solvers of 2
-    to 15 steps visit.
+    degraded by `mix`: who chooses `none` says that the input is clean. Without a preprocessor all
+    is clean. Either is sometimes blurred, so that other preprocessors serve too. Scales are 4 or,
+    in 30 % of the parts, between 1.5 and 6. A share NO_SIGNAL of the noise levels says nothing
+    about x0 (a/σ = 0, where every run starts); the rest have log(a·s/σ) uniform in LOG_RATIO, about
+    what solvers of 2 to 15 steps visit.
     """
 
     name = "embedded"
@@ -121,15 +121,18 @@ class EmbeddedObjective:
 
     @property
     def limits(self) -> Mapping[str, Any]:
-        return pixel_limits(self.config, self.LOG_RATIO)
+        limits = pixel_limits(self.config, self.LOG_RATIO)
+        return {**limits, "preprocess": "none"} if self.preprocess is None else limits
 
     def describe(self) -> Mapping[str, Any]:
-        return {
+        described: dict[str, Any] = {
             "loss": "squared error of the preconditioned residual",
             "log(a·s/σ)": f"−∞ ({self.NO_SIGNAL:.0%}), else uniform in {self.LOG_RATIO}",
-            "y": "clean bicubic (50 %), compact of degraded LR (50 %)",
-            "degradations": asdict(self.mix),
         }
+        if self.preprocess is None:
+            return {**described, "y": "clean bicubic"}
+        sources = "clean bicubic (50 %), preprocessed degraded LR (50 %)"
+        return {**described, "y": sources, "degradations": asdict(self.mix)}
 
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
         y = 2 * torch.cat([self._source(part, rng) for part in hr.chunk(GROUPS)]) - 1

@@ -81,6 +81,16 @@ def test_networks_from_scratch(srx: Srx, photos: str, network: str) -> None:
     assert Path("runs", network, "checkpoint.pt").is_file()
 
 
+def test_the_name_of_the_weights(srx: Srx, photos: str) -> None:
+    shape = ("--crop", "32", "--widths", "8,8,8", "--blocks", "1,1,1", "--preprocess", "none")
+    code, err = srx("embedded", photos, *SMALL, *shape, "--name", "mine")
+    assert (code, err.splitlines()[-1]) == (0, "wrote out/mine.safetensors")
+    assert Path("runs", "mine", "checkpoint.pt").is_file()
+    code, err = srx("embedded", photos, *SMALL, *shape, "--name", "../mine")
+    assert code == 2
+    assert "no name for a model" in err
+
+
 def test_dossr(srx: Srx, photos: str, base: str) -> None:
     code, err = srx("dossr", photos, "--base", base, *DOSSR, "--name", "mine", "--describe", "CC0")
     assert code == 0

@@ -132,6 +132,31 @@ def test_exported_weights_work_in_the_engine(
     assert card("embedded").training["iterations"] == 2
 
 
+def test_the_card_says_what_enlarges_the_input_of_these_weights(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that saw clean input only start from the bicubic image; the user's choice wins."""
+    monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path))
+    settings = options(photos, tmp_path, 1)
+    config = embedded().config
+    both = EmbeddedObjective(config, preprocess=load_preprocessor("compact"), mix=CLEAN)
+    for objective, name in ((embedded(), "sharp"), (both, "any")):
+        run = replace(settings, run=tmp_path / name)
+        list(Trainer(objective, run).run())
+        export(objective, run, tmp_path, {}, name)
+    lr = torch.rand(3, 9, 12)
+    named = {
+        (model, preprocess): Upscaler(UpscaleOptions(model=model, preprocess=preprocess)).sources(
+            [lr]
+        )[0]
+        for model in ("sharp", "any")
+        for preprocess in (None, "none", "compact")
+    }
+    assert torch.equal(named["sharp", None], named["sharp", "none"])
+    assert torch.equal(named["any", None], named["any", "compact"])
+    assert not torch.equal(named["sharp", None], named["sharp", "compact"])
+
+
 @pytest.mark.usefixtures("tiny")
 def test_a_run_can_begin_with_the_weights_of_a_card() -> None:
     objective = EmbeddedObjective(TINY, preprocess=None, mix=CLEAN)
