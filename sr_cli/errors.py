@@ -1,5 +1,8 @@
 """What can go wrong, by exit code. Messages are whole sentences: what, which file, what next."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SrxError(Exception):
     """Base of every error that srx reports without a traceback."""
@@ -29,3 +32,36 @@ class DeviceError(SrxError):
     """The device is missing or its memory does not suffice."""
 
     exit_code = 4
+
+
+NO_MEMORY = (
+    "allocate memory",
+    "bad_alloc",
+    "not enough memory",
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
+"""What allocators say, in lower case: glibc and mmap; C++; Windows; CUDA and MPS; NVIDIA's own."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the allocator of any device gave up (torch.OutOfMemoryError is a RuntimeError)."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY)
+
+
+@contextmanager
+def enough_memory(what: str, advice: str = "") -> Iterator[None]:
+    """Make a DeviceError of what an allocator raises: `what` does not fit, and what may help."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"There is too little free memory for {what}: "
+            f"{advice}close other programs or use another --device."
+        ) from error

@@ -1,20 +1,26 @@
 """Imports point one way: cli → {engine, evaluation, training} → models → diffusion."""
 
 import ast
+import subprocess
+import sys
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sr_cli"
 LEVEL = {"diffusion": 0, "models": 1, "engine": 2, "evaluation": 2, "training": 2, "cli": 3}
+LOUD = {"print", "input", "exit", "quit", "sys.exit", "os._exit"}
+LOUD |= {f"sys.{stream}.{call}" for stream in ("stdout", "stderr") for call in ("write", "flush")}
 
 
-def imports(source: str) -> set[str]:
-    """Dotted names of every import in the source, wherever it stands."""
+def imports(source: str, package: str = "") -> set[str]:
+    """Dotted names of every import in the source, wherever it stands; package: where that is."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+        if isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            found.update(f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
     return found
@@ -22,7 +28,7 @@ def imports(source: str) -> set[str]:
 
 def upward(folder: str, source: str) -> set[str]:
     """Imports from a folder above `folder`."""
-    parts = [name.split(".") for name in imports(source)]
+    parts = [name.split(".") for name in imports(source, f"sr_cli.{folder}")]
     own = {p[1] for p in parts if p[0] == "sr_cli" and len(p) > 1 and p[1] in LEVEL}
     return {name for name in own if LEVEL[name] > LEVEL[folder]}
 
@@ -36,26 +42,56 @@ def test_no_folder_imports_from_above(folder: str) -> None:
 def test_the_rule_would_be_noticed() -> None:
     assert upward("models", "from sr_cli.engine.tiling import tiles") == {"engine"}
     assert upward("engine", "def f():\n    import sr_cli.cli.ui") == {"cli"}
+    assert upward("engine", "from sr_cli import cli") == {"cli"}
+    assert upward("diffusion", "from ..models import protocol") == {"models"}
+    assert upward("diffusion", "from .. import engine") == {"engine"}
+    assert not upward("engine", "from . import tiling")
 
 
 def test_rich_is_imported_by_ui_alone() -> None:
     users = {
         file.relative_to(PACKAGE).as_posix()
         for file in PACKAGE.rglob("*.py")
-        if any(name.split(".")[0] == "rich" for name in imports(file.read_text("utf-8")))
+        if any(name.split(".")[0] == "rich" for name in imports(file.read_text("utf-8"), "sr_cli"))
     }
     assert users == {"cli/ui.py"}
+
+
+def calls(source: str) -> set[str]:
+    """What the source calls, as it is written there."""
+    nodes = ast.walk(ast.parse(source))
+    return {ast.unparse(node.func) for node in nodes if isinstance(node, ast.Call)}
 
 
 def test_only_the_command_line_prints_or_exits() -> None:
     for file in PACKAGE.rglob("*.py"):
         if file.parent.name == "cli" or file.name == "__main__.py":
             continue
-        calls = (n for n in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(n, ast.Call))
-        names = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
-        assert not names & {"print", "exit", "input"}, file
+        assert not calls(file.read_text("utf-8")) & LOUD, file
+
+
+def test_printing_and_exiting_would_be_noticed() -> None:
+    for source in ("print(1)", "def f():\n    sys.exit(2)", "sys.stderr.write('x')"):
+        assert calls(source) & LOUD
+
+
+def without_torch(*modules: str) -> bool:
+    """Whether they can all be imported where neither torch nor diffusers can."""
+    blocked = "import sys; sys.modules['torch'] = sys.modules['diffusers'] = None"
+    code = "\n".join((blocked, *(f"import {module}" for module in modules)))
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 def test_diffusion_needs_no_torch() -> None:
-    for file in (PACKAGE / "diffusion").glob("*.py"):
-        assert not {name.split(".")[0] for name in imports(file.read_text("utf-8"))} & {"torch"}
+    """But for the functions of `baselines`, which import diffusers when they are called."""
+    files = list((PACKAGE / "diffusion").glob("[!_]*.py"))
+    assert without_torch(*(f"sr_cli.diffusion.{file.stem}" for file in files))
+    assert not without_torch("sr_cli.models.embedded")
+    users = {
+        file.stem
+        for file in files
+        for name in imports(file.read_text("utf-8"), "sr_cli.diffusion")
+        if name.split(".")[0] in {"torch", "diffusers"}
+    }
+    assert users == {"baselines"}

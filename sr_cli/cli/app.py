@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -50,6 +51,9 @@ def srx(
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run `args` (the command line by default) and exit with a code of sr_cli.errors."""
+    for stream in (sys.stdout, sys.stderr):  # names and signs that the encoding lacks are escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have told us to ignore SIGINT
         signal.signal(number, signal.default_int_handler)
     command = typer.main.get_command(app)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sr_cli.cli import bench_reports, reports
 from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption
 from sr_cli.cli.methods import Computer, computer, engine_rows, methods
@@ -15,10 +16,10 @@ from sr_cli.cli.options import LIST, option
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import Machine, environment, talk
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.errors import InputError, UsageError
+from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sr_cli.evaluation.bench import BenchOptions, Row
     from sr_cli.evaluation.datasets import Pairs
@@ -39,7 +40,7 @@ def bench(
     ] = None,
     lr: shared.Lr = None,
     scale: shared.DataScale = 4.0,
-    degradation: shared.DataDegradation = "bicubic",
+    degradation: shared.DataDegradation = None,
     seed: Annotated[int, option("Data", "--seed", metavar="N", help="Of the degradation.")] = 0,
     steps: Annotated[
         str | None,
@@ -132,11 +133,13 @@ def bench(
     and SSIM are of the Y channel; other metrics need the extra `iqa`. A method that fails is a row
     that says why.
     """
-    from sr_cli.evaluation.bench import BenchOptions
+    from sr_cli.evaluation.bench import BenchOptions, table
 
     talk(quiet, verbose)
     chosen = [name.strip() for name in metrics.split(",")]
-    _check_reports(csv, plot, plot_metric if plot else None, chosen)
+    reports.check_reports(csv=csv, plot=plot)
+    if plot and plot_metric not in chosen:
+        raise UsageError(f"--plot-metric {plot_metric} is none of --metrics {','.join(chosen)}.")
     if as_json and markdown:
         raise UsageError("--json and --markdown both want stdout: choose one.")
     place = computer(Machine(device, dtype, threads))
@@ -144,18 +147,18 @@ def bench(
     rows = engine_rows(ctx, steps, model, row)
     sets = _sets(images, lr, scale, degradation, seed)
     if profile:
-        _profile(sets, rows, place, as_json=as_json, markdown=markdown)
+        bench_reports.profile(sets, rows, place, as_json=as_json, markdown=markdown)
         return
     compared = methods(rows, peer or [], place, baselines=baselines)
-    measures = _metrics(chosen, place, border, download)
+    measures = reports.load_metrics(chosen, place.device, border, download=download)
     found, interrupted = _measured(sets, compared, measures, settings, place)
-    _report(found, sets, measures, place)
+    bench_reports.show(found, sets, measures, place)
     if csv:
-        _write(csv, found, measures)
+        reports.write_csv(table(found, measures, data=True), csv)
     if plot:
-        _draw(found, plot, plot_metric)
+        bench_reports.draw(found, plot, plot_metric)
     if markdown:
-        typer.echo(_markdown(found, sets, measures))
+        typer.echo(bench_reports.tables(found, sets, measures))
     if as_json:
         terminal.document(
             {
@@ -168,27 +171,13 @@ def bench(
     if interrupted:
         raise typer.Exit(130)
     if update_card:
-        _update_card(found, sets[0], model or UpscaleOptions.model)
+        bench_reports.update_card(found, sets[0], model or UpscaleOptions.model)
     if all(found_row.failure for found_row in found):
         raise typer.Exit(1)
 
 
-def _check_reports(
-    csv: Path | None, plot: Path | None, plotted: str | None, metrics: Sequence[str]
-) -> None:
-    """Before hours of measuring, not after."""
-    from sr_cli.evaluation.plots import check_plot
-
-    if plot:
-        check_plot(plot)
-    if plotted and plotted not in metrics:
-        raise UsageError(f"--plot-metric {plotted} is none of --metrics {','.join(metrics)}.")
-    if csv and not csv.absolute().parent.is_dir():
-        raise UsageError(f"The folder of the table {csv} does not exist: make it first.")
-
-
 def _sets(
-    data: Sequence[Path] | None, lr: Path | None, scale: float, degradation: str, seed: int
+    data: Sequence[Path] | None, lr: Path | None, scale: float, degradation: str | None, seed: int
 ) -> list[Pairs]:
     """Each folder is a set; the files together are one."""
     from sr_cli.evaluation import datasets
@@ -207,15 +196,6 @@ def _sets(
         datasets.pairs(each, lr=lr, scale=scale, degradation=degradation, seed=seed)
         for each in found
     ]
-
-
-def _metrics(names: Sequence[str], place: Computer, border: int, download: bool) -> Metrics:
-    from sr_cli.evaluation.metrics import load
-
-    measures = load(names, place.device, border, download=download)
-    for sentence in measures.missing.values():
-        terminal.note(sentence)
-    return measures
 
 
 def _measured(
@@ -252,103 +232,3 @@ def _measured(
         terminal.line(f"interrupted: {len(found)} of {len(compared) * len(sets)} rows measured.")
         return found, True
     return found, False
-
-
-def _report(
-    found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics, place: Computer
-) -> None:
-    from sr_cli.evaluation.bench import table
-
-    for pairs, rows in _by_set(found, sets):
-        terminal.note(_title(pairs))
-        terminal.results(table(rows, measures))
-    for sentence in measures.undefined.values():
-        terminal.note(sentence)
-    terminal.note(f"{measures.conditions}.")
-    terminal.note(place.summary.sentence)
-
-
-def _by_set(found: Sequence[Row], sets: Sequence[Pairs]) -> list[tuple[Pairs, list[Row]]]:
-    parts = [(pairs, [row for row in found if row.data == pairs.name]) for pairs in sets]
-    return [(pairs, rows) for pairs, rows in parts if rows]
-
-
-def _title(pairs: Pairs) -> str:
-    return f"{pairs.name}: {len(pairs)} images x{pairs.scale:g}, {pairs.made_by}"
-
-
-def _markdown(found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics) -> str:
-    from sr_cli.evaluation.bench import table
-
-    return "\n\n".join(
-        f"**{_title(pairs)}**\n\n{table(rows, measures).markdown()}"
-        for pairs, rows in _by_set(found, sets)
-    )
-
-
-def _write(csv: Path, found: Sequence[Row], measures: Metrics) -> None:
-    from sr_cli.evaluation.bench import table
-
-    try:
-        csv.write_text(table(found, measures, data=True).csv(), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"The table {csv} cannot be written: {error.strerror}.") from error
-
-
-def _draw(found: Sequence[Row], plot: Path, metric: str) -> None:
-    from sr_cli.evaluation.plots import latency_plot
-
-    several = len({row.data for row in found}) > 1
-    points = [
-        (f"{row.data}: {row.method}" if several else row.method, median, value, row.parameters or 0)
-        for row in found
-        if (median := row.percentile(50)) and (value := row.scores.get(metric)) is not None
-    ]
-    latency_plot(points, plot, metric)
-
-
-def _profile(
-    sets: Sequence[Pairs],
-    rows: Mapping[str, UpscaleOptions],
-    place: Computer,
-    *,
-    as_json: bool,
-    markdown: bool,
-) -> None:
-    from dataclasses import replace
-
-    from sr_cli.evaluation.profiling import profile
-
-    found = []
-    for pairs in sets:
-        for name, options in rows.items():
-            sized = replace(options, scale=pairs.scale)
-            one = profile(name, pairs, sized, device=place.device, dtype=place.dtype_name)
-            terminal.note(f"{_title(pairs)}, {name}")
-            terminal.results(one.table)
-            terminal.note(one.verdict)
-            found.append((pairs, one))
-    terminal.note(place.summary.sentence)
-    if markdown:
-        texts = [f"**{p.name}, {one.name}**\n\n{one.table.markdown()}" for p, one in found]
-        typer.echo("\n\n".join(texts))
-    if as_json:
-        records = [{"data": p.name, "outside": one.outside, **asdict(one)} for p, one in found]
-        machine = environment() | asdict(place.summary)
-        terminal.document({"environment": machine, "profiles": records})
-
-
-def _update_card(found: Sequence[Row], pairs: Pairs, model: str) -> None:
-    from dataclasses import replace
-
-    from sr_cli.evaluation.bench import one_level_margin
-    from sr_cli.models.registry import card, write_card
-
-    old = card(model)
-    scores: dict[str, Any] = {
-        f"{row.data}, {row.method}": {k: v and round(v, 4) for k, v in row.scores.items()}
-        for row in found
-        if not row.failure
-    }
-    margin = one_level_margin(pairs[0].lr, old.limits["margin"])
-    write_card(replace(old, scores=scores, limits={**old.limits, "margin_one_level": margin}))

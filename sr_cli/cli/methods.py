@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
@@ -87,7 +88,8 @@ def engine_rows(
 ) -> dict[str, UpscaleOptions]:
     """Rows of srx by name: every model with every number of steps, and rows of options.
 
-    The options are those of `srx upscale`, which parses them. Raises UsageError for wrong ones.
+    The options are those of `srx upscale`, which parses them; what a row does not write is the
+    default, whatever SRX_* variables and srx.toml say. Raises UsageError for wrong ones.
     """
     lists = [
         [f"--{name} {value.strip()}" for value in text.split(",")] if text else [""]
@@ -100,7 +102,10 @@ def engine_rows(
 
 def _parsed(ctx: typer.Context, text: str) -> UpscaleOptions:
     assert ctx.parent is not None
-    command = ctx.parent.command.commands["upscale"]  # type: ignore[attr-defined]
+    command = copy.copy(ctx.parent.command.commands["upscale"])  # type: ignore[attr-defined]
+    command.params = [copy.copy(parameter) for parameter in command.params]
+    for parameter in command.params:
+        parameter.envvar = None
     return upscale_options(command.make_context("upscale", [*shlex.split(text), "-", "-"]))
 
 

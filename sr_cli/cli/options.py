@@ -27,8 +27,13 @@ Lr = Annotated[
 ]
 DataScale = Annotated[float, option("Data", "--scale", help="Between LR and HR.")]
 DataDegradation = Annotated[
-    engine.Degradation,
-    option("Data", "--degradation", help="What makes the LR images where there are none."),
+    engine.Degradation | None,
+    option(
+        "Data",
+        "--degradation",
+        show_default="bicubic, where there are no LR images",
+        help="Make LR images of HR by this, even where there are some.",
+    ),
 ]
 
 Steps = Annotated[

@@ -10,6 +10,7 @@ import typer
 
 from sr_cli import __version__
 from sr_cli.cli import options as shared
+from sr_cli.cli import reports
 from sr_cli.cli.config import ConfigOption
 from sr_cli.cli.options import LIST, option
 from sr_cli.cli.ui import terminal
@@ -105,11 +106,8 @@ def prf_search(
     weights are there, else by the spectrum's amplitudes. What was measured is kept: an interrupted
     command continues when run again.
     """
-    from sr_cli.evaluation.plots import check_plot
-
     talk(quiet, verbose)
-    if plot:
-        check_plot(plot)
+    reports.check_reports(csv=None, plot=plot)
     wanted = _search_options(
         _scales(scale, scales, method), crop, rounds, signature_limit, fidelity_limit, update_card
     )
@@ -202,12 +200,8 @@ def _schedules(text: str | None, engine: Upscaler) -> dict[str, Any]:
 def _metrics(engine: Upscaler) -> Metrics:
     import torch
 
-    from sr_cli.evaluation.metrics import load
-
-    metrics = load(("psnr", "ssim", "lpips"), torch.device(engine.device))
-    for sentence in metrics.missing.values():
-        terminal.note(f"{sentence} t* is by the spectrum's amplitudes.")
-    return metrics
+    names, device = ("psnr", "ssim", "lpips"), torch.device(engine.device)
+    return reports.load_metrics(names, device, remark="t* is by the spectrum's amplitudes.")
 
 
 def _search(
@@ -245,19 +239,20 @@ def _run(searches: dict[str, Search]) -> dict[str, Result]:
 
 def _keep(search: Search, result: Result) -> Path:
     """Keep where each scale starts best."""
-    from sr_cli.engine.course import setting
-    from sr_cli.models.calibration import Calibration, keep
+    from sr_cli.engine.course import conditions, setting
+    from sr_cli.models.calibration import Calibration, Start, keep
 
-    options = search.engine.options
+    options, model = search.engine.options, search.engine.model
     origin = {
         "srx": __version__,
         "images": len(search.images),
-        "criterion": result.found[0].criterion,
-        "steps": options.steps,
         "crop": search.options.crop,
+        **conditions(options, model),
     }
-    starts = {row.scale: row.star.t for row in result.found}
-    return keep(setting(options, search.engine.model), Calibration(starts, origin))
+    starts = {
+        row.scale: Start(row.star.t, {**origin, "criterion": row.criterion}) for row in result.found
+    }
+    return keep(setting(options, model), Calibration(starts))
 
 
 def _report(name: str, result: Result, kept: str) -> Table:

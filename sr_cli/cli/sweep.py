@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sr_cli.cli import options as shared
+from sr_cli.cli import reports
 from sr_cli.cli.config import ConfigOption
 from sr_cli.cli.options import LIST, option
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import Machine, environment, make_upscaler, talk
 from sr_cli.engine.options import Color, UpscaleOptions
-from sr_cli.errors import InputError, UsageError
+from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
@@ -61,7 +62,7 @@ def sweep_t1(
     download: shared.Download = False,
     scale: shared.DataScale = 4.0,
     lr: shared.Lr = None,
-    degradation: shared.DataDegradation = "bicubic",
+    degradation: shared.DataDegradation = None,
     seed: Annotated[
         int, option("Data", "--seed", metavar="N", help="Of the noise and the degradation.")
     ] = UpscaleOptions.seed,
@@ -109,7 +110,7 @@ def sweep_t1(
     options = UpscaleOptions(
         scale=scale, model=model, preprocess=preprocess, color=color, seed=seed, tile=tile
     )
-    _check_reports(csv, plot, sheet)
+    reports.check_reports(csv=csv, plot=plot, sheet=sheet)
     pairs = _pairs(path, lr, options, degradation)
     engine = make_upscaler(options, Machine(device, dtype, threads))
     measures = _metrics(metrics, engine, border, download)
@@ -169,19 +170,7 @@ def _time(text: str) -> int:
     return 1000 * int(match["times"] or 1) // int(match["parts"] or 1)
 
 
-def _check_reports(csv: Path | None, plot: Path | None, sheet: Path | None) -> None:
-    """Before hours of measuring, not after."""
-    from sr_cli.evaluation.plots import check_plot, check_sheet
-
-    if plot:
-        check_plot(plot)
-    if sheet:
-        check_sheet(sheet)
-    if csv and not csv.absolute().parent.is_dir():
-        raise UsageError(f"The folder of the table {csv} does not exist: make it first.")
-
-
-def _pairs(path: Path, lr: Path | None, options: UpscaleOptions, degradation: str) -> Pairs:
+def _pairs(path: Path, lr: Path | None, options: UpscaleOptions, degradation: str | None) -> Pairs:
     from sr_cli.evaluation import datasets
 
     scale = options.scale or 4.0
@@ -195,15 +184,11 @@ def _metrics(names: str, engine: Upscaler, border: int, download: bool) -> Metri
     import torch
 
     from sr_cli.evaluation.iqa import SPECS
-    from sr_cli.evaluation.metrics import load
 
     chosen = _split(names)
     for name in (name for name in chosen if name in SPECS and SPECS[name].of_sets):
         raise UsageError(f"{name} is of whole sets of images: a sweep measures single ones.")
-    measures = load(chosen, torch.device(engine.device), border, download=download)
-    for sentence in measures.missing.values():
-        terminal.note(sentence)
-    return measures
+    return reports.load_metrics(chosen, torch.device(engine.device), border, download=download)
 
 
 def _measured(
@@ -251,10 +236,7 @@ def _report(
     terminal.results(result)
     terminal.note(f"{measures.conditions}; seconds are medians and include preprocessing.")
     if csv:
-        try:
-            csv.write_text(result.csv(), encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"The table {csv} cannot be written: {error.strerror}.") from error
+        reports.write_csv(result, csv)
     if plot:
         measured = [name for name in measures.names if name not in measures.missing]
         plots.curves(panels(found, varied, measured), plot)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sr_cli.cli import options as shared
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import talk
-from sr_cli.cli.weights import Quiet, Verbose, install
+from sr_cli.cli.weights import install
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def from_scratch(
         seed=seed,
         workers=workers,
         device=str(place),
-        dtype=resolve_dtype(dtype, place),
+        dtype=resolve_dtype(dtype, place, training=True),
         val=val,
     )
     objective: Objective
@@ -173,8 +174,8 @@ def dossr(
         ),
     ] = True,
     describe: Describe = "",
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
 ) -> None:
     """Fine-tune the ControlNet of DoSSR and install the result as a model.
 
@@ -207,7 +208,7 @@ def dossr(
     objective = DossrObjective(
         source,
         processes.device,
-        resolve_dtype(dtype, processes.device),
+        resolve_dtype(dtype, processes.device, training=True),
         loss=loss,
         preprocess=preprocess,
         checkpointing=checkpointing,

@@ -35,11 +35,6 @@ COLUMNS = ("file", "size in → out", "seconds", "MP/s", "peak memory", "note")
 ROW_STYLES: dict[type, str] = {Failed: "red", Skipped: "dim"}
 
 
-def printable(value: object) -> str:
-    """Text that every stream accepts, even of a file name that is no valid text."""
-    return str(value).encode(errors="backslashreplace").decode()
-
-
 def size(pair: tuple[int, int]) -> str:
     """(640, 480) as 640x480."""
     return f"{pair[0]}x{pair[1]}"
@@ -69,7 +64,7 @@ class Terminal:
 
     def line(self, message: str, style: str = "") -> None:
         """One line on stderr, whatever the verbosity."""
-        self._console().print(Text(printable(message), style), soft_wrap=True)
+        self._console().print(Text(message, style), soft_wrap=True)
 
     def error(self, message: str) -> None:
         """What went wrong, in one line."""
@@ -112,7 +107,7 @@ class Terminal:
 
                 def show(done: int, what: str) -> None:
                     count = f"{done}/{total}"
-                    progress.update(task, completed=done, count=count, description=printable(what))
+                    progress.update(task, completed=done, count=count, description=what)
 
                 yield show
         else:
@@ -135,9 +130,7 @@ class Terminal:
         best = results.best
         for i, row in enumerate(results.text):
             styles = ("bold" if (i, j) in best else "" for j in range(len(row)))
-            table.add_row(
-                *(Text(printable(cell), style) for cell, style in zip(row, styles, strict=True))
-            )
+            table.add_row(*(Text(cell, style) for cell, style in zip(row, styles, strict=True)))
         self._console().print(table)
 
     def table(self, outcomes: Sequence[Outcome], *, on_stdout: bool = False) -> None:
@@ -150,7 +143,8 @@ class Terminal:
         for part in (good, bad):
             if part:
                 console.print(_table(part))
-        self.note(summary(outcomes))
+        if outcomes:
+            self.note(summary(outcomes))
 
     def grid(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table on stdout: what was asked for; long cells are folded."""
@@ -158,7 +152,7 @@ class Terminal:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
+            table.add_row(*(Text(cell) for cell in row))
         self._console(sys.stdout).print(table)
 
 
@@ -172,7 +166,7 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
         justify: Literal["left", "right"] = "left" if folds else "right"
         table.add_column(COLUMNS[i], overflow="fold", no_wrap=not folds, justify=justify)
     for outcome, row in zip(outcomes, rows, strict=True):
-        cells = (Text(printable(row[i])) for i in used)
+        cells = (Text(row[i]) for i in used)
         table.add_row(*cells, style=ROW_STYLES.get(type(outcome), ""))
     return table
 
@@ -236,15 +230,13 @@ class _Bars:
             case Started(job):
                 self.begun += 1
                 self.progress.update(self.files, count=f"{self.begun}/{self.total}")
-                self.progress.reset(
-                    self.steps, total=None, description=printable(job.input.name), count=""
-                )
+                self.progress.reset(self.steps, total=None, description=job.input.name, count="")
             case Step(job, done, total):
                 self._advance(job, done / total)
                 self.progress.update(
                     self.steps, completed=done, total=total, count=f"{done}/{total}"
                 )
-            case Failed(job):
+            case Finished(job) | Failed(job):
                 self._advance(job, 1)
 
     def _advance(self, job: Job, share: float) -> None:

@@ -61,8 +61,6 @@ class Machine:
     compile: Compile = "auto"
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", self.device):
-            raise UsageError(f"device must be auto, cpu, cuda, cuda:N or mps, not {self.device!r}.")
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"threads must be at least 1, not {self.threads}.")
 
@@ -221,7 +219,7 @@ def upscale(
     Options can also come from variables (SRX_STEPS=7) and from srx.toml (steps = 7);
     the command line wins over variables, and variables over srx.toml.
     """
-    from sr_cli.engine.batch import pending, plan, preview
+    from sr_cli.engine.jobs import pending, plan, preview
 
     talk(quiet, verbose)
     options = upscale_options(ctx)
@@ -233,16 +231,18 @@ def upscale(
     todo, skipped = pending(jobs, overwrite=overwrite)
     outcomes: list[Outcome] = [*skipped]
     engine: dict[str, Any] = {}
-    if dry_run:
-        outcomes += preview(todo, options)
-    elif todo:
-        engine = _work(todo, options, files, machine, outcomes)
-    position = {job: index for index, job in enumerate(jobs)}
-    outcomes.sort(key=lambda outcome: position[outcome.job])
-    terminal.table(outcomes, on_stdout=dry_run and not as_json)
-    if as_json:
-        settings = asdict(options) | asdict(files) | asdict(machine) | {"recursive": recursive}
-        terminal.document(document(settings, environment() | engine, outcomes))
+    try:
+        if dry_run:
+            outcomes += preview(todo, options)
+        elif todo:
+            _work(todo, options, files, machine, outcomes, engine)
+    finally:  # what was done is told of an interrupted run too
+        position = {job: index for index, job in enumerate(jobs)}
+        outcomes.sort(key=lambda outcome: position[outcome.job])
+        terminal.table(outcomes, on_stdout=dry_run and not as_json)
+        if as_json:
+            settings = asdict(options) | asdict(files) | asdict(machine) | {"recursive": recursive}
+            terminal.document(document(settings, environment() | engine, outcomes))
     raise typer.Exit(exit_code(outcomes))
 
 
@@ -313,8 +313,9 @@ def _work(
     files: OutputOptions,
     machine: Machine,
     outcomes: list[Outcome],
-) -> dict[str, Any]:
-    """Do the jobs, add what became of them to `outcomes`, and say what computed."""
+    engine: dict[str, Any],
+) -> None:
+    """Do the jobs, add what became of them to `outcomes` and to `engine` what computed."""
     from sr_cli.engine.batch import run, worth_compiling
 
     def notify(event: Event) -> None:
@@ -326,6 +327,7 @@ def _work(
 
     try:
         upscaler = make_upscaler(options, machine)
+        engine |= {"device": upscaler.device, "dtype": upscaler.dtype}
         if machine.compile == "on" or (
             machine.compile == "auto" and worth_compiling(todo, options, upscaler)
         ):
@@ -339,7 +341,6 @@ def _work(
         command = "the same command without --overwrite" if files.overwrite else "the same command"
         terminal.line(f"interrupted: {done} of {len(todo)} done; {command} does the rest.")
         raise typer.Exit(130) from None
-    return {"device": upscaler.device, "dtype": upscaler.dtype}
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

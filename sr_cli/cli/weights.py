@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sr_cli.cli import options as shared
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import talk
 from sr_cli.errors import ModelError
@@ -37,8 +38,6 @@ Dtype = Annotated[
     typer.Option(help="Precision of the stored weights; float16 rounds finer than bfloat16."),
 ]
 Licence = Annotated[str | None, typer.Option(help="What the card says of the weights' licence.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks of what went wrong.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -67,8 +66,8 @@ def import_(
     context: Context = None,
     dtype: Dtype = "float16",
     licence: Licence = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
 ) -> None:
     """Convert a checkpoint and install it; code in it is never run.
 
@@ -97,8 +96,8 @@ def fetch(
     context: Context = None,
     dtype: Dtype = "float16",
     licence: Licence = None,
-    quiet: Quiet = False,
-    verbose: Verbose = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
 ) -> None:
     """Download a checkpoint and import it: dossr, dossr-onestep, or any with --url.
 
@@ -120,7 +119,7 @@ def fetch(
 
 @app.command("list")
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON document on stdout.")] = False,
+    as_json: shared.Json = False,
 ) -> None:
     """List the models that are there, on stdout; a damaged one is an error (exit 3)."""
     from sr_cli.models.fetch import SOURCES
@@ -150,7 +149,7 @@ def verify(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Without names: all of them.")
     ] = None,
-    quiet: Quiet = False,
+    quiet: shared.Quiet = False,
 ) -> None:
     """Compare every file's SHA-256 with its card; exit 3 names those that are damaged."""
     from sr_cli.models.registry import card, check, names

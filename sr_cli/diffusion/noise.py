@@ -5,6 +5,8 @@ plane agree where they overlap, whatever the tiling, the batch, the device or th
 """
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,23 +29,29 @@ def noise_key(seed: int, image: bytes, step: int) -> int:
 
 
 def gaussian_noise(
-    key: int, rows: Window, cols: Window, channels: int, block: int = 64
+    key: int, rows: Window, cols: Window, channels: int, block: int = 64, *, threads: int = 1
 ) -> NDArray[np.float32]:
     """z ~ N(0, 1) in the window [rows[0], rows[1]) × [cols[0], cols[1]) of an infinite plane.
 
     float32 of shape (channels, height, width), C-contiguous; positions may be negative. `key`,
     `channels` and `block` fix the plane: keep them the same for all windows that should agree.
+    threads: draw blocks at a time, as NumPy lets others run while it draws.
     """
     (r0, r1), (c0, c1) = rows, cols
     out = np.empty((channels, r1 - r0, c1 - c0), np.float32)
-    for i in range(r0 // block, -(-r1 // block)):
-        for j in range(c0 // block, -(-c1 // block)):
-            top, left = i * block, j * block
-            y0, y1 = max(r0, top), min(r1, top + block)
-            x0, x1 = max(c0, left), min(c1, left + block)
-            out[:, y0 - r0 : y1 - r0, x0 - c0 : x1 - c0] = _block(key, i, j, channels, block)[
-                :, y0 - top : y1 - top, x0 - left : x1 - left
-            ]
+
+    def fill(place: tuple[int, int]) -> None:
+        i, j = place
+        top, left = i * block, j * block
+        y0, y1 = max(r0, top), min(r1, top + block)
+        x0, x1 = max(c0, left), min(c1, left + block)
+        out[:, y0 - r0 : y1 - r0, x0 - c0 : x1 - c0] = _block(key, i, j, channels, block)[
+            :, y0 - top : y1 - top, x0 - left : x1 - left
+        ]
+
+    places = product(range(r0 // block, -(-r1 // block)), range(c0 // block, -(-c1 // block)))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(fill, places))
     return out
 
 

@@ -1,6 +1,7 @@
 """What is walked: which path, which steps along it, and where they start."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,6 +63,19 @@ def setting(options: UpscaleOptions, model: Model) -> Setting:
     own = model.schedule if isinstance(model.schedule, str) else "own"
     sampler = options.sampler if options.method == "diffsr" else "dossr"
     return Setting(model.identity, options.schedule or own, sampler, options.degradation)
+
+
+def conditions(options: UpscaleOptions, model: Model) -> dict[str, Any]:
+    """What a start was found with beside its `setting`; with others it may not be the best one."""
+    chosen = options.preprocess or model.preprocess
+    own: dict[str, Any] = {
+        "steps": options.steps,
+        "preprocess": chosen if isinstance(chosen, str) else "the model's own",
+    }
+    if options.method == "diffsr":
+        return own
+    solver = {"order": options.order, "solver": options.solver}
+    return {**own, **solver, "last_step": options.last_step or model.final}
 
 
 def calibration(options: UpscaleOptions, model: Model) -> Calibration:

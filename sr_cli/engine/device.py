@@ -1,13 +1,14 @@
 """Where tensors live: devices, precisions and free memory."""
 
 import logging
+import re
 from collections.abc import Iterable
 
 import psutil
 import torch
 from torch import nn
 
-from sr_cli.errors import DeviceError
+from sr_cli.errors import DeviceError, UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -15,30 +16,46 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def resolve_device(name: str) -> torch.device:
     """`auto` (CUDA, else MPS, else the CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
 
-    Raises DeviceError when the device is not there.
+    Raises UsageError for any other name, DeviceError when the device is not there.
     """
+    found = re.fullmatch(r"auto|cpu|mps|cuda(?::(\d+))?", name)
+    if found is None:
+        raise UsageError(f"device must be auto, cpu, cuda, cuda:N or mps, not {name!r}.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    metal = torch.backends.mps.is_available()
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            found = f"{count} CUDA device(s) were found" if count else "no CUDA device was found"
-            raise DeviceError(f"--device {name}: {found}; --device cpu works everywhere.")
-    if device.type == "mps" and not torch.backends.mps.is_available():
+        name = "cuda" if count else "mps" if metal else "cpu"
+    if name.startswith("cuda"):
+        if int(found[1] or 0) >= count:
+            there = f"{count} CUDA device(s) were found" if count else "no CUDA device was found"
+            raise DeviceError(f"--device {name}: {there}; --device cpu works everywhere.")
+        _be_exact()
+    if name == "mps" and not metal:
         raise DeviceError("--device mps: this is no Mac with Metal; --device cpu works everywhere.")
-    return device
+    return torch.device(name)
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`: bfloat16 where the processor computes it natively, else float32.
+def _be_exact() -> None:
+    """Let float32 mean float32 in cuDNN too, whose convolutions round to TF32's 10 bits otherwise.
 
-    Raises DeviceError for float16 on a CPU, which would be slower than float32.
+    In every run on CUDA: what overflows is repeated in float32, and no later picture may depend on
+    that. By torch's old flag, because after its new one (cudnn.conv.fp32_precision) all that reads
+    the old one fails, torch.compile among others.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def resolve_dtype(name: str, device: torch.device, *, training: bool = False) -> torch.dtype:
+    """`auto`: bfloat16 where the processor computes it natively, else float16 on CUDA, or float32.
+
+    `training` never gets float16 by `auto`, since small gradients vanish in it. Raises DeviceError
+    for float16 on a CPU, which would be slower than float32.
     """
     if name == "auto":
-        return torch.bfloat16 if _native_bfloat16(device) else torch.float32
+        if _native_bfloat16(device):
+            return torch.bfloat16
+        half = device.type == "cuda" and not training
+        return torch.float16 if half else torch.float32
     dtype = DTYPES[name]
     if dtype == torch.float16 and device.type == "cpu":
         raise DeviceError("--dtype float16 is for GPUs: on a CPU use float32 or bfloat16.")
@@ -54,20 +71,11 @@ def _native_bfloat16(device: torch.device) -> bool:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be allocated: of the GPU, else of the machine."""
+    """Bytes that can be allocated: of the GPU, with what torch keeps unused, or of the machine."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + unused)
     return int(psutil.virtual_memory().available)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the allocator of any device gave up."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "out of memory" in text
-    )
 
 
 def compile_all(networks: Iterable[nn.Module]) -> None:

@@ -66,7 +66,10 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """This picture could not be read, enlarged or written."""
+    """This picture could not be read, enlarged or written.
+
+    error: without its traceback and its cause once its listener has returned.
+    """
 
     job: Job
     error: Exception

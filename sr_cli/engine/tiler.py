@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sr_cli.engine.device import free_memory, is_out_of_memory
+from sr_cli.engine.device import free_memory
 from sr_cli.engine.tiling import Read, Tile, blended_tiles, paste, sweep, tiles
-from sr_cli.errors import DeviceError
+from sr_cli.errors import DeviceError, is_out_of_memory
 from sr_cli.models.model import Tiling
 
 SMALLEST_TILE = {"exact": 64, "blend": 256}

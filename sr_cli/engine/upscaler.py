@@ -1,11 +1,9 @@
 """Pictures, tensor to tensor: preprocess, resize, encode, walk, decode, crop, fix colours."""
 
 import copy
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from pathlib import Path as FilePath
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -14,15 +12,15 @@ from torch import Tensor
 
 from sr_cli.diffusion.noise import digest, gaussian_noise, noise_key
 from sr_cli.engine.coder import Coder
-from sr_cli.engine.color import color_fix
-from sr_cli.engine.course import calibration, course
+from sr_cli.engine.color import WAVELET_MARGIN, color_fix
+from sr_cli.engine.course import calibration, conditions, course
 from sr_cli.engine.device import compile_all, resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.tiler import OnTile, Tiler, ignore
 from sr_cli.engine.tiling import Window
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.engine.walk import Noise, Walk
-from sr_cli.errors import DeviceError
+from sr_cli.errors import DeviceError, enough_memory
 from sr_cli.models.model import Model, load_model
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.prior import load_prior
@@ -31,6 +29,9 @@ from sr_cli.models.resampling import resize
 
 PREPROCESS_TILE = 512
 """LR pixels: keeps a large network's memory within a few GiB."""
+
+COLOR_TILE = 512
+"""Output pixels: what the wavelet fix works on stays in a processor's cache, or fits any GPU."""
 
 OnNote = Callable[[int, str], None]
 """(picture, what its user should know)."""
@@ -41,8 +42,9 @@ Sampler = Callable[[Model, Tiler, Sequence[tuple[Tensor, Tensor]], Sequence[Nois
 class Upscaler:
     """The engine for one set of options; call it with one picture after another, or with several.
 
-    Results depend on the picture and the options alone, not on batches, threads or order, and not
-    on tiles where the model's are exact. timer: a hook around each part of the work.
+    Results depend on the picture and the options alone, not on what else is enlarged. Batches and
+    threads, and tiles where the model's are exact, change the order in which networks add up: by
+    that results differ by at most one 8-bit level. timer: a hook around each part of the work.
 
     Raises:
         ModelError: weights are missing or damaged.
@@ -62,11 +64,15 @@ class Upscaler:
         self._device = resolve_device(device)
         self._dtype = resolve_dtype(dtype, self._device)
         self._timer = timer
-        if options.method == "diffsr":
-            self._model = load_prior(options.prior, self._device, self._dtype)
-        else:
-            self._model = load_model(options.model, self._device, self._dtype)
-        self._preprocess = self._preprocessor()
+        with enough_memory("the networks"):
+            if options.method == "diffsr":
+                self._model = load_prior(options.prior, self._device, self._dtype)
+            else:
+                self._model = load_model(options.model, self._device, self._dtype)
+            self._preprocess = self._preprocessor()
+        self._in_float32 = cache(  # shared by the copies that `using` makes
+            partial(Upscaler, options, device=self.device, dtype="float32", timer=timer)
+        )
         self._choose_course()
 
     @property
@@ -87,7 +93,6 @@ class Upscaler:
     def using(self, **changes: Any) -> "Upscaler":
         """The same networks with other options than `method`, `model`, `prior`, `preprocess`."""
         other = copy.copy(self)
-        other.__dict__.pop("_in_float32", None)  # has the old options
         other.options = replace(self.options, **changes)
         other._choose_course()
         return other
@@ -145,33 +150,37 @@ class Upscaler:
         sources = self.sources(lrs) if sources is None else sources
         if self.options.automatic:
             return self._from_calibrated_starts(lrs, sources, sampler, on_step, on_note)
-        noises = [self._noise(lr) for lr in lrs]
-        tiler = self._tiler([(lr.shape[-1], lr.shape[-2]) for lr in lrs], on_note)
-        coder = Coder(self._model, tiler, self._timer)
-        with tempfile.TemporaryDirectory(prefix="srx-") as scratch:
-            walk = Walk(
-                self._model.denoiser,
-                self._path,
-                self._steps,
-                tiler=tiler,
-                scratch=FilePath(scratch),
-                timer=self._timer,
-            )
-            coded = coder.encode([self._padded(source) for source in sources], noises)
-            if sampler:
-                states = sampler(self._model, tiler, coded, noises)
-            else:
-                states = walk(coded, noises, on_step)
-            images = coder.decode(states)
+        images = self._walked(lrs, sources, sampler, on_step, on_note)
         results = []
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
-            image = images[i][..., : source.shape[-2], : source.shape[-1]]
+            image = images.pop(0)[..., : source.shape[-2], : source.shape[-1]]
             if self._dtype != torch.float32 and overflowed(image, source):
                 step, note = partial(on_step, i), partial(on_note, i)
                 results.append(self._repeated(lr, sampler, step, note))
             else:
                 results.append(self._finished(image, source))
         return results
+
+    def _walked(
+        self,
+        lrs: Sequence[Tensor],
+        sources: Sequence[Tensor],
+        sampler: Sampler | None,
+        on_step: OnTile,
+        on_note: OnNote,
+    ) -> list[Tensor]:
+        """The decoded images, whose sides may be larger; all else that was needed is freed."""
+        noises = [self._noise(lr) for lr in lrs]
+        tiler = self._tiler([(lr.shape[-1], lr.shape[-2]) for lr in lrs], on_note)
+        coder = Coder(self._model, tiler, self._timer)
+        walk = Walk(self._model.denoiser, self._path, self._steps, tiler=tiler, timer=self._timer)
+        coded = coder.encode([self._padded(source) for source in sources], noises)
+        if sampler:
+            states = sampler(self._model, tiler, coded, noises)
+        else:
+            states = walk(coded, noises, on_step)
+        del coded
+        return coder.decode(states)
 
     def _repeated(
         self,
@@ -181,7 +190,8 @@ class Upscaler:
         on_note: Callable[[str], None],
     ) -> Tensor:
         on_note(f"{self.dtype} overflowed: repeated in float32")
-        return self._in_float32.together(
+        exact = self._in_float32().using(**vars(self.options))
+        return exact.together(
             [lr],
             sampler=sampler,
             on_step=lambda _, done, total: on_step(done, total),
@@ -198,9 +208,12 @@ class Upscaler:
     ) -> list[Tensor]:
         """As `together`, the pictures of one t1 together."""
         groups: dict[int, list[int]] = {}
+        run = conditions(self.options, self._model)
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
             scale = max(source.shape[-1] / lr.shape[-1], source.shape[-2] / lr.shape[-2])
             groups.setdefault(self._calibration.start(scale), []).append(i)
+            if doubt := self._calibration.doubt(scale, run):
+                on_note(i, doubt)
         results: dict[int, Tensor] = {}
         for t1, group in groups.items():
 
@@ -227,7 +240,20 @@ class Upscaler:
                 "their weights may be damaged; try another --t1 or --steps."
             )
         with self._timer("colour"):
-            return color_fix(self.options.color, image, source)[0].clamp(0, 1)
+            return self._recoloured(image, source)[0].clamp_(0, 1)
+
+    def _recoloured(self, image: Tensor, source: Tensor) -> Tensor:
+        """By the colour fix, in tiles where it is one of tiles (AdaIN is not); float32 on the CPU.
+
+        May be `image` itself.
+        """
+        fix = partial(color_fix, self.options.color)
+        if self.options.color != "wavelet":
+            return fix(image, source)
+        fixed = torch.empty_like(image)
+        tiler = Tiler(self._device, 1, [COLOR_TILE], WAVELET_MARGIN)
+        tiler.fill(fix, lambda _, w: (image[(..., *w)], source[(..., *w)]), [fixed])
+        return fixed
 
     def sources(self, lrs: Sequence[Tensor]) -> list[Tensor]:
         """Each picture preprocessed, at its final size: (1, 3, H', W') in [0, 1] on the CPU."""
@@ -238,7 +264,7 @@ class Upscaler:
                 self._preprocess, lrs, device=self._device, batch=self.options.batch, core=core
             )
             return [
-                resize(larger, (height, width)).clamp(0, 1)
+                resize(larger, (height, width)).clamp_(0, 1)
                 for larger, (width, height) in zip(larger_ones, sizes, strict=True)
             ]
 
@@ -285,18 +311,15 @@ class Upscaler:
     def _noise(self, lr: Tensor) -> Noise:
         """Noise of the picture's own, by step and position."""
         picture = digest(lr.numpy())
-        channels = self._model.channels
+        channels, threads = self._model.channels, torch.get_num_threads()
 
         def draw(step: int, window: Window) -> Tensor:
             rows, cols = ((side.start, side.stop) for side in window)
             key = noise_key(self.options.seed, picture, step)
-            return torch.from_numpy(gaussian_noise(key, rows, cols, channels=channels))[None]
+            z = gaussian_noise(key, rows, cols, channels=channels, threads=threads)
+            return torch.from_numpy(z)[None]
 
         return draw
-
-    @cached_property
-    def _in_float32(self) -> "Upscaler":
-        return Upscaler(self.options, device=self.device, dtype="float32", timer=self._timer)
 
 
 def preprocessed(

@@ -4,10 +4,10 @@ Because all tiles of a step read the same state, an exact tile needs the context
 only, not of all steps, and blended tiles agree again after each step.
 """
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
-from pathlib import Path as FilePath
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +17,9 @@ from sr_cli.engine.device import free_memory
 from sr_cli.engine.tiler import MEMORY_SHARE, OnTile, Tiler
 from sr_cli.engine.tiling import Window, tiles
 from sr_cli.engine.timing import Timer
+from sr_cli.errors import DeviceError, ModelError
 from sr_cli.models.protocol import Denoiser
+from sr_cli.models.store import home, require_space, writing
 
 PATCH = 1024
 """Cells: side of the parts in which a state is updated, so that little memory is needed beside."""
@@ -30,7 +32,7 @@ ENCODING = -1
 class Walk:
     """A denoiser's walk along `steps` of `path`, all pictures at a time.
 
-    tiler: of the pictures' states. scratch: a folder for states larger than memory.
+    tiler: of the pictures' states.
     """
 
     def __init__(
@@ -40,11 +42,10 @@ class Walk:
         steps: Sequence[Step],
         *,
         tiler: Tiler,
-        scratch: FilePath,
         timer: Timer,
     ) -> None:
         self.denoiser, self.path, self.steps = denoiser, path, steps
-        self.tiler, self.scratch, self.timer = tiler, scratch, timer
+        self.tiler, self.timer = tiler, timer
         self.depth = max((len(step.x0) for step in steps), default=0)  # predictions looked back on
 
     def __call__(
@@ -54,7 +55,7 @@ class Walk:
 
         sources: y and hint of each picture, which are (1, C, H, W) float32, model space, as is x.
         on_step(picture, done, total) counts network calls for its tiles. Raises DeviceError when
-        memory does not suffice.
+        memory does not suffice, nor the disk where states larger than memory live.
         """
         if not self.steps:
             return [y for y, _ in sources]
@@ -101,8 +102,23 @@ class Walk:
             return own, torch.empty_like
         if size <= MEMORY_SHARE * free_memory(cpu):
             return cpu, torch.empty_like
-        names = (str(self.scratch / f"state-{i}") for i in count())
-        return cpu, lambda y: torch.from_file(next(names), shared=True, size=y.numel()).view_as(y)
+        _require_disk((1 + self.depth) * nbytes)
+        return cpu, _in_file
+
+
+def _require_disk(nbytes: int) -> None:
+    """Raise DeviceError unless files of that size have room: a full disk ends the process."""
+    try:
+        with writing(home()):
+            require_space(home(), nbytes)
+    except ModelError as error:
+        raise DeviceError(f"Memory is too small for this picture. {error}") from error
+
+
+def _in_file(y: Tensor) -> Tensor:
+    """A buffer like y, in a file without a name that is gone with it; /tmp may be memory too."""
+    with tempfile.TemporaryFile(dir=home()) as file:
+        return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=tuple(y.shape)))
 
 
 class _State:

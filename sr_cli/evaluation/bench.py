@@ -140,14 +140,13 @@ class Clock:
 
     def __init__(self, device: torch.device) -> None:
         self.memory = MemoryMeter(device)
-        self._device = device
+        self._watch = Stopwatch(device)
 
     def run(self, method: Method, group: Sequence[Pair]) -> tuple[Sequence[Tensor], float]:
         """The results, and the seconds they took."""
-        watch = Stopwatch(self._device)
-        with self.memory.working(), watch("run"):
+        with self.memory.working(), self._watch("run"):
             results = method.run(group)
-        return results, watch.seconds["run"][0]
+        return results, self._watch.seconds["run"][-1]
 
 
 class Scorer:
@@ -223,15 +222,17 @@ def _in(unit: float, value: int | None) -> float | None:
     return None if value is None else value / unit
 
 
-def one_level_margin(lr: Tensor, exact: int) -> int:
+def one_level_margin(model: str, lr: Tensor, exact: int) -> int:
     """The smallest tile margin that does not show, in output pixels, a multiple of 16.
 
     With it, tiles of 32 LR pixels are within one 8-bit level of the whole picture `lr`, at the
-    default options; `exact`, the model's receptive field, is the most that is needed.
+    default options in float32 on the CPU; `exact`, the model's receptive field, is the most that
+    is needed.
     """
+    engine = Upscaler(UpscaleOptions(model=model), device="cpu", dtype="float32")
 
     def levels(tile: int, overlap: int | None = None) -> Tensor:
-        return (Upscaler(UpscaleOptions(tile=tile, overlap=overlap))(lr) * 255).round()
+        return (engine.using(tile=tile, overlap=overlap)(lr) * 255).round()
 
     whole = levels(0)
     for margin in range(0, exact, 16):

@@ -5,7 +5,7 @@
     DIV2K_valid_HR + DIV2K_valid_LR_bicubic/X4 the folder that holds both, or the HR folder itself
     test_HR + test_LR                          DRealSR and StableSR's crops
     x_HR.png + x_LR4.png                       RealSR: both in one folder
-    x.png                                      HR alone: LR is made of it
+    x.png                                      HR alone: LR is made of it, as on demand elsewhere
 
 Names match when they are equal but for what tells the two apart: 0801 and 0801x4, a_HR and a_LR4,
 a_x1 and a_x4.
@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from sr_cli.diffusion.noise import digest
-from sr_cli.engine.batch import natural
 from sr_cli.engine.images import SUFFIXES, load
+from sr_cli.engine.jobs import natural
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
@@ -131,7 +131,7 @@ def reduced(hr: Tensor, size: tuple[int, int], degradation: str, seed: int) -> T
     """HR (3, H, W) in [0, 1] → LR (3, *size), 8-bit levels in [0, 1].
 
     `bicubic` is Pillow's; the others (`degradations.KINDS`) draw from (seed, the image), so that
-    neither order nor other images matter. Raises ModelError when kornia is needed and missing.
+    neither order nor other images matter.
     """
     if degradation == "bicubic":
         levels = (hr.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
@@ -147,26 +147,30 @@ def pairs(
     *,
     lr: Path | None = None,
     scale: float = 4,
-    degradation: str = "bicubic",
+    degradation: str | None = None,
     seed: int = 0,
 ) -> Pairs:
     """The pairs of a folder in one of the layouts above, of HR files, or of two folders.
 
     lr: the folder of the LR images, where `path` has only HR. degradation: one of
-    `degradations.KINDS`, where there is no LR at all. Nothing is read yet but folders.
+    `degradations.KINDS` makes LR of HR, whether there is LR or not; None takes what is there, or
+    else makes it by "bicubic". Nothing is read yet but folders.
 
     Raises:
-        UsageError: no image is there; a file has no partner; two files have one name.
+        UsageError: no image is there; a file has no partner; two files have one name; both `lr`
+            and `degradation` are given.
     """
-    if degradation not in KINDS:
+    if degradation is not None and degradation not in KINDS:
         known = ", ".join(KINDS)
         raise UsageError(f"The degradation is one of {known}, not {degradation!r}.")
+    if degradation is not None and lr is not None:
+        raise UsageError("--lr gives LR images and --degradation makes them: choose one.")
     name, hr_files, lr_files = _found(path, lr, scale)
-    if lr_files is None:
+    if lr_files is None or degradation is not None:
         files = [_Files(file.stem, file, None) for file in hr_files]
     else:
         files = _matched(hr_files, lr_files)
-    return Pairs(name, files, scale, degradation, seed)
+    return Pairs(name, files, scale, degradation or "bicubic", seed)
 
 
 def partners(hr: Sequence[Path], others: Sequence[Path]) -> dict[Path, Path]:

@@ -1,14 +1,15 @@
 """How LR images come about: clean bicubic, mild (a camera's), and the Real-ESRGAN pipeline.
 
-Batched on the device: every image of a batch has its own kernel, noise and JPEG quality; the
-intermediate sizes are drawn once a batch. Figures of `realesrgan`: Wang et al. 2021, §3 and its
-released configuration, as DoSSR trained with it.
+Batched on the device, but for JPEG: every image of a batch has its own kernel, noise and JPEG
+quality; the intermediate sizes are drawn once a batch. Figures of `realesrgan`: Wang et al. 2021,
+§3 and its released configuration, as DoSSR trained with it.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -139,15 +140,17 @@ def _noise(
 
 
 def _jpeg(x: Tensor, rng: Randomness, quality: tuple[int, int], probability: float = 1.0) -> Tensor:
-    """Compress a share of the images with their own quality (kornia's codec, on the device)."""
-    from kornia.enhance import jpeg_codec_differentiable
-
-    chosen = torch.from_numpy(rng.numbers.random(len(x)) < probability).to(x.device)
-    qualities = torch.from_numpy(rng.numbers.uniform(*quality, len(x)).astype(np.float32))
-    if not chosen.any():
-        return x
-    x = x.clamp(0, 1).clone()
-    x[chosen] = jpeg_codec_differentiable(x[chosen], qualities.to(x.device)[chosen])
+    """Compress a share of the images, each with its own quality, by libjpeg (4:2:0, on the CPU)."""
+    chosen = rng.numbers.random(len(x)) < probability
+    qualities = rng.numbers.uniform(*quality, len(x)).round().astype(int)
+    levels = (x.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    x = x.clone()
+    for i in np.flatnonzero(chosen):
+        # The channels' order counts for the codec: cv2 reads and writes BGR.
+        settings = [cv2.IMWRITE_JPEG_QUALITY, int(qualities[i])]
+        _, file = cv2.imencode(".jpg", levels[i, ..., ::-1], settings)
+        image = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB)
+        x[i] = torch.from_numpy(image).permute(2, 0, 1).to(x) / 255
     return x
 
 
@@ -180,12 +183,19 @@ def _kernel(
     sigma_y = sigma_x if family.endswith("_iso") or family == "iso" else pick.uniform(*sigma)
     distance = _grid(sigma_x, sigma_y, pick.uniform(0, math.pi))
     if family.startswith("generalised"):
-        kernel = np.exp(-0.5 * distance ** pick.uniform(0.5, 4))
+        kernel = np.exp(-0.5 * distance ** _shape(pick, 0.5, 4))
     elif family.startswith("plateau"):
-        kernel = 1 / (1 + distance ** pick.uniform(1, 2))
+        kernel = 1 / (1 + distance ** _shape(pick, 1, 2))
     else:
         kernel = np.exp(-0.5 * distance)
     return _windowed(kernel, int(pick.choice(range(7, KERNEL + 1, 2))))
+
+
+def _shape(pick: np.random.Generator, low: float, high: float) -> float:
+    """β: below or above 1 with equal chance, as Real-ESRGAN draws it (BasicSR's
+    `random_bivariate_generalized_Gaussian` and `random_bivariate_plateau`); from 1 on up, 1 itself
+    half of the time."""
+    return pick.uniform(low, 1) if pick.random() < 0.5 else pick.uniform(1, high)
 
 
 def _sinc(pick: np.random.Generator) -> NDArray[np.float64]:

@@ -2,12 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from sr_cli import __version__
+from sr_cli.diffusion.noise import digest
+from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import InputError
+from sr_cli.evaluation.metrics import Metrics
+from sr_cli.models.registry import card, names
+from sr_cli.models.store import digest as file_digest
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,28 @@ class Measured:
 def key(*parts: object) -> str:
     """SHA-256 of all that a measurement depends on; parts are what JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def conditions(engine: Upscaler, metrics: Metrics, varied: Collection[str]) -> dict[str, Any]:
+    """All that a measurement depends on, but for the images and the options named in `varied`."""
+    model = engine.model
+    return {
+        "versions": [__version__, torch.__version__],
+        "options": {k: v for k, v in asdict(engine.options).items() if k not in varied},
+        "weights": dict(_weights(engine)),
+        "card": [digest(model.alpha_bar).hex(), model.final],
+        "machine": [engine.device, engine.dtype, torch.get_num_threads()],
+        "metrics": [sorted(set(metrics.names) - set(metrics.missing)), metrics.border],
+    }
+
+
+def _weights(engine: Upscaler) -> Iterator[tuple[str, str]]:
+    yield "model", engine.model.identity
+    chosen = engine.options.preprocess or engine.model.preprocess
+    if chosen in names():
+        yield "preprocess", card(str(chosen)).identity
+    elif isinstance(chosen, str) and Path(chosen).is_file():
+        yield "preprocess", file_digest(Path(chosen))
 
 
 class Ledger:

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from sr_cli.engine.device import is_out_of_memory
-from sr_cli.errors import UsageError
+from sr_cli.errors import UsageError, is_out_of_memory
 from sr_cli.evaluation.iqa import SPECS, Better, absent, create, undisturbed
 
 BETTER: dict[str, Better] = {

@@ -6,11 +6,10 @@ around the best, and compared with the originals.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from sr_cli.engine.images import load
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import reduced
-from sr_cli.evaluation.ledger import Ledger, Measured, key
+from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
 from sr_cli.evaluation.metrics import Metrics
 from sr_cli.evaluation.prf_found import (
     CRITERIA,
@@ -143,9 +142,10 @@ class Search:
     def _point(
         self, scale: float, t: int, scenes: Sequence["Scene"], on_done: Callable[[str], None]
     ) -> Point:
+        fixed = conditions(self.engine, self.metrics, {"t1"})
         cells = []
         for scene in scenes:
-            name = key(self._conditions, t, scene.identity)
+            name = key(fixed, t, scene.identity)
             measured = self.ledger.get(name)
             if measured is None:
                 result, seconds = scene.recovered(t)
@@ -157,20 +157,6 @@ class Search:
         names = cells[0].scores
         scores = {name: mean([cell.scores[name] for cell in cells]) for name in names}
         return Point(t, scores, median(cell.seconds for cell in cells))
-
-    @property
-    def _conditions(self) -> list[Any]:
-        options = self.engine.options
-        fixed = ("steps", "order", "solver", "preprocess", "color", "seed", "method", "sampler")
-        return [
-            self.engine.model.identity,
-            digest(self.alpha_bar).hex(),
-            {name: getattr(options, name) for name in fixed},
-            self.engine.dtype,
-            self.metrics.conditions,
-            [name for name in self.metrics.names if name not in self.metrics.missing],
-            [error.name for error in fields(SpectrumErrors)],
-        ]
 
     def _signature(self, on_done: Callable[[str], None]) -> prf.Array:
         """L^S with E_t on the images; a conditional network sees a ×4 enlargement."""

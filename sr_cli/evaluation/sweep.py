@@ -4,11 +4,10 @@ DoSSR's Tables 2 (t1), 3 (order) and 6 (samplers without domain shift) and Fig. 
 trained a network for each t1; a network that is conditioned on a/σ alone serves them all.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
 from typing import Any, get_args
@@ -16,7 +15,6 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from sr_cli import __version__
 from sr_cli.diffusion.baselines import Baseline, sample
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.options import Solver, UpscaleOptions
@@ -26,12 +24,10 @@ from sr_cli.engine.upscaler import Sampler, Upscaler
 from sr_cli.engine.walk import Noise
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import Pair, Pairs
-from sr_cli.evaluation.ledger import Ledger, Measured, key
+from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
 from sr_cli.evaluation.metrics import BETTER, Metrics
 from sr_cli.evaluation.tables import Column, Table
 from sr_cli.models.model import Model
-from sr_cli.models.registry import card, names
-from sr_cli.models.store import digest as file_digest
 
 T = 1000
 DIGITS = {"psnr": 2, "niqe": 2, "musiq": 2}
@@ -129,13 +125,13 @@ def sweep(
     An image is read, reduced and preprocessed once for all settings; the seconds of a measurement
     include preprocessing. Results are rounded to 8 bits, as in files.
     """
-    conditions = _conditions(engine, metrics)
+    fixed = conditions(engine, metrics, {field.name for field in fields(Setting)})
     found: dict[Setting, list[Measured]] = {setting: [] for setting in settings}
     for number, pair in enumerate(pairs):
         scene = Scene(engine, pair)
         images = [digest(image.numpy()).hex() for image in (pair.lr, pair.hr)]
         for done, setting in enumerate(settings, number * len(settings) + 1):
-            cell = key(conditions, asdict(setting), images)
+            cell = key(fixed, asdict(setting), images)
             measured = ledger.get(cell)
             if measured is None:
                 result, seconds = scene.restored(setting)
@@ -227,25 +223,3 @@ def table(found: Mapping[Setting, Sequence[Measured]], metrics: Sequence[str]) -
 def _mean(values: Iterable[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return fmean(defined) if defined else None
-
-
-def _conditions(engine: Upscaler, metrics: Metrics) -> dict[str, Any]:
-    """All that a measurement depends on, but for the setting and the images."""
-    measurable = sorted(set(metrics.names) - set(metrics.missing))
-    varied = {"t1", "steps", "order", "solver"}
-    return {
-        "versions": [__version__, torch.__version__],
-        "options": {k: v for k, v in asdict(engine.options).items() if k not in varied},
-        "weights": dict(_weights(engine)),
-        "machine": [engine.device, engine.dtype, torch.get_num_threads()],
-        "metrics": [measurable, metrics.border],
-    }
-
-
-def _weights(engine: Upscaler) -> Iterator[tuple[str, str]]:
-    yield "model", card(engine.options.model).identity
-    chosen = engine.options.preprocess or engine.model.preprocess
-    if chosen in names():
-        yield "preprocess", card(str(chosen)).identity
-    elif isinstance(chosen, str) and Path(chosen).is_file():
-        yield "preprocess", file_digest(Path(chosen))

@@ -5,7 +5,6 @@ shipped weights; between the scales that were measured the start is interpolated
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,14 +14,14 @@ import numpy as np
 
 from sr_cli.errors import ModelError
 from sr_cli.models import registry
-from sr_cli.models.store import home, writing
+from sr_cli.models.store import home, replacing, writing
 
 FOLDER = "calibrations"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the best start depends on, beside the scale.
+    """What the best start depends on most, beside the scale: each has a calibration of its own.
 
     model: SHA-256 of the weights (`Model.identity`). schedule: name of ᾱ, or "own" for a model's
     that has no name. sampler: one of Diff-SR's, or "dossr". degradation: how LR images came about.
@@ -40,19 +39,37 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Starting times by scale: 0 means that no noise, so the enlargement itself, is best.
+class Start:
+    """t: 0..T−1; 0 means that no noise, so the enlargement itself, is best. origin: how it was
+    found: what else it depends on, such as the steps, and the rest for people."""
 
-    starts: rising scales with times 0..T−1. origin: how they were found, for people.
-    """
-
-    starts: Mapping[float, int]
+    t: int
     origin: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Starting times by scale."""
+
+    starts: Mapping[float, Start]
 
     def start(self, scale: float) -> int:
         """The time for a scale: straight lines between those measured, level outside."""
         scales = sorted(self.starts)
-        return round(float(np.interp(scale, scales, [self.starts[s] for s in scales])))
+        return round(float(np.interp(scale, scales, [self.starts[s].t for s in scales])))
+
+    def doubt(self, scale: float, run: Mapping[str, Any]) -> str:
+        """In what the start for a scale was found otherwise than `run`, as far as known; or ""."""
+        below = max((s for s in self.starts if s <= scale), default=min(self.starts))
+        above = min((s for s in self.starts if s >= scale), default=max(self.starts))
+        origins = [self.starts[near].origin for near in (below, above)]
+        found = {
+            f"{name} {origin[name]}, not {value}": None
+            for origin in origins
+            for name, value in run.items()
+            if origin.get(name, value) != value
+        }
+        return f"t1 was found with {'; '.join(found)}" if found else ""
 
     @classmethod
     def read(cls, path: Path, setting: Setting) -> Self:
@@ -61,8 +78,11 @@ class Calibration:
             content = json.loads(path.read_text("utf-8"))
             if content["setting"] != asdict(setting) or not content["starts"]:
                 raise ValueError("another setting")
-            starts = {float(scale): int(t) for scale, t in content["starts"].items()}
-            return cls(starts, content["origin"])
+            starts = {
+                float(scale): Start(int(found["t"]), dict(found["origin"]))
+                for scale, found in content["starts"].items()
+            }
+            return cls(starts)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"The calibration {path} is damaged: delete it and run srx prf-search again."
@@ -82,7 +102,7 @@ def find(setting: Setting) -> Calibration | None:
 
 
 def keep(setting: Setting, calibration: Calibration) -> Path:
-    """Write it to srx's home, with the scales known there already; the file.
+    """Write it to srx's home, beside the other scales known there already; the file.
 
     Raises ModelError where the folder cannot be written.
     """
@@ -91,11 +111,8 @@ def keep(setting: Setting, calibration: Calibration) -> Path:
     starts = dict(sorted({**known, **calibration.starts}.items()))
     content = {
         "setting": asdict(setting),
-        "starts": {f"{scale:g}": t for scale, t in starts.items()},
-        "origin": dict(calibration.origin),
+        "starts": {f"{scale:g}": asdict(start) for scale, start in starts.items()},
     }
-    with writing(path.parent):
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path.parent), replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-        partial.replace(path)
     return path

@@ -40,6 +40,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def narrowed(name: str, tensor: Tensor, dtype: torch.dtype, remedy: str) -> Tensor:
+    """A copy to be stored as `dtype`: on the CPU, contiguous.
+
+    Raises ModelError, which ends with the remedy, when `dtype` cannot hold a value.
+    """
+    stored = tensor.to("cpu", dtype, copy=True, memory_format=torch.contiguous_format)
+    if not stored.isfinite().all():
+        raise ModelError(f"{name} has values that {dtype} cannot hold: {remedy}.")
+    return stored
+
+
 def _read_safetensors(path: Path) -> object:
     try:
         return load_file(path)

@@ -159,5 +159,5 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         tile=limits["tile"],
         preprocess=preprocess,
         t1=limits["t1"],
-        networks=(unet, control, vae),
+        networks=(unet, control, vae.decoder, *{net.encoder for net in (vae, condition)}),
     )

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
 from sr_cli.errors import ModelError
+from sr_cli.models.layout import layout
 
 Architecture = Mapping[str, Any]
 """See the module's text."""
@@ -93,14 +94,12 @@ def network(
     Raises RuntimeError when the weights do not fit the architecture.
     """
     net = skeleton(part, architecture)
-    fast = dtype != torch.float32
+    fast = torch.preserve_format if dtype == torch.float32 else layout(device)
     converted = {
-        name: tensor.to(device, dtype, memory_format=_layout(tensor, fast))
+        name: tensor.to(
+            device, dtype, memory_format=fast if tensor.ndim == 4 else torch.preserve_format
+        )
         for name, tensor in weights.items()
     }
     net.load_state_dict(converted, assign=True)
     return net.requires_grad_(False)
-
-
-def _layout(tensor: Tensor, fast: bool) -> torch.memory_format:
-    return torch.channels_last if fast and tensor.ndim == 4 else torch.preserve_format

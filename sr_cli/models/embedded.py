@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sr_cli.models.layout import layout
 from sr_cli.models.model import Model
 from sr_cli.models.registry import Card, load_weights
 
@@ -223,7 +224,7 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
     """The model of an "embedded" card. KeyError, TypeError or RuntimeError if they differ."""
     net = EmbeddedNet(EmbeddedConfig.from_json(card.architecture))
     net.load_state_dict({k: v.float() for k, v in load_weights(card).items()})
-    net.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    net.eval().requires_grad_(False).to(device).to(memory_format=layout(device))
     limits = card.limits
     return Model(
         denoiser=EmbeddedDenoiser(net, dtype, limits.get("log_ratio", (-math.inf, math.inf))[1]),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sr_cli.errors import ModelError, UsageError
 from sr_cli.models import dossr_keys
-from sr_cli.models.checkpoints import read_state_dict
+from sr_cli.models.checkpoints import narrowed, read_state_dict
 from sr_cli.models.dossr import CONTEXT
 from sr_cli.models.dossr_keys import State
 from sr_cli.models.fetch import SOURCES
@@ -142,17 +142,8 @@ def _bytes(tensors: State, dtype: torch.dtype) -> int:
 
 
 def _save(tensors: State, dtype: torch.dtype, path: Path) -> None:
-    stored = {
-        name: tensor.to(dtype, copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
-    }
-    for name, tensor in stored.items():
-        if not tensor.isfinite().all():
-            raise ModelError(
-                f"{name} has values that {dtype} cannot hold: use --dtype float32, "
-                "or if that does not help fetch the checkpoint again."
-            )
-    save_file(stored, path)
+    remedy = "use --dtype float32, or if that does not help fetch the checkpoint again"
+    save_file({name: narrowed(name, t, dtype, remedy) for name, t in tensors.items()}, path)
 
 
 def _save_context(options: ImportOptions, state: State, width: int, path: Path) -> None:

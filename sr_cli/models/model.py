@@ -11,7 +11,7 @@ from torch import nn
 from sr_cli.diffusion.prf import Thresholds
 from sr_cli.diffusion.schedules import Array, alpha_bar
 from sr_cli.diffusion.solvers import Final
-from sr_cli.errors import DeviceError, ModelError
+from sr_cli.errors import ModelError, enough_memory
 from sr_cli.models.protocol import Codec, Denoiser, Preprocessor
 from sr_cli.models.registry import Card, card
 
@@ -33,7 +33,7 @@ class Model:
     in output pixels (a multiple of factor · multiple_of), None for exact tiling.
     preprocess: name, checkpoint or network that is used where the user chooses none.
     t1: start of the diffusion where the user chooses none.
-    networks: what torch.compile may take.
+    networks: what torch.compile may take: modules that are called, as it compiles no methods.
     identity: SHA-256 of the weights, by which calibrations are kept.
     prf: C^S and C^F of a prior that has been calibrated.
     """
@@ -70,12 +70,8 @@ def load_model(name: str, device: torch.device, dtype: torch.dtype) -> Model:
     """
     found = card(name)
     try:
-        return replace(_load(found, device, dtype), identity=found.identity)
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"{device} has too little free memory for the weights of {name}: "
-            "close other programs or use another --device."
-        ) from error
+        with enough_memory(f"the weights of {name}"):
+            return replace(_load(found, device, dtype), identity=found.identity)
     except (KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
             f"The weights {found.path} do not fit their card ({error}): install srx again."

@@ -12,8 +12,9 @@ from spandrel.architectures.Compact import Compact
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sr_cli.errors import ModelError
+from sr_cli.errors import ModelError, is_out_of_memory
 from sr_cli.models.checkpoints import read_state_dict
+from sr_cli.models.layout import layout
 from sr_cli.models.ncnn import read_rrdbnet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.registry import card, load_weights
@@ -103,7 +104,7 @@ def load_preprocessor(
     model = _describe(state, str(name_or_path))
     dtype = _precision(model, dtype, torch.device(device))
     model.model.eval().requires_grad_(False)
-    model.model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+    model.model.to(device=device, dtype=dtype, memory_format=layout(torch.device(device)))
     if isinstance(model.model, Compact):
         return CompactPreprocessor(model.model, dtype)
     return NetworkPreprocessor(model, dtype)
@@ -127,6 +128,8 @@ def _describe(state: dict[str, Tensor], source: str) -> ImageModelDescriptor:
             f"{source} is of no architecture that srx knows (it reads what spandrel reads)."
         ) from error
     except Exception as error:  # tensors that do not fit can fail anywhere in a network's set-up
+        if is_out_of_memory(error):
+            raise
         raise ModelError(
             f"{source} cannot be used: its tensors do not fit its architecture."
         ) from error

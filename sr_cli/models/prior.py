@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sr_cli.diffusion.prf import Thresholds
-from sr_cli.errors import ModelError
+from sr_cli.errors import ModelError, is_out_of_memory
 from sr_cli.models import embedded, registry
+from sr_cli.models.layout import layout
 from sr_cli.models.model import Model, load_model
 from sr_cli.models.registry import Card
 
@@ -132,7 +133,7 @@ def _from_diffusers(folder: Path, name: str, device: torch.device, dtype: torch.
     side = net.config.sample_size
     multiple = 2 ** (len(net.config.block_out_channels) - 1)
     tile = -(-(side if isinstance(side, int) else 256) // multiple) * multiple
-    net.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    net.eval().requires_grad_(False).to(device, memory_format=layout(device))
     clip = settings.clip_sample_range if settings.get("clip_sample") else None
     return Model(
         denoiser=UNet2DDenoiser(net, alpha_bar, settings.prediction_type, clip, dtype),
@@ -169,6 +170,8 @@ def _reading(name: str, folder: Path) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).partition("\n")[0]
         raise ModelError(
             f"{name} cannot be read from {folder} ({reason}): save or fetch it again."

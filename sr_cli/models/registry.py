@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sr_cli.errors import ModelError
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.store import Shard, digest, installed
+from sr_cli.models.store import Shard, digest, installed, replacing
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -73,9 +73,12 @@ def folders() -> tuple[Path, ...]:
     """Where cards are looked for, in this order: $SRX_WEIGHTS, the installed package, the source
     tree of an editable installation, the models that were imported or fetched."""
     chosen = os.environ.get("SRX_WEIGHTS")
-    shipped = (PACKAGE / "_weights", PACKAGE.parent / "weights")
-    places = (*shipped, *installed())
-    return (Path(chosen).expanduser(), *places) if chosen else places
+    tree = PACKAGE.parent
+    places = [PACKAGE / "_weights"]
+    if (tree / "pyproject.toml").is_file():  # else it is somebody's site-packages
+        places.append(tree / "weights")
+    places += installed()
+    return (Path(chosen).expanduser(), *places) if chosen else tuple(places)
 
 
 def names() -> tuple[str, ...]:
@@ -128,7 +131,8 @@ def check(card: Card, *, hashing: bool) -> None:
 
 
 def write_card(card: Card) -> Card:
-    """Write NAME.json and NAME.md beside the weights; the card with their SHA-256.
+    """Write NAME.json and NAME.md beside the weights, each whole or not at all; the card with their
+    SHA-256.
 
     Raises ModelError when the weights are not in the card's folder.
     """
@@ -138,9 +142,10 @@ def write_card(card: Card) -> Card:
         card = replace(card, sha256=digest(card.path))
     content = asdict(card)
     del content["folder"], content["file" if card.shards else "shards"]
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    (card.folder / f"{card.name}.json").write_text(text + "\n", "utf-8")
-    (card.folder / f"{card.name}.md").write_text(_markdown(content), "utf-8")
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    for suffix, written in ((".json", text), (".md", _markdown(content))):
+        with replacing(card.folder / f"{card.name}{suffix}") as partial:
+            partial.write_text(written, "utf-8")
     return card
 
 

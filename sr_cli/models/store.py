@@ -77,6 +77,21 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A hidden file beside `path` that takes its place when `with` ends well, and else is removed.
+
+    It may be read by whoever may read its folder: safetensors makes files for their owner alone.
+    """
+    partial = path.with_name(f".{uuid4().hex}.partial")
+    try:
+        yield partial
+        partial.chmod(path.parent.stat().st_mode & 0o666)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 class Staging:
     """A model under construction, file by file.
 
@@ -98,11 +113,13 @@ class Staging:
         """Have `write` make a file, unless that was done before; it appears only when whole."""
         if file not in self.shards:
             with writing(self.folder):
-                with self._replacing(self.folder / file) as partial:
-                    write(partial)
-                    # safetensors makes files for their owner alone; others may use the folder too
-                    partial.chmod(self.folder.stat().st_mode & 0o666)
-                    shard = Shard(digest(partial), partial.stat().st_size)
+                try:
+                    with replacing(self.folder / file) as partial:
+                        write(partial)
+                        shard = Shard(digest(partial), partial.stat().st_size)
+                except ModelError:  # the content will not do, so another try would fail too
+                    shutil.rmtree(self.folder)
+                    raise
                 self.shards[file] = shard
                 self._save_manifest()
         return self.shards[file]
@@ -132,18 +149,5 @@ class Staging:
 
     def _save_manifest(self) -> None:
         files = {name: asdict(shard) for name, shard in self.shards.items()}
-        with self._replacing(self.folder / MANIFEST) as partial:
+        with replacing(self.folder / MANIFEST) as partial:
             partial.write_text(json.dumps({"origin": self._origin, "files": files}), "utf-8")
-
-    @contextmanager
-    def _replacing(self, path: Path) -> Iterator[Path]:
-        """A new file beside `path` that takes its place at the end."""
-        partial = self.folder / f".{uuid4().hex}.partial"
-        try:
-            yield partial
-            partial.replace(path)
-        except ModelError:  # the content will not do, so another try would fail too
-            shutil.rmtree(self.folder)
-            raise
-        finally:
-            partial.unlink(missing_ok=True)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sr_cli.errors import UsageError
+from sr_cli.engine.images import SUFFIXES, load
+from sr_cli.errors import InputError, UsageError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 CACHE_BYTES = 2**30
 
 
@@ -25,11 +25,11 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Decoded image, (H, W, 3) uint8 RGB. Raises UsageError when it cannot be decoded."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise UsageError(f"{path} cannot be decoded: remove it from the training folder")
-    return np.asarray(image, dtype=np.uint8)
+    """Decoded image, upright, (H, W, 3) uint8 RGB. Raises UsageError when it cannot be decoded."""
+    try:
+        return np.rint(load(path).rgb * 255).astype(np.uint8)
+    except InputError as error:
+        raise UsageError(f"{error} Remove it from the training folder.") from error
 
 
 class Crops(Dataset[Tensor]):
@@ -77,7 +77,14 @@ class Crops(Dataset[Tensor]):
 
 
 def crop_loader(
-    folder: Path, *, crop: int, batch: int, seed: int, iterations: range, workers: int
+    folder: Path,
+    *,
+    crop: int,
+    batch: int,
+    seed: int,
+    iterations: range,
+    workers: int,
+    device: torch.device,
 ) -> DataLoader[Tensor]:
     """Batches (batch, 3, crop, crop) uint8 of the given iterations, the same after a resume."""
     data = Crops(folder, crop=crop, seed=seed, length=iterations.stop * batch)
@@ -88,7 +95,7 @@ def crop_loader(
         sampler=order,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device.type == "cuda",
         worker_init_fn=_one_thread,
     )
 

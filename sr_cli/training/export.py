@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from sr_cli.errors import ModelError
+from sr_cli.models.checkpoints import narrowed
 from sr_cli.models.registry import Card, card, load_weights, write_card
+from sr_cli.models.store import replacing, writing
 from sr_cli.training.objectives import Objective
 from sr_cli.training.train import CHECKPOINT, TrainOptions
 
@@ -24,42 +26,42 @@ def export(
     """Write the averaged weights of a run as `folder`/NAME.safetensors with NAME.json and NAME.md.
 
     training: what the card says of the data, beside what the run itself knows. name: of the card,
-    that of the objective if None. Raises ModelError when the run has no checkpoint.
+    that of the objective if None. Raises ModelError when the run has no checkpoint, float16 cannot
+    hold its weights, or the folder cannot be written.
     """
     path = options.run / CHECKPOINT
     if not path.is_file():
         raise ModelError(f"{path} does not exist: train first.")
     state = torch.load(path, map_location="cpu", weights_only=True)
     weights = {
-        key.removeprefix("module."): value.half().contiguous()
+        key.removeprefix("module."): narrowed(key, value, torch.float16, "train at a lower --lr")
         for key, value in state["ema"].items()
         if key.startswith("module.")
     }
-    folder.mkdir(parents=True, exist_ok=True)
     name = name or objective.name
-    file = f"{name}.safetensors"
-    save_file(weights, folder / file)
-    return write_card(
-        Card(
-            name=name,
-            kind=objective.name,
-            file=file,
-            architecture=objective.architecture,
-            licence="Apache-2.0",
-            training={
-                **training,
-                "objective": objective.describe(),
-                "iterations": state["iteration"],
-                "batch": options.batch,
-                "crop": options.crop,
-                "minutes": round(state["elapsed"] / 60, 1),
-                "hardware": hardware(options.device),
-            },
-            limits=objective.limits,
-            scores={},
-            folder=folder,
-        )
+    card = Card(
+        name=name,
+        kind=objective.name,
+        file=f"{name}.safetensors",
+        architecture=objective.architecture,
+        licence="Apache-2.0",
+        training={
+            **training,
+            "objective": objective.describe(),
+            "iterations": state["iteration"],
+            "batch": options.batch,
+            "crop": options.crop,
+            "minutes": round(state["elapsed"] / 60, 1),
+            "hardware": hardware(options.device),
+        },
+        limits=objective.limits,
+        scores={},
+        folder=folder,
     )
+    with writing(folder):
+        with replacing(card.path) as partial:
+            save_file(weights, partial)
+        return write_card(card)
 
 
 def begin_with(objective: Objective, name: str) -> None:

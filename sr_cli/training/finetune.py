@@ -24,7 +24,7 @@ from torch.optim import AdamW
 
 from sr_cli.errors import ModelError, UsageError
 from sr_cli.evaluation.degradations import Randomness
-from sr_cli.models.checkpoints import read_state_dict
+from sr_cli.models.checkpoints import narrowed, read_state_dict
 from sr_cli.models.registry import Card, write_card
 from sr_cli.models.store import Staging, require_space, writing
 from sr_cli.training.data import crop_loader
@@ -141,6 +141,7 @@ class Finetuner:
             seed=options.seed,
             iterations=range(first, options.iterations * parts),
             workers=options.workers,
+            device=self.accelerator.device,
         )
         batches = self.accelerator.prepare(loader)
         for turn, batch in enumerate(batches):
@@ -177,6 +178,7 @@ class Finetuner:
     def _resume(self, folder: Path) -> None:
         try:
             self.accelerator.load_state(str(folder))
+            self.accelerator.step = 0  # saved between iterations; it counts the last one's parts
             self.iteration = int(folder.name.removeprefix(CHECKPOINT))
         except (
             OSError,
@@ -240,11 +242,6 @@ def _replace(source: Path, control: Mapping[str, Tensor], target: Path) -> None:
         shutil.copyfile(source, target)
         return
     for name in names:
-        new = control[name.removeprefix(PREFIX)].to("cpu", tensors[name].dtype).contiguous()
-        if not new.isfinite().all():
-            raise ModelError(
-                f"{name} has values that {new.dtype} cannot hold: import the base with "
-                "--dtype float32."
-            )
-        tensors[name] = new
+        new, dtype = control[name.removeprefix(PREFIX)], tensors[name].dtype
+        tensors[name] = narrowed(name, new, dtype, "import the base with --dtype float32")
     save_file(tensors, target)

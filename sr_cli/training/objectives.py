@@ -92,7 +92,33 @@ class CompactObjective:
         return resize(self.model(lr), size)
 
 
-class EmbeddedObjective:
+class PixelObjective:
+    """What the two denoisers of pixels share: a network of `config`, trained at log(a·s/σ) in
+    LOG_RATIO."""
+
+    LOG_RATIO: tuple[float, float]
+
+    def __init__(self, config: EmbeddedConfig) -> None:
+        self.config = config
+        self.model: nn.Module = EmbeddedNet(config)
+
+    @property
+    def architecture(self) -> Mapping[str, Any]:
+        return asdict(self.config)
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        return {
+            "schedule": "scaled_linear",
+            "last_step": "x0",
+            "log_ratio": self.LOG_RATIO,
+            "multiple_of": self.config.multiple_of,
+            "margin": self.config.receptive_field(),
+            "bytes_per_pixel": self.config.bytes_per_pixel,
+        }
+
+
+class EmbeddedObjective(PixelObjective):
     """The residual denoiser: squared error of the preconditioned target (Karras et al., Eq. 8).
 
     y is the bicubic enlargement of clean LR or, in half of the parts, a preprocessor's of LR
@@ -110,18 +136,13 @@ class EmbeddedObjective:
     def __init__(
         self, config: EmbeddedConfig, *, preprocess: Preprocessor | None, mix: Mix
     ) -> None:
-        self.config = config
-        self.model: nn.Module = EmbeddedNet(config)
+        super().__init__(config)
         self.preprocess = preprocess
         self.mix = mix
 
     @property
-    def architecture(self) -> Mapping[str, Any]:
-        return asdict(self.config)
-
-    @property
     def limits(self) -> Mapping[str, Any]:
-        limits = pixel_limits(self.config, self.LOG_RATIO)
+        limits = super().limits
         return {**limits, "preprocess": "none"} if self.preprocess is None else limits
 
     def describe(self) -> Mapping[str, Any]:
@@ -163,7 +184,7 @@ class EmbeddedObjective:
         return y.clamp(0, 1)
 
 
-class PriorObjective:
+class PriorObjective(PixelObjective):
     """The unconditional denoiser of Diff-SR: the same loss on HR crops alone (y = 0).
 
     log(a·s/σ) is uniform in LOG_RATIO: on the scaled-linear schedule from t = 0 to t/T ≈ 0.65,
@@ -174,18 +195,6 @@ class PriorObjective:
     LOG_RATIO = (-2.0, 2.9)
     PROBE = 0.25
     """Noise-to-signal ratio σ/a at which validation denoises the bicubic image."""
-
-    def __init__(self, config: EmbeddedConfig) -> None:
-        self.config = config
-        self.model: nn.Module = EmbeddedNet(config)
-
-    @property
-    def architecture(self) -> Mapping[str, Any]:
-        return asdict(self.config)
-
-    @property
-    def limits(self) -> Mapping[str, Any]:
-        return pixel_limits(self.config, self.LOG_RATIO)
 
     def describe(self) -> Mapping[str, Any]:
         return {
@@ -211,7 +220,7 @@ class PriorObjective:
 
 
 def denoising_loss(
-    objective: EmbeddedObjective | PriorObjective,
+    objective: PixelObjective,
     residual: Tensor,
     y: Tensor,
     ratio: Tensor,
@@ -238,15 +247,3 @@ def ratios(
     level = low + (high - low) * (position - no_signal) / (1 - no_signal)
     ratio = np.where(position < no_signal, 0.0, np.exp(level) / s)
     return torch.from_numpy(rng.numbers.permutation(ratio).astype(np.float32))
-
-
-def pixel_limits(config: EmbeddedConfig, log_ratio: tuple[float, float]) -> Mapping[str, Any]:
-    """What an engine must respect of a network of this shape, trained at these log(a·s/σ)."""
-    return {
-        "schedule": "scaled_linear",
-        "last_step": "x0",
-        "log_ratio": log_ratio,
-        "multiple_of": config.multiple_of,
-        "margin": config.receptive_field(),
-        "bytes_per_pixel": config.bytes_per_pixel,
-    }

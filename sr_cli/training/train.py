@@ -111,6 +111,7 @@ class Trainer:
             seed=options.seed,
             iterations=range(self.iteration, last),
             workers=options.workers,
+            device=self.device,
         )
         for batch in loader:
             loss = self._step(batch)
@@ -207,7 +208,8 @@ class Trainer:
 class Matrices:
     """Convolution weights as the matrices (out, k·k·in) that Muon orthogonalises.
 
-    The views share memory with the (channels-last) weights: stepping them steps the network.
+    The views share memory with the (channels-last) weights: stepping them steps the network. Raises
+    ValueError for weights of another layout, whose matrices would be copies.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -215,6 +217,9 @@ class Matrices:
         self.weights = weights
         self.ids = {id(p) for p in weights}
         self.views = [_matrix(w.detach()).requires_grad_() for w in weights]
+        for view, weight in zip(self.views, weights, strict=True):
+            if view.data_ptr() != weight.data_ptr():
+                raise ValueError(f"weights {tuple(weight.shape)} are not in channels-last layout")
 
     def collect(self) -> None:
         """Hand the weights' gradients to the views."""

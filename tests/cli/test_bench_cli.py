@@ -13,6 +13,7 @@ from PIL import Image
 
 from sr_cli.cli.app import main
 from sr_cli.cli.ui import terminal
+from sr_cli.engine.options import UpscaleOptions
 from sr_cli.evaluation import datasets
 from sr_cli.models.registry import card
 
@@ -84,6 +85,42 @@ def test_no_color_is_honoured(
     monkeypatch.setenv("NO_COLOR", setting)
     _, _, err = bench(photos, "--no-baselines", "--peer", "bad=photos/0.png", "--scale", "0")
     assert ("\x1b[31m" in err) == colours
+
+
+def test_rows_are_what_is_written_in_them(
+    bench: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables of srx upscale do not reach them, be they right or wrong there."""
+    monkeypatch.setenv("SRX_ORDER", "nonsense")
+    monkeypatch.setenv("SRX_SEED", "3")
+    Path("srx.toml").write_text("[upscale]\nsteps = 4\n")
+    monkeypatch.setenv("SRX_STEPS", "2")  # of srx bench itself too, which makes a row of it
+    code, out, err = bench(photos, "--no-baselines", "--row=", "--row=--seed 1", "--json")
+    assert code == 0, err
+    found = {row["method"]: row["nfe"] for row in json.loads(out)["rows"]}
+    assert found == {
+        "--steps 2": 2,
+        "(defaults)": UpscaleOptions.steps,
+        "--seed 1": UpscaleOptions.steps,
+    }
+
+
+def test_an_explicit_degradation_makes_lr(bench: Run, photos: Path) -> None:
+    pair = photos.parent / "set"
+    photos.rename(photos.parent / "HR")
+    pair.mkdir()
+    (photos.parent / "HR").rename(pair / "HR")
+    (pair / "LR").mkdir()
+    for file in (pair / "HR").iterdir():
+        Image.new("RGB", (16, 12), "teal").save(pair / "LR" / file.name)
+    row = ("--no-baselines", "--row=--steps 1", "--markdown")
+    assert "given LR" in bench(pair, *row)[1]
+    assert "given LR" in bench(pair / "HR", *row)[1]
+    for folder in (pair, pair / "HR"):
+        assert "LR by bicubic" in bench(folder, *row, "--degradation", "bicubic")[1]
+    code, _, err = bench(pair / "HR", "--lr", pair / "LR", "--degradation", "mild")
+    assert code == 2
+    assert "--lr gives LR images and --degradation makes them" in err
 
 
 def test_baselines_stand_beside_and_files_are_one_set(bench: Run, photos: Path) -> None:

@@ -1,5 +1,6 @@
 """The command line: what it prints where, with which exit code, and where options come from."""
 
+import io
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,20 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
 from sr_cli import __version__
 from sr_cli.cli import upscale as command
 from sr_cli.cli.app import app, main
-from sr_cli.cli.ui import terminal
+from sr_cli.cli.ui import _Bars, terminal
+from sr_cli.engine.events import Failed, Finished, Job, Started
 from sr_cli.engine.formats import FORMATS
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.errors import DeviceError, ModelError
+from sr_cli.errors import DeviceError, InputError, ModelError
 
+MAKE_UPSCALER = command.make_upscaler
 HEAVY = ("torch", "numpy", "cv2", "PIL", "diffusers", "spandrel", "pyiqa")
 
 
@@ -246,7 +251,6 @@ def test_the_shell_is_told_of_options(monkeypatch: pytest.MonkeyPatch, srx: Srx)
         ("upscale in out --overlap -1", "overlap"),
         ("upscale in out --batch 0", "batch"),
         ("upscale in out --threads 0", "threads"),
-        ("upscale in out --device gpu", "device"),
         ("upscale in out --dtype int8", "dtype"),
         ("upscale in out --seed -1", "seed"),
         ("upscale in out --format bmp", "format"),
@@ -275,6 +279,16 @@ def test_good_arguments_are_no_mistake(srx: Srx, photos: Path) -> None:
     )
     assert run.code == 0
     assert {path.name for path in Path("out").iterdir()} == {"a_x2.5.webp", "b_x2.5.webp"}
+
+
+@pytest.mark.parametrize("args", ["upscale in out", "train compact in", "bench in"])
+def test_a_device_that_does_not_exist_is_told_in_one_sentence(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch, args: str
+) -> None:
+    monkeypatch.setattr(command, "make_upscaler", MAKE_UPSCALER)
+    run = srx(*args.split(), "--device", "gpu")
+    assert (run.code, run.out) == (2, "")
+    assert re.fullmatch(r"error: device must be auto, cpu, [^\n]+ not 'gpu'.\n", run.err), run.err
 
 
 @pytest.mark.parametrize(
@@ -370,6 +384,28 @@ def test_names_need_not_be_text(srx: Srx) -> None:
         assert srx("upscale", "in", "out", *flags).code == 0
 
 
+def test_signs_that_an_encoding_lacks_are_escaped(photos: Path) -> None:
+    code = "import sys; from sr_cli.cli.app import main; main(sys.argv[1:])"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONIOENCODING", "cp1252")
+        done = finished(code, "upscale", "in", "out", "--dry-run")
+    assert done.code == 0, done.err
+    assert r"6x4 \u2192 24x16" in done.out
+    assert "6x4 → 24x16" in finished(code, "upscale", "in", "out", "--dry-run").out
+
+
+def test_bars_reach_their_end_without_a_step() -> None:
+    """A picture that needs no network, as with --t1 0."""
+    job = Job(Path("a.png"), Path("b.png"))
+    with Progress(console=Console(file=io.StringIO())) as progress:
+        show = _Bars(progress, 2)
+        show(Started(job))
+        show(Finished(job, (6, 4), (24, 16), 1.0, 1))
+        assert [task.completed for task in progress.tasks] == [1, 0]
+        show(Failed(replace(job, input=Path("c.png")), InputError("Bad.")))
+        assert progress.tasks[0].finished
+
+
 def test_json_is_alone_on_stdout(srx: Srx, photos: Path) -> None:
     (photos / "text.png").write_text("no image")
     run = srx("upscale", photos, "out", "--json", "--steps", 7)
@@ -423,6 +459,22 @@ def test_an_interrupted_run_is_continued(
     run = srx("upscale", photos, "out", "-r")
     assert run.code == 0
     assert "2 done, 1 skipped" in run.err
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"), [(KeyboardInterrupt(), 130), (ModelError("Damaged."), 3)], ids=repr
+)
+def test_a_run_that_ends_early_tells_what_it_did(
+    srx: Srx, photos: Path, failure: list[BaseException], ending: BaseException, code: int
+) -> None:
+    failure.append(ending)
+    run = srx("upscale", photos, "out", "-r", "--json")
+    report = json.loads(run.out)
+    assert run.code == code
+    assert [entry["input"] for entry in report["results"]] == ["in/a.png"]
+    assert report["environment"]["device"] == "cpu"
+    assert [line for line in run.err.splitlines() if "6x4 → 24x16" in line]
+    assert "Damaged" in run.err or "interrupted: 1 of 3 done" in run.err
 
 
 SLOW = """

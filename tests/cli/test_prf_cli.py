@@ -72,7 +72,9 @@ def test_a_search_is_kept_and_upscale_uses_it(srx: Srx, tmp_path: Path) -> None:
     assert code == 0
     with Image.open("out/a.png") as image:
         assert image.size == (158, 158)
-    start = json.loads(kept.read_text())["starts"]["2"]
+    found = json.loads(kept.read_text())["starts"]["2"]
+    start = found["t"]
+    assert {"steps": 2, "preprocess": "none", "crop": 48}.items() <= found["origin"].items()
     code, *_ = srx(*enlarge[:2], "same", *enlarge[3:], "--scale", "3.3", "--t1", start)
     assert Path("same/a.png").read_bytes() == Path("out/a.png").read_bytes()
 

@@ -50,6 +50,13 @@ def test_each_block_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn == [(0, 0), (1, 0), (2, 0)]
 
 
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_do_not_show(threads: int) -> None:
+    window = (-70, 200), (5, 150)
+    alone = gaussian_noise(KEY, *window, 3)
+    np.testing.assert_array_equal(gaussian_noise(KEY, *window, 3, threads=threads), alone)
+
+
 def test_seed_step_image_and_position_all_matter() -> None:
     other = digest(np.ones((3, 4, 5), np.float32))
     keys = [KEY, noise_key(1, IMAGE, 0), noise_key(0, IMAGE, 1), noise_key(0, other, 0)]

@@ -1,10 +1,15 @@
-"""Which files become which, and that one bad picture, or Ctrl-C, costs nothing but itself."""
+"""One bad picture, or Ctrl-C, costs nothing but itself."""
 
-import os
+import re
+import traceback
+import weakref
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,22 +28,31 @@ from sr_cli.engine.events import (
     Started,
     Step,
 )
-from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.errors import DeviceError, InputError, ModelError, UsageError
+from sr_cli.engine.jobs import pending, preview
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.errors import DeviceError, InputError, ModelError
 
 OPTIONS = UpscaleOptions(scale=2, steps=3)
+BATCH = replace(OPTIONS, batch=3)
 
 
 class Nearest:
     """An upscaler without weights; `failure` is raised at the picture of this size."""
 
     device = "cpu"
+    model: Any = SimpleNamespace(tiling="blend")
 
     def __init__(
         self, failure: BaseException | None = None, at: tuple[int, int] = (0, 0), step: int = 0
     ) -> None:
         self.failure, self.at, self.step = failure, at, step
         self.groups: list[list[int]] = []
+        self.seen: list[weakref.ref[Tensor]] = []
+
+    @property
+    def alive(self) -> list[Tensor]:
+        """The pictures that somebody still holds of those it was given."""
+        return [lr for lr in (seen() for seen in self.seen) if lr is not None]
 
     def tiles(self, width: int, height: int) -> int:
         """Pictures wider than 8 pixels have two."""
@@ -51,6 +65,8 @@ class Nearest:
         on_step: Callable[[int, int, int], None],
         on_note: Callable[[int, str], None],
     ) -> list[Tensor]:
+        assert not self.alive
+        self.seen += map(weakref.ref, lrs)
         self.groups.append([lr.shape[-1] for lr in lrs])
         on_note(0, "slow")
         return [self.enlarge(lr, partial(on_step, i)) for i, lr in enumerate(lrs)]
@@ -61,7 +77,7 @@ class Nearest:
         _, height, width = lr.shape
         for step in range(OPTIONS.steps):
             if self.failure and self.at == (width, height) and step == self.step:
-                raise self.failure
+                raise copy(self.failure)  # which alone holds the frames, as a real one does
             on_step(step + 1, OPTIONS.steps)
         wide, high = OPTIONS.target(width, height)
         return torch.nn.functional.interpolate(lr[None], size=(high, wide))[0]
@@ -72,18 +88,6 @@ def paint(path: Path, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Path
     pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], len(mode)), dtype=np.uint8)
     Image.fromarray(pixels[..., 0] if mode == "L" else pixels).save(path)
     return path
-
-
-def plan(*arguments: Path, recursive: bool = False, **files: object) -> dict[str, str]:
-    """Names of inputs and outputs, relative to the folder of the test."""
-    jobs = batch.plan(
-        arguments[:-1],
-        arguments[-1],
-        OPTIONS,
-        OutputOptions(**files),  # type: ignore[arg-type]
-        recursive=recursive,
-    )
-    return {os.path.relpath(job.input): os.path.relpath(job.output) for job in jobs}
 
 
 def run(jobs: list[Job], upscale: Nearest, options: UpscaleOptions = OPTIONS) -> list[Event]:
@@ -98,124 +102,6 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 IN, OUT = Path("in"), Path("out")
-
-
-# ------------------------------------------------------------------------------- files to files
-
-
-def test_numbers_in_names_are_ordered_as_numbers() -> None:
-    names = ["img1.png", "img2.png", "img10.png", "img10b.png", "IMG11.png", "other.png"]
-    for name in reversed(names):
-        paint(IN / name)
-    assert list(plan(IN, OUT)) == [f"in/{name}" for name in names]
-    assert sorted(names) != names  # the control
-
-
-def test_a_tree_is_mirrored_without_hidden_files_links_and_the_output() -> None:
-    for name in ("a.png", "x/b.jpg", "x/y/c.webp", ".hidden/d.png", ".e.png", "out/a.png"):
-        paint(IN / name)
-    (IN / "notes.txt").write_text("no image")
-    (IN / "loop").symlink_to(IN.resolve(), target_is_directory=True)
-    assert plan(IN, IN / "out", recursive=True) == {
-        "in/a.png": "in/out/a.png",
-        "in/x/b.jpg": "in/out/x/b.png",
-        "in/x/y/c.webp": "in/out/x/y/c.png",
-    }
-    assert list(plan(IN, OUT, recursive=True)) == [  # the control: another output is no exception
-        "in/a.png", "in/out/a.png", "in/x/b.jpg", "in/x/y/c.webp",
-    ]  # fmt: skip
-    assert list(plan(IN, OUT)) == ["in/a.png"]
-
-
-def test_patterns_match_where_the_shell_did_not() -> None:
-    for name in ("a1.png", "a2.png", "b.png", "x/a3.png"):
-        paint(IN / name)
-    assert list(plan(IN / "a*.png", OUT)) == ["in/a1.png", "in/a2.png"]
-    assert list(plan(IN / "**/a*.png", OUT)) == ["in/a1.png", "in/a2.png", "in/x/a3.png"]
-    paint(IN / "[b].png")  # a file of this name is no pattern
-    assert list(plan(IN / "[b].png", OUT)) == ["in/[b].png"]
-
-
-def test_a_file_named_twice_is_one_job() -> None:
-    paint(IN / "a.png")
-    assert plan(IN, IN / "a.png", Path("./in/../in/a.png"), OUT) == {"in/a.png": "out/a.png"}
-
-
-def test_one_file_can_become_one_file() -> None:
-    paint(IN / "a.png")
-    assert plan(IN / "a.png", Path("b.JPEG")) == {"in/a.png": "b.JPEG"}
-    Path("c.png").mkdir()
-    assert plan(IN / "a.png", Path("c.png")) == {"in/a.png": "c.png/a.png"}
-
-
-def test_templates_name_the_results() -> None:
-    paint(IN / "a.b.jpg", (6, 4))
-    name = "{stem}_{ext}_{width}x{height}_x{scale}_{steps}_{seed}_{model}"
-    assert plan(IN, OUT, name=name, format="webp") == {
-        "in/a.b.jpg": "out/a.b_jpg_12x8_x2_3_0_embedded.webp"
-    }
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["missing.png", "out"], "missing.png does not exist"),
-        (["*.bmp", "out"], r"No file matches \*.bmp"),
-        (["empty", "out"], "no image in empty.*--recursive"),
-        (["in", "out.png"], "out.png names one file"),
-        (["in/a.png", "in/b.png", "out.png"], "out.png names one file"),
-        (["in/a.png", "out.gif"], "out.gif"),
-        (["in", "notes.txt"], "notes.txt is a file"),
-        (["in", "in"], "in/a.png would overwrite an input"),
-    ],
-)
-def test_arguments_without_sense_are_refused(arguments: list[str], says: str) -> None:
-    paint(IN / "a.png")
-    paint(IN / "b.png")
-    Path("empty").mkdir()
-    Path("notes.txt").touch()
-    with pytest.raises(UsageError, match=says):
-        plan(*map(Path, arguments))
-
-
-def test_two_inputs_never_share_an_output() -> None:
-    paint(IN / "a.jpg")
-    paint(IN / "a.png")
-    with pytest.raises(UsageError, match=r"in/a.jpg and in/a.png would both become out/a.png"):
-        plan(IN, OUT)
-    assert len(set(plan(IN, OUT, name="{stem}_{ext}").values())) == 2
-    paint(Path("in2/b.png"))
-    paint(Path("in2/a.png"))
-    with pytest.raises(UsageError, match="both become"):
-        plan(IN / "a.png", Path("in2"), OUT)
-
-
-def test_an_output_is_never_an_input_even_through_a_link() -> None:
-    paint(IN / "a.png")
-    Path("link").symlink_to(IN, target_is_directory=True)
-    with pytest.raises(UsageError, match="overwrite an input"):
-        plan(IN, Path("link"))
-
-
-def test_formats_contradict_no_file_name() -> None:
-    paint(IN / "a.png")
-    assert plan(IN / "a.png", Path("b.jpg"), format="jpeg") == {"in/a.png": "b.jpg"}
-    with pytest.raises(UsageError, match="contradicts"):
-        plan(IN / "a.png", Path("b.jpg"), format="webp")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_cannot_be_read_is_named() -> None:
-    paint(IN / "locked/a.png")
-    (IN / "locked").chmod(0)
-    try:
-        with pytest.raises(InputError, match="in/locked cannot be read"):
-            plan(IN, OUT, recursive=True)
-    finally:
-        (IN / "locked").chmod(0o700)
-
-
-# ------------------------------------------------------------------------------------ the loop
 
 
 def jobs_of(*names: str) -> list[Job]:
@@ -311,6 +197,37 @@ def test_a_damaged_model_stops_everything() -> None:
         run(jobs_of("a.png", "b.png"), Nearest(ModelError("Damaged."), at=(6, 4)))
 
 
+@pytest.mark.parametrize("names", [["a.png"], ["a.png", "b.png", "c.png"]], ids=len)
+def test_out_of_memory_says_of_which_picture_and_what_to_do(names: list[str]) -> None:
+    """Whoever noticed it: here the retry of one picture alone, after the batch."""
+    events = run(jobs_of(*names), Nearest(MemoryError(), at=(6, 4)), BATCH)
+    (failed,) = (event for event in events if isinstance(event, Failed))
+    assert isinstance(failed.error, DeviceError)
+    assert re.search(r"memory for in/a.png: .*--scale.*--tile.*--device", failed.reason)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("error", [DeviceError("Large."), RuntimeError("Odd.")], ids=repr)
+def test_a_picture_that_failed_holds_no_memory(error: Exception, batch: int) -> None:
+    """Neither its repetition nor the next pictures find it there: `Nearest` looks each time."""
+    upscale = Nearest(error, at=(7, 4))
+    events = run(jobs_of("a.png", "b.png", "c.png"), upscale, replace(OPTIONS, batch=batch))
+    assert outcomes(events) == {"a.png": Finished, "b.png": Failed, "c.png": Finished}
+    assert len(upscale.seen) == (3 if batch == 1 else 6)
+    assert not upscale.alive
+
+
+def test_a_traceback_is_there_while_it_is_told() -> None:
+    told: list[str] = []
+
+    def notify(event: Event) -> None:
+        if isinstance(event, Failed):
+            told.extend(frame.name for frame in traceback.extract_tb(event.error.__traceback__))
+
+    batch.run(jobs_of("a.png"), OPTIONS, Nearest(RuntimeError("Odd."), at=(6, 4)), notify)
+    assert "enlarge" in told
+
+
 def test_an_output_that_cannot_be_written_fails_before_the_work() -> None:
     OUT.touch()
     events = run(jobs_of("a.png"), Nearest())
@@ -321,7 +238,7 @@ def test_a_picture_too_large_for_its_format_fails_before_the_work() -> None:
     paint(IN / "a.png", (9000, 1))
     job = Job(IN / "a.png", OUT / "a.webp")
     assert [type(event) for event in run([job], Nearest())] == [Started, Failed]
-    assert [type(event) for event in batch.preview([job], OPTIONS)] == [Failed]
+    assert [type(event) for event in preview([job], OPTIONS)] == [Failed]
 
 
 @pytest.mark.parametrize("step", range(3))
@@ -336,12 +253,12 @@ def test_an_interrupted_run_leaves_no_partial_file_and_is_continued(step: int) -
         Image.open(path).load()
     before = {path: path.stat().st_mtime_ns for path in finished}
 
-    todo, skipped = batch.pending(jobs, overwrite=False)
+    todo, skipped = pending(jobs, overwrite=False)
     assert [type(event) for event in skipped] == [Skipped, Skipped]
     assert outcomes(run(todo, Nearest())) == {"c.png": Finished, "d.png": Finished}
     assert {path: path.stat().st_mtime_ns for path in finished} == before
-    assert batch.pending(jobs, overwrite=False)[0] == []
-    assert batch.pending(jobs, overwrite=True)[0] == jobs
+    assert pending(jobs, overwrite=False)[0] == []
+    assert pending(jobs, overwrite=True)[0] == jobs
 
 
 def test_an_interrupted_write_leaves_no_partial_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,9 +275,7 @@ def test_a_preview_promises_what_a_run_does() -> None:
     jobs = jobs_of("a.png", "b.png", "bad.png")
     (IN / "bad.png").write_text("no image")
     promised = {
-        event.job: event.size_out
-        for event in batch.preview(jobs, OPTIONS)
-        if isinstance(event, Planned)
+        event.job: event.size_out for event in preview(jobs, OPTIONS) if isinstance(event, Planned)
     }
     assert not OUT.exists()
     done = {e.job: e.size_out for e in run(jobs, Nearest()) if isinstance(e, Finished)}
@@ -369,7 +284,6 @@ def test_a_preview_promises_what_a_run_does() -> None:
 
 # ------------------------------------------------------------------------------------ batches
 
-BATCH = replace(OPTIONS, batch=3)
 NAMES = [f"{letter}.png" for letter in "abcdefg"]
 
 
@@ -416,7 +330,7 @@ def test_an_interrupted_batch_leaves_no_partial_file() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(jobs, Nearest(KeyboardInterrupt(), (10, 4), step=1), BATCH)
     assert {path.name for path in OUT.iterdir()} == set(NAMES[:3])
-    todo, _ = batch.pending(jobs, overwrite=False)
+    todo, _ = pending(jobs, overwrite=False)
     assert outcomes(run(todo, Nearest(), BATCH)) == dict.fromkeys(NAMES[3:], Finished)
 
 
@@ -429,3 +343,5 @@ def test_compiling_pays_on_a_gpu_in_a_long_run_alone() -> None:
     assert batch.worth_compiling(long, OPTIONS, gpu)
     assert not batch.worth_compiling(long, OPTIONS, cpu)
     assert not batch.worth_compiling(jobs, OPTIONS, gpu)
+    gpu.model = SimpleNamespace(tiling="exact")  # small networks, which are quick as they are
+    assert not batch.worth_compiling(long, OPTIONS, gpu)

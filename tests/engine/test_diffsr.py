@@ -19,7 +19,7 @@ from sr_cli.engine.course import sampler_steps, setting
 from sr_cli.engine.options import Sampler, UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
-from sr_cli.models.calibration import Calibration, keep
+from sr_cli.models.calibration import Calibration, Start, keep
 from sr_cli.models.resampling import resize
 
 BAR = alpha_bar()
@@ -174,9 +174,10 @@ def test_a_pipeline_of_diffusers_enlarges(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------- starts
-def calibrate(options: UpscaleOptions, starts: dict[float, int]) -> None:
+def calibrate(options: UpscaleOptions, starts: dict[float, int], **origin: object) -> None:
     engine = Upscaler(UpscaleOptions(method=options.method, t1=20), **CPU)
-    keep(setting(options, engine.model), Calibration(starts, {}))
+    found = {scale: Start(t, origin) for scale, t in starts.items()}
+    keep(setting(options, engine.model), Calibration(found))
 
 
 def test_each_picture_starts_where_its_scale_is_calibrated() -> None:
@@ -209,6 +210,29 @@ def test_no_calibration_is_a_sentence_at_once() -> None:
     for other in ({"sampler": "ddpm"}, {"degradation": "mild"}, {"schedule": "linear"}):
         with pytest.raises(UsageError, match="No calibration"):
             diffsr(scale=2, **other)
+
+
+def test_a_start_that_was_found_otherwise_is_taken_with_a_note() -> None:
+    """Steps 5, bicubic input and x0 in the end here; the same found otherwise says so."""
+    origin = {"steps": 5, "preprocess": "none", "order": 3, "solver": "paper", "last_step": "x0"}
+    calibrate(UpscaleOptions(), {4.0: 320}, **origin)
+    said: list[str] = []
+    Upscaler(UpscaleOptions(t1="auto"), **CPU)(photo(9, 9), on_note=said.append)
+    assert said == []
+    for option, value in {
+        "steps": 1,
+        "preprocess": "compact",
+        "order": 1,
+        "last_step": "step",
+    }.items():
+        changed = UpscaleOptions(**{"t1": "auto", option: value})  # type: ignore[arg-type]
+        Upscaler(changed, **CPU)(photo(9, 9), on_note=said.append)
+        assert said.pop() == f"t1 was found with {option} {origin[option]}, not {value}"
+    calibrate(UpscaleOptions(method="diffsr"), {2.0: 40}, **origin)
+    diffsr(scale=2, steps=5, order=1, last_step="step")(photo(9, 9), on_note=said.append)
+    assert said == []  # a prior's samplers know neither order nor last step
+    diffsr(scale=2, steps=2)(photo(9, 9), on_note=said.append)
+    assert said == ["t1 was found with steps 5, not 2"]
 
 
 def test_dossr_starts_where_it_is_calibrated_too() -> None:

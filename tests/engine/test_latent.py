@@ -72,6 +72,8 @@ class Fake:
     codec: Autoencoder
     low: Attentive | None = None
     """The denoiser of lower precisions, where it differs."""
+    loaded: list[torch.dtype] = field(default_factory=list)
+    """Each time that it was loaded."""
 
 
 @pytest.fixture
@@ -95,6 +97,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake(model, denoiser, codec)
 
     def load(name: str, device: torch.device, dtype: torch.dtype) -> Model:
+        fake.loaded.append(dtype)
         low = fake.low if dtype != torch.float32 else None
         return replace(fake.model, denoiser=low or fake.denoiser)
 
@@ -233,6 +236,17 @@ def test_an_overflow_is_repeated_in_float32(fake: Fake, wrong: float) -> None:
     fake.low = None
     engine("bfloat16")(lr, on_note=notes.append)
     assert len(notes) == 1  # the control
+
+
+def test_copies_share_the_model_in_float32(fake: Fake) -> None:
+    lr = photo(32, 24)
+    usual = [engine(seed=seed)(lr) for seed in (1, 2)]
+    fake.low = Attentive(result=torch.nan)
+    fake.loaded.clear()
+    first = engine("bfloat16")
+    for seed, expected in zip((1, 2), usual, strict=True):
+        assert torch.equal(first.using(seed=seed)(lr), expected)
+    assert fake.loaded == [torch.bfloat16, torch.float32]
 
 
 def test_only_the_picture_that_overflows_is_repeated(fake: Fake) -> None:

@@ -46,6 +46,15 @@ def test_published_layouts_are_understood(layout: str, tmp_path: Path) -> None:
     assert found.made_by == "given LR"
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_degradation_makes_lr_of_hr_even_so(layout: str, tmp_path: Path) -> None:
+    for place, level, side in zip(LAYOUTS[layout], (40, 90), (8, 2), strict=True):
+        save(tmp_path / place.format("a"), level, side)
+    found = pairs(tmp_path, degradation="bicubic")
+    assert [levels(pair) for pair in found] == [(40, 40)]
+    assert found.made_by == "LR by bicubic x1/4"
+
+
 def test_other_scales_lie_beside(tmp_path: Path) -> None:
     save(tmp_path / "DIV2K_valid_HR" / "0801.png", 50, 12)
     for scale in (2, 3, 4):
@@ -67,6 +76,8 @@ def test_two_folders(tmp_path: Path) -> None:
     save(tmp_path / "small" / "a.jpg", 20, 2)
     ((lr, hr),) = (levels(p) for p in pairs(tmp_path / "sharp", lr=tmp_path / "small"))
     assert (lr, hr) == (20, 10)
+    with pytest.raises(UsageError, match="choose one"):
+        pairs(tmp_path / "sharp", lr=tmp_path / "small", degradation="bicubic")
 
 
 @pytest.mark.parametrize(("hr", "lr"), [("ab", "a"), ("a", "ab")])

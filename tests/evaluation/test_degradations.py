@@ -1,5 +1,7 @@
 """Degradations: sizes, ranges, seeds, and kernels that are kernels."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,32 @@ def test_realesrgan_is_heavier_than_mild() -> None:
         return float(np.mean([(lr - clean).abs().mean() for lr in results]))
 
     assert distance("realesrgan") > distance("mild") > 0
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 4), (1, 2)])
+def test_shapes_lie_below_and_above_one_with_equal_chance(low: float, high: float) -> None:
+    """In each part uniform; drawn over the whole range a seventh would lie below 1 of 0.5…4."""
+    pick = np.random.default_rng(0)
+    drawn = np.array([degradations._shape(pick, low, high) for _ in range(4000)])
+    above = drawn[drawn > 1]
+    assert len(above) == pytest.approx(2000, abs=4 * 1000**0.5)  # binomial: σ² = 4000/4
+    assert (drawn.min(), drawn.max()) == pytest.approx((low, high), abs=0.02)
+    assert above.mean() == pytest.approx((1 + high) / 2, abs=4 * (high - 1) / (12 * 2000) ** 0.5)
+
+
+def test_jpeg_is_libjpegs() -> None:
+    """Of the chosen images alone, each at its own quality; what a viewer decodes of a file."""
+    image = (photos() * 255).round() / 255
+    result = degradations._jpeg(image, Randomness.keyed(CPU, 0), (40, 40))
+    for one, found in zip(image, result, strict=True):
+        file = io.BytesIO()
+        Image.fromarray((one.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(
+            file, "JPEG", quality=40
+        )
+        decoded = np.asarray(Image.open(file), np.float32)
+        assert np.abs(found.permute(1, 2, 0).numpy() * 255 - decoded).max() <= 1
+    assert torch.equal(degradations._jpeg(image, Randomness.keyed(CPU, 0), (40, 40), 0), image)
+    assert not torch.equal(result, image)
 
 
 def test_kernels_sum_to_one_and_are_centred() -> None:

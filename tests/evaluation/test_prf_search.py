@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sr_cli.diffusion import prf
@@ -17,6 +18,7 @@ from sr_cli.diffusion.schedules import alpha_bar
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
+from sr_cli.evaluation import ledger as ledgers
 from sr_cli.evaluation.ledger import Ledger
 from sr_cli.evaluation.metrics import Metrics, load, luma
 from sr_cli.evaluation.prf_found import Found, Point, Result, fit_thresholds, with_fields
@@ -318,6 +320,39 @@ def test_what_is_known_is_not_computed_again(
     assert [r.star for r in again.found] == [r.star for r in whole.found]
     search(Ledger(path), sampler="ddpm").run(lambda _: None)
     assert len(calls) > needed + 1
+
+
+@pytest.mark.parametrize("change", ["nothing", "preprocessor", "last step", "version", "card"])
+def test_what_a_result_depends_on_is_measured_again(
+    change: str, search: Make, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    real = Metrics.score
+
+    def score(self: Metrics, *images: Tensor) -> dict[str, float | None]:
+        calls.append(1)
+        return real(self, *images)
+
+    monkeypatch.setattr(Metrics, "score", score)
+    network = tmp_path / "network.safetensors"
+    state = load_file(tiny / "compact.safetensors")
+    save_file(state, network)
+    options: dict[str, Any] = {"method": "dossr", "t1": None, "preprocess": str(network)}
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    search(ledger, **options).run(lambda _: None)
+    before = len(calls)
+    match change:
+        case "preprocessor":
+            save_file({name: value + 0.01 for name, value in state.items()}, network)
+        case "last step":
+            options["last_step"] = "mean"
+        case "version":
+            monkeypatch.setattr(ledgers, "__version__", "another")
+    made = search(ledger, **options)
+    if change == "card":
+        made.engine._model = replace(made.engine.model, final="step")
+    made.run(lambda _: None)
+    assert (len(calls) == before) == (change == "nothing")
 
 
 def test_dossr_is_searched_too(search: Make) -> None:

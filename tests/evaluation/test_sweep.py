@@ -1,6 +1,7 @@
 """The sweep: each cell what the engine gives, measured once, and the same table after any stop."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from sr_cli.diffusion.solvers import plan
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import InputError, UsageError
-from sr_cli.evaluation import sweep as module
 from sr_cli.evaluation.datasets import Pairs, pairs
 from sr_cli.evaluation.ledger import Ledger, Measured, key
 from sr_cli.evaluation.metrics import Metrics, load, psnr
@@ -251,7 +251,7 @@ def test_what_a_result_depends_on_is_measured_again(
         case "image":
             Image.new("RGB", (24, 32)).save(data.hr_files[1])
         case "weights":
-            monkeypatch.setattr(module, "_weights", lambda _: [("model", "other")])
+            monkeypatch.setattr(engine, "_model", replace(engine.model, identity="other"))
     measured(data, engine, ledger, metrics=metrics)
     images = 1 if change == "image" else len(data)
     assert metrics.calls == images * len(SMALL.settings)

@@ -1,12 +1,20 @@
 """Calibrations: found by what they depend on, interpolated, merged, never half-written."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from sr_cli.cli.prf import SCALES
+from sr_cli.engine.course import setting
+from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import ModelError
-from sr_cli.models.calibration import FOLDER, Calibration, Setting, find, keep
+from sr_cli.models.calibration import FOLDER, Calibration, Setting, Start, find, keep
+from sr_cli.models.model import load_model
+from sr_cli.models.registry import card, names
 
 SETTING = Setting("ab" * 32, "scaled_linear", "dpmsolver++", "mild")
 
@@ -18,15 +26,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+def calibration(starts: Mapping[float, int], **origin: object) -> Calibration:
+    return Calibration({scale: Start(t, origin) for scale, t in starts.items()})
+
+
 def test_between_scales_it_is_interpolated_and_outside_level() -> None:
-    calibration = Calibration({4.0: 100, 2.0: 0}, {})
+    found = calibration({4.0: 100, 2.0: 0})
     starts = {1.2: 0, 2: 0, 2.5: 25, 3.3: 65, 4: 100, 9: 100}
-    assert {scale: calibration.start(scale) for scale in starts} == starts
+    assert {scale: found.start(scale) for scale in starts} == starts
 
 
 def test_what_is_kept_is_found_under_its_own_setting_alone() -> None:
-    keep(SETTING, Calibration({2.7: 30}, {"images": 4}))
-    assert find(SETTING) == Calibration({2.7: 30}, {"images": 4})
+    keep(SETTING, calibration({2.7: 30}, images=4))
+    assert find(SETTING) == calibration({2.7: 30}, images=4)
     for name, other in {
         "model": "cd" * 32,
         "schedule": "linear",
@@ -36,38 +48,58 @@ def test_what_is_kept_is_found_under_its_own_setting_alone() -> None:
         assert find(Setting(**{**vars(SETTING), name: other})) is None
 
 
-def test_scales_are_added_and_replaced() -> None:
-    keep(SETTING, Calibration({2.0: 5, 4.0: 90}, {"run": 1}))
-    path = keep(SETTING, Calibration({4.0: 100, 2.7: 30}, {"run": 2}))
-    found = find(SETTING)
-    assert found
-    assert dict(found.starts) == {2.0: 5, 2.7: 30, 4.0: 100}
-    assert found.origin == {"run": 2}
+def test_scales_are_added_and_replaced_each_with_its_own_origin() -> None:
+    keep(SETTING, calibration({2.0: 5, 4.0: 90}, run=1))
+    path = keep(SETTING, calibration({4.0: 100, 2.7: 30}, run=2))
+    assert find(SETTING) == Calibration(
+        {2.0: Start(5, {"run": 1}), 2.7: Start(30, {"run": 2}), 4.0: Start(100, {"run": 2})}
+    )
     assert [file.name for file in path.parent.iterdir()] == [SETTING.file]
 
 
+def test_a_run_under_other_conditions_is_told_so() -> None:
+    """By the starts that decide for its scale alone, and by what these say of themselves."""
+    starts = {2.0: Start(5, {"steps": 5, "images": 4}), 4.0: Start(90, {"steps": 3})}
+    found = Calibration({**starts, 8.0: Start(200, {})})
+    assert found.doubt(1.5, {"steps": 5, "preprocess": "none"}) == ""
+    assert found.doubt(2, {"steps": 5}) == ""
+    assert found.doubt(3, {"steps": 5}) == "t1 was found with steps 3, not 5"
+    assert found.doubt(3, {"steps": 1}).endswith("steps 5, not 1; steps 3, not 1")
+    assert found.doubt(9, {"steps": 1}) == ""
+    both = Calibration({2.0: Start(5, {"steps": 5, "preprocess": "compact"})})
+    assert both.doubt(4, {"steps": 1, "preprocess": "none"}) == (
+        "t1 was found with steps 5, not 1; preprocess compact, not none"
+    )
+
+
 def test_the_users_own_comes_before_the_shipped_one(tmp_path: Path, home: Path) -> None:
-    path = keep(SETTING, Calibration({2.0: 5}, {}))
+    path = keep(SETTING, calibration({2.0: 5}))
     shipped = tmp_path / "weights" / FOLDER
     shipped.mkdir(parents=True)
     path.rename(shipped / path.name)
     found = find(SETTING)
     assert found
     assert found.start(2) == 5
-    keep(SETTING, Calibration({2.0: 7}, {}))
+    keep(SETTING, calibration({2.0: 7}))
     found = find(SETTING)
     assert found
     assert found.start(2) == 7
     assert home.is_dir()
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"setting": {}, "starts": {"2": 1}}', "starts"])
-def test_a_damaged_file_is_named(damage: str) -> None:
-    path = keep(SETTING, Calibration({2.0: 5}, {}))
+@pytest.mark.parametrize(
+    "damage", ["", "[]", '{"setting": {}, "starts": {"2": 1}}', "two", 5, {"t": 5}]
+)
+def test_a_damaged_file_is_named(damage: Any) -> None:
+    path = keep(SETTING, calibration({2.0: 5}))
     text = path.read_text("utf-8")
-    if damage == "starts":
-        damage = json.dumps(json.loads(text) | {"starts": {"two": "five"}})
-    path.write_text(damage, "utf-8")
+    if damage == "two":
+        text = text.replace('"2"', '"two"')
+    elif isinstance(damage, str):
+        text = damage
+    else:
+        text = json.dumps(json.loads(text) | {"starts": {"2": damage}})
+    path.write_text(text, "utf-8")
     with pytest.raises(ModelError, match=r"ab.*damaged: delete it and run srx prf-search"):
         find(SETTING)
 
@@ -75,4 +107,18 @@ def test_a_damaged_file_is_named(damage: str) -> None:
 def test_a_home_that_cannot_be_written_is_a_model_error(home: Path) -> None:
     home.write_text("a file")
     with pytest.raises(ModelError, match="cannot be written"):
-        keep(SETTING, Calibration({2.0: 5}, {}))
+        keep(SETTING, calibration({2.0: 5}))
+
+
+def test_shipped_weights_have_their_calibrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the scales that prf-search tries by itself; other weights need it to be run again."""
+    monkeypatch.delenv("SRX_WEIGHTS")
+    methods = {"embedded": "dossr", "prior": "diffsr"}
+    shipped = {name: methods[card(name).kind] for name in names() if card(name).kind in methods}
+    assert {"embedded", "prior"} <= set(shipped)
+    for name, method in shipped.items():
+        model = load_model(name, torch.device("cpu"), torch.float32)
+        options = UpscaleOptions(method=method)  # type: ignore[arg-type]
+        found = find(setting(options, model))
+        assert found, f"{name}: run srx prf-search --method {method} on Set14"
+        assert set(found.starts) >= {float(scale) for scale in SCALES[method].split(",")}, name

@@ -9,6 +9,7 @@ import torch
 from released import CPU, codec, converted, denoiser, difference, golden, net
 from safetensors.torch import save_file
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 from sr_cli.diffusion.path import Path as DiffusionPath
 from sr_cli.diffusion.path import time_grid
@@ -199,6 +200,25 @@ def test_a_card_brings_all_that_the_engine_needs(
     assert not isinstance(model.preprocess, str)
     assert model.preprocess.scale == 4
     torch.testing.assert_close(model.preprocess(g["lr"]), g["pre_raw"].clamp(0, 1))
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_compiling_reaches_all_that_computes(card: Card, separate: bool) -> None:
+    """By a backend that only counts graphs. A module's own methods are never compiled."""
+    model, g = load(card, CPU, torch.float32), golden()
+    vae = model.codec.vae  # type: ignore[attr-defined]
+    networks = model.networks if separate else (vae,)
+    counters = [CompileCounter() for _ in networks]
+    for network, counter in zip(networks, counters, strict=True):
+        network.compile(backend=counter)
+    _, hint = model.codec.encode(g["pre"], torch.zeros_like(g["z"]))
+    x0 = model.denoiser.predict_x0(g["z"], alpha=1, sigma=-1, a=0, m=1, y=hint, hint=hint, t=499)
+    image = model.codec.decode(LATENT_SCALE * g["z"])
+    assert [counter.frame_count > 0 for counter in counters] == [separate] * len(networks)
+    assert difference(hint, g["cond_latent"]) < CLOSE
+    assert difference(x0 - g["z"], g["t499_eps"]) < CLOSE
+    assert difference(2 * image - 1, g["decode"]) < CLOSE
+    assert len(model.networks) == 5  # UNet, ControlNet, two encoders, decoder
 
 
 def test_low_precision_is_for_the_diffusion_alone(card: Card) -> None:

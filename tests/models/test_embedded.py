@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet
+from sr_cli.models.layout import layout
 
 CONFIG = EmbeddedConfig(widths=(8, 12, 16), blocks=(1, 2, 1), embed=16)
 
@@ -103,3 +104,10 @@ def test_less_noise_than_it_was_trained_at_is_shown_as_the_least(
         torch.testing.assert_close(seen, expected)
         other = free.predict_x0(residual, sigma=1 / ratio, **clear)
         assert torch.allclose(seen, other) == (ratio == shown)
+
+
+def test_channels_last_is_not_for_metal() -> None:
+    """Where PyTorch's convolutions have been wrong in that layout."""
+    layouts = {kind: layout(torch.device(kind)) for kind in ("cpu", "cuda", "mps")}
+    usual = torch.channels_last
+    assert layouts == {"cpu": usual, "cuda": usual, "mps": torch.preserve_format}

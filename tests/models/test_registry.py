@@ -69,6 +69,36 @@ def test_chosen_folder_comes_first(
     assert card("small").licence == "other"
 
 
+def test_weights_beside_the_package_are_its_own_in_a_source_tree_alone(
+    written: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In site-packages that folder is somebody else's."""
+    place = tmp_path / "site-packages"
+    monkeypatch.setattr(registry, "PACKAGE", place / "sr_cli")
+    monkeypatch.delenv("SRX_WEIGHTS")
+    beside = replace(written, folder=place / "weights")
+    beside.folder.mkdir(parents=True)
+    save_file(STATE, beside.path)
+    write_card(beside)
+    assert names() == ()
+    (place / "pyproject.toml").touch()
+    assert names() == ("small",)
+
+
+def test_a_card_is_replaced_whole_or_not_at_all(
+    written: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(path: Path, *_: object) -> int:
+        path.write_bytes(b'{"name": ')
+        raise KeyboardInterrupt
+
+    files = {file.name: file.read_bytes() for file in written.folder.iterdir()}
+    monkeypatch.setattr(Path, "write_text", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_card(replace(written, licence="other"))
+    assert {file.name: file.read_bytes() for file in written.folder.iterdir()} == files
+
+
 def test_weights_of_another_content_are_refused(written: Card) -> None:
     save_file({"weight": STATE["weight"] + 1}, written.path)  # a valid file, but not the card's
     with pytest.raises(ModelError, match="damaged"):

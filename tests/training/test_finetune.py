@@ -220,6 +220,25 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert not torch.equal(snapshot(other), snapshot(whole))
 
 
+def test_a_resumed_run_may_have_other_batches(base: Card, photos: Path, tmp_path: Path) -> None:
+    """Every iteration has all parts of its batch, the first after the checkpoint too."""
+    for progress in tuner(base, options(photos, tmp_path, iterations=8)).run():
+        if progress.saved:
+            break
+    resumed = tuner(base, options(photos, tmp_path, iterations=4, batch=3))
+    parts: list[int] = []
+    real = resumed._backward
+
+    def backward(number: int, batch: Tensor) -> Tensor:
+        parts.append(number)
+        return real(number, batch)
+
+    resumed._backward = backward  # type: ignore[method-assign]
+    ends = [len(parts) for _ in resumed.run()]
+    assert ends == [3, 6]
+    assert parts == list(range(6, 12))
+
+
 def test_accumulated_parts_are_one_batch(base: Card, photos: Path, tmp_path: Path) -> None:
     """An iteration of two parts is AdamW's first step on the mean of their gradients."""
     settings = options(photos, tmp_path, iterations=1)

@@ -17,7 +17,7 @@ from sr_cli.evaluation.degradations import Randomness
 from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.registry import card, load_weights
-from sr_cli.training.data import Crops
+from sr_cli.training.data import Crops, crop_loader, read_rgb
 from sr_cli.training.export import begin_with, export
 from sr_cli.training.objectives import (
     CompactObjective,
@@ -157,6 +157,40 @@ def test_the_card_says_what_enlarges_the_input_of_these_weights(
     assert not torch.equal(named["sharp", None], named["sharp", "compact"])
 
 
+def test_exported_weights_are_whole_and_for_everybody(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted while it writes, an export leaves the weights of the one before."""
+    settings, out = options(photos, tmp_path / "run", 1), tmp_path / "out"
+    list(Trainer(compact(), settings).run())
+    made = export(compact(), settings, out, {})
+    assert made.path.stat().st_mode == (out / "compact.json").stat().st_mode
+    assert made.path.stat().st_mode & 0o777 == out.stat().st_mode & 0o666
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+
+    def interrupt(_: object, path: Path) -> None:
+        path.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sr_cli.training.export.save_file", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            export(compact(), settings, out, {})
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
+def test_weights_that_float16_cannot_hold_are_refused(photos: Path, tmp_path: Path) -> None:
+    settings, objective = options(photos, tmp_path / "run", 1), compact()
+    trainer = Trainer(objective, settings)
+    list(trainer.run())
+    with torch.no_grad():
+        next(iter(trainer.ema.module.parameters())).fill_(1e6)
+    trainer._save(0.0, None)
+    with pytest.raises(ModelError, match="float16 cannot hold"):
+        export(objective, settings, tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.usefixtures("tiny")
 def test_a_run_can_begin_with_the_weights_of_a_card() -> None:
     objective = EmbeddedObjective(TINY, preprocess=None, mix=CLEAN)
@@ -197,6 +231,37 @@ def test_matrices_share_memory_with_the_weights() -> None:
         with torch.no_grad():
             view.add_(1)
         torch.testing.assert_close(weight.detach(), before + 1)
+
+
+def test_matrices_that_would_be_copies_are_refused() -> None:
+    with pytest.raises(ValueError, match="channels-last"):
+        Matrices(embedded().model.to(memory_format=torch.contiguous_format))
+
+
+def test_photos_are_read_as_the_engine_reads_them(tmp_path: Path) -> None:
+    """Upright, and CMYK as the colours that it means; what cannot be read is a sentence."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90° clockwise
+    upright = Image.new("RGB", (40, 30), "teal")
+    upright.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_rgb(tmp_path / "turned.jpg").shape == (40, 30, 3)
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "print.jpg")
+    red, green, blue = read_rgb(tmp_path / "print.jpg").reshape(-1, 3).mean(0)
+    assert min(red - green, red - blue) > 100
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    with pytest.raises(UsageError, match=r"bad\.png .* Remove it from the training folder"):
+        read_rgb(tmp_path / "bad.png")
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda:1", True)])
+def test_memory_is_pinned_for_a_gpu_that_is_used_alone(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, device: str, pinned: bool
+) -> None:
+    """Pinning makes a CUDA context, whatever the device of the run."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    settings = {"crop": 32, "batch": 2, "seed": 0, "workers": 0}
+    loader = crop_loader(photos, **settings, iterations=range(1), device=torch.device(device))
+    assert loader.pin_memory == pinned
 
 
 def test_noise_levels_are_stratified() -> None:

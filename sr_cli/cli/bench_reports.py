@@ -1,0 +1,110 @@
+"""What `srx bench` shows and writes of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sr_cli.cli.methods import Computer
+from sr_cli.cli.ui import terminal
+from sr_cli.cli.upscale import environment
+from sr_cli.engine.options import UpscaleOptions
+
+if TYPE_CHECKING:
+    from sr_cli.evaluation.bench import Row
+    from sr_cli.evaluation.datasets import Pairs
+    from sr_cli.evaluation.metrics import Metrics
+
+
+def show(found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics, place: Computer) -> None:
+    """A table for each set, and what the numbers depend on, for people."""
+    from sr_cli.evaluation.bench import table
+
+    for pairs, rows in _by_set(found, sets):
+        terminal.note(_title(pairs))
+        terminal.results(table(rows, measures))
+    for sentence in measures.undefined.values():
+        terminal.note(sentence)
+    terminal.note(f"{measures.conditions}.")
+    terminal.note(place.summary.sentence)
+
+
+def _by_set(found: Sequence[Row], sets: Sequence[Pairs]) -> list[tuple[Pairs, list[Row]]]:
+    parts = [(pairs, [row for row in found if row.data == pairs.name]) for pairs in sets]
+    return [(pairs, rows) for pairs, rows in parts if rows]
+
+
+def _title(pairs: Pairs) -> str:
+    return f"{pairs.name}: {len(pairs)} images x{pairs.scale:g}, {pairs.made_by}"
+
+
+def tables(found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics) -> str:
+    """The same tables in Markdown."""
+    from sr_cli.evaluation.bench import table
+
+    return "\n\n".join(
+        f"**{_title(pairs)}**\n\n{table(rows, measures).markdown()}"
+        for pairs, rows in _by_set(found, sets)
+    )
+
+
+def draw(found: Sequence[Row], plot: Path, metric: str) -> None:
+    """Latency against a metric, a point for each row that has both."""
+    from sr_cli.evaluation.plots import latency_plot
+
+    several = len({row.data for row in found}) > 1
+    points = [
+        (f"{row.data}: {row.method}" if several else row.method, median, value, row.parameters or 0)
+        for row in found
+        if (median := row.percentile(50)) and (value := row.scores.get(metric)) is not None
+    ]
+    latency_plot(points, plot, metric)
+
+
+def profile(
+    sets: Sequence[Pairs],
+    rows: Mapping[str, UpscaleOptions],
+    place: Computer,
+    *,
+    as_json: bool,
+    markdown: bool,
+) -> None:
+    """Measure where the time goes, and show it, instead of comparing methods."""
+    from sr_cli.evaluation import profiling
+
+    found = []
+    for pairs in sets:
+        for name, options in rows.items():
+            sized = replace(options, scale=pairs.scale)
+            one = profiling.profile(name, pairs, sized, device=place.device, dtype=place.dtype_name)
+            terminal.note(f"{_title(pairs)}, {name}")
+            terminal.results(one.table)
+            terminal.note(one.verdict)
+            found.append((pairs, one))
+    terminal.note(place.summary.sentence)
+    if markdown:
+        texts = [f"**{p.name}, {one.name}**\n\n{one.table.markdown()}" for p, one in found]
+        typer.echo("\n\n".join(texts))
+    if as_json:
+        records = [{"data": p.name, "outside": one.outside, **asdict(one)} for p, one in found]
+        machine = environment() | asdict(place.summary)
+        terminal.document({"environment": machine, "profiles": records})
+
+
+def update_card(found: Sequence[Row], pairs: Pairs, model: str) -> None:
+    """Write the scores, and the margin of one level on the first pair, into the model's card."""
+    from sr_cli.evaluation.bench import one_level_margin
+    from sr_cli.models.registry import card, write_card
+
+    old = card(model)
+    scores: dict[str, Any] = {
+        f"{row.data}, {row.method}": {k: v and round(v, 4) for k, v in row.scores.items()}
+        for row in found
+        if not row.failure
+    }
+    margin = one_level_margin(model, pairs[0].lr, old.limits["margin"])
+    write_card(replace(old, scores=scores, limits={**old.limits, "margin_one_level": margin}))

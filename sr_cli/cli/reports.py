@@ -1,0 +1,53 @@
+"""What the commands that measure share: checks before the work, metrics, tables in files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sr_cli.cli.ui import terminal
+from sr_cli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sr_cli.evaluation.metrics import Metrics
+    from sr_cli.evaluation.tables import Table
+
+
+def check_reports(*, csv: Path | None, plot: Path | None, sheet: Path | None = None) -> None:
+    """Raise for what could not be written before hours of measuring, not after."""
+    from sr_cli.evaluation.plots import check_plot, check_sheet
+
+    if plot:
+        check_plot(plot)
+    if sheet:
+        check_sheet(sheet)
+    if csv and not csv.absolute().parent.is_dir():
+        raise UsageError(f"The folder of the table {csv} does not exist: make it first.")
+
+
+def load_metrics(
+    names: Sequence[str],
+    device: torch.device,
+    border: int = 0,
+    *,
+    download: bool = False,
+    remark: str = "",
+) -> Metrics:
+    """The metrics; a note for each whose weights are missing, and the remark after it."""
+    from sr_cli.evaluation.metrics import load
+
+    metrics = load(names, device, border, download=download)
+    for sentence in metrics.missing.values():
+        terminal.note(f"{sentence} {remark}".rstrip())
+    return metrics
+
+
+def write_csv(table: Table, csv: Path) -> None:
+    """Raises InputError when the file cannot be written."""
+    try:
+        csv.write_text(table.csv(), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The table {csv} cannot be written: {error.strerror}.") from error

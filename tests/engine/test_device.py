@@ -1,0 +1,132 @@
+"""Devices by name, what they compute in, and when their memory is short."""
+
+import numpy as np
+import pytest
+import torch
+
+from sr_cli.engine.device import free_memory, resolve_device, resolve_dtype
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.upscaler import Upscaler
+from sr_cli.errors import DeviceError, UsageError, enough_memory, is_out_of_memory
+
+CUDA = torch.device("cuda:1")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were two, which do not compute in bfloat16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "CUDA", "meta"])
+def test_a_name_of_no_device_is_a_mistake(name: str) -> None:
+    with pytest.raises(UsageError, match=f"must be auto, cpu, cuda, cuda:N or mps, not '{name}'"):
+        resolve_device(name)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_devices_that_are_there_are_found() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda")
+    assert resolve_device("cuda:1") == CUDA
+    for name in ("cuda:2", "cuda:99999999999"):
+        with pytest.raises(DeviceError, match=rf"{name}: 2 CUDA device\(s\) were found"):
+            resolve_device(name)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_float32_is_float32_on_a_gpu() -> None:
+    """Both of torch's interfaces say so, and neither fails because of the other."""
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    resolve_device("cpu")
+    assert convolutions.fp32_precision == "tf32"  # the control: torch's default
+    resolve_device("cuda")
+    assert convolutions.fp32_precision != "tf32"
+    assert not torch.backends.cudnn.allow_tf32
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_gpu_without_bfloat16_computes_in_float16_but_learns_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert resolve_dtype("auto", CUDA) == torch.float16
+    assert resolve_dtype("auto", CUDA, training=True) == torch.float32
+    assert resolve_dtype("float32", CUDA) == torch.float32
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert resolve_dtype("auto", CUDA) == torch.bfloat16
+    assert resolve_dtype("auto", CUDA, training=True) == torch.bfloat16
+
+
+def test_float16_is_not_for_cpus() -> None:
+    cpu = torch.device("cpu")
+    assert resolve_dtype("auto", cpu) != torch.float16
+    with pytest.raises(DeviceError, match="float16 is for GPUs"):
+        resolve_dtype("float16", cpu)
+
+
+def test_memory_that_torch_keeps_for_itself_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 30)
+    assert free_memory(CUDA) == 140
+
+
+WITHOUT_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)."),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes."),
+    RuntimeError("unable to mmap 99 bytes from file </x>: Cannot allocate memory (12)"),
+    RuntimeError("std::bad_alloc"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+]
+WITH_MEMORY = [
+    ValueError("out of memory"),
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+]
+
+
+@pytest.mark.parametrize("error", WITHOUT_MEMORY, ids=repr)
+def test_every_allocator_is_understood(error: Exception) -> None:
+    assert is_out_of_memory(error)
+    with (
+        pytest.raises(DeviceError, match=r"too little free memory for it: do less, close.*\.$"),
+        enough_memory("it", "do less, "),
+    ):
+        raise error
+
+
+@pytest.mark.parametrize("error", WITH_MEMORY, ids=repr)
+def test_other_errors_are_not_taken_for_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+    with pytest.raises(type(error)), enough_memory("it"):
+        raise error
+
+
+def test_what_numpy_and_torch_raise_here_is_understood() -> None:
+    with pytest.raises(MemoryError) as numpy_says:
+        np.ones(2**58, np.uint8)
+    with pytest.raises(RuntimeError) as torch_says:
+        torch.empty(2**58, dtype=torch.uint8)
+    assert is_out_of_memory(numpy_says.value)
+    assert is_out_of_memory(torch_says.value)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(
+    "part", ["models.embedded.EmbeddedNet", "models.preprocess.Compact.to"], ids=str
+)
+def test_networks_that_do_not_fit_are_a_device_error(
+    monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(f"sr_cli.{part}", full)
+    with pytest.raises(DeviceError, match=r"too little free memory for the (weights|networks)"):
+        Upscaler(UpscaleOptions(preprocess="compact"), device="cpu")
