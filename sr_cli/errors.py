@@ -16,6 +16,10 @@ class InputError(SrxError):
     exit_code = 1
 
 
+class FullDiskError(InputError):
+    """An output has no room, nor would the next have: the batch ends."""
+
+
 class UsageError(SrxError):
     """An option or argument has a value that makes no sense."""
 

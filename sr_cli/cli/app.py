@@ -19,7 +19,12 @@ from sr_cli.cli.upscale import upscale
 from sr_cli.cli.weights import app as weights
 from sr_cli.errors import SrxError
 
-app = typer.Typer(name="srx", pretty_exceptions_enable=False, rich_markup_mode="markdown")
+app = typer.Typer(
+    name="srx",
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
 app.command()(upscale)
 app.command()(bench)
 app.command()(sweep_t1)
@@ -56,8 +61,8 @@ def main(args: list[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have told us to ignore SIGINT
         signal.signal(number, signal.default_int_handler)
-    command = typer.main.get_command(app)
     try:
+        command = typer.main.get_command(app)
         sys.exit(command.main(args, prog_name="srx", standalone_mode=False))
     except Exception as error:
         sys.exit(_report(error))
@@ -69,9 +74,35 @@ def _report(error: Exception) -> int:
         terminal.error(str(error))
         return error.exit_code
     if isinstance(error, typer.TyperException):
-        terminal.error(error.format_message())
+        terminal.error(
+            _complaint(error) if isinstance(error, typer.BadParameter) else error.format_message()
+        )
         return error.exit_code
-    hint = "" if terminal.verbose else " (run again with --verbose for the traceback)"
+    can_tell_more = terminal.verbose is False
+    hint = " (run again with --verbose for the traceback)" if can_tell_more else ""
     terminal.trace(error)
     terminal.error(f"{type(error).__name__}: {error}{hint}")
     return 1
+
+
+def _complaint(error: typer.BadParameter) -> str:
+    """What is wrong with a parameter: that it is missing; or its value, and where that is from."""
+    from pydantic import ValidationError
+
+    ctx, param, cause = error.ctx, error.param, error.__cause__
+    if ctx is None or param is None:
+        return error.format_message()
+    if param.name in ("inputs", "output"):  # OUTPUT is read first, and takes the only argument
+        given = ctx.params.get("output")
+        missing = "OUTPUT is missing" if given else "INPUT and OUTPUT are missing"
+        return f"{missing}: {ctx.command_path} {given or 'photo.png'} out/"
+    if not isinstance(cause, ValidationError):
+        return error.format_message()
+    source = ctx.get_parameter_source(param.name)
+    places = {"ENVIRONMENT": param.envvar, "DEFAULT_MAP": ctx.params.get("config")}
+    place = places.get(source.name) if source else None
+    wrong = cause.errors()[0]
+    return (
+        f"Invalid value {wrong['input']!r} for {param.get_error_hint()}"
+        f"{f' from {place}' if place else ''}: {wrong['msg'].removeprefix('Value error, ')}"
+    )

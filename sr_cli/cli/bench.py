@@ -11,7 +11,7 @@ import typer
 from sr_cli.cli import bench_reports, reports
 from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption
-from sr_cli.cli.methods import Computer, computer, engine_rows, methods
+from sr_cli.cli.methods import Computer, check, computer, engine_rows, methods
 from sr_cli.cli.options import LIST, option
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import Machine, environment, talk
@@ -150,6 +150,8 @@ def bench(
         bench_reports.profile(sets, rows, place, as_json=as_json, markdown=markdown)
         return
     compared = methods(rows, peer or [], place, baselines=baselines)
+    card_model = bench_reports.only_model(rows) if update_card else None
+    check(rows, compared, sets)
     measures = reports.load_metrics(chosen, place.device, border, download=download)
     found, interrupted = _measured(sets, compared, measures, settings, place)
     bench_reports.show(found, sets, measures, place)
@@ -170,19 +172,20 @@ def bench(
         )
     if interrupted:
         raise typer.Exit(130)
-    if update_card:
-        bench_reports.update_card(found, sets[0], model or UpscaleOptions.model)
-    if all(found_row.failure for found_row in found):
-        raise typer.Exit(1)
+    own = [found_row for found_row in found if found_row.method in rows]
+    if all(found_row.failure for found_row in own):
+        raise typer.Exit(own[0].exit_code)
+    if card_model:
+        bench_reports.update_card(found, sets[0], card_model)
 
 
 def _sets(
     data: Sequence[Path] | None, lr: Path | None, scale: float, degradation: str | None, seed: int
 ) -> list[Pairs]:
-    """Each folder is a set; the files together are one."""
+    """Each folder is a set, whatever it is called by; the files together are one."""
     from sr_cli.evaluation import datasets
 
-    chosen = data or datasets.examples()
+    chosen = list({path.resolve(): path for path in data or datasets.examples()}.values())
     folders = [path for path in chosen if path.is_dir()]
     files = [path for path in chosen if not path.is_dir()]
     if lr and (files or len(folders) != 1):
@@ -193,9 +196,19 @@ def _sets(
     found: list[Path | list[Path]] = [*folders, files] if files else [*folders]
     UpscaleOptions(scale=scale)  # checks it
     return [
-        datasets.pairs(each, lr=lr, scale=scale, degradation=degradation, seed=seed)
+        _usable(datasets.pairs(each, lr=lr, scale=scale, degradation=degradation, seed=seed))
         for each in found
     ]
+
+
+def _usable(pairs: Pairs) -> Pairs:
+    """Without images that no method could be measured on, each of which is named."""
+    usable, small = pairs.large_enough()
+    for file in small:
+        terminal.note(f"{file} is left out: it is too small to be reduced by {pairs.scale:g}.")
+    if not usable:
+        raise UsageError(f"No image of {pairs.name} is large enough to be reduced.")
+    return usable
 
 
 def _measured(
@@ -228,6 +241,7 @@ def _measured(
                         )
                     )
                     done = begun + len(pairs)
+                    show(done, f"{pairs.name}: {peer.name}")
     except KeyboardInterrupt:
         terminal.line(f"interrupted: {len(found)} of {len(compared) * len(sets)} rows measured.")
         return found, True

@@ -13,6 +13,7 @@ from sr_cli.cli.methods import Computer
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import environment
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from sr_cli.evaluation.bench import Row
@@ -93,6 +94,14 @@ def profile(
         records = [{"data": p.name, "outside": one.outside, **asdict(one)} for p, one in found]
         machine = environment() | asdict(place.summary)
         terminal.document({"environment": machine, "profiles": records})
+
+
+def only_model(rows: Mapping[str, UpscaleOptions]) -> str:
+    """The model that all rows have. Raises UsageError where there are several, or a prior."""
+    models = {row.model if row.method == "dossr" else row.prior for row in rows.values()}
+    if len(models) > 1 or any(row.method != "dossr" for row in rows.values()):
+        raise UsageError(f"--update-card is for one --model, not for {', '.join(sorted(models))}.")
+    return models.pop()
 
 
 def update_card(found: Sequence[Row], pairs: Pairs, model: str) -> None:

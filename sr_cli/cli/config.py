@@ -38,27 +38,29 @@ def read(path: Path) -> dict[str, Any]:
         raise UsageError(f"The config file {path} is no valid TOML: {error}.") from error
 
 
-def _options(command: Any) -> dict[str, str]:
-    """Keys that a file may hold, and the parameters behind them."""
+def _options(command: Any) -> dict[str, tuple[Any, bool]]:
+    """Keys that a file may hold: the parameter behind each, and whether it means its opposite."""
     return {
-        opt[2:].replace("-", "_"): param.name
+        opt[2:].replace("-", "_"): (param, opt in param.secondary_opts)
         for param in command.params
         if param.param_type_name == "option"
-        for opt in param.opts
+        for opt in (*param.opts, *param.secondary_opts)
         if opt.startswith("--") and opt != "--config"
     }
 
 
 def _entries(
-    path: Path, table: dict[str, Any], known: Mapping[str, str], place: str
+    path: Path, table: dict[str, Any], known: Mapping[str, tuple[Any, bool]], place: str
 ) -> Iterator[tuple[str, Any]]:
     for key, value in table.items():
-        name = known.get(key.replace("-", "_"))
-        if name is None:
+        param, opposite = known.get(key.replace("-", "_"), (None, False))
+        if param is None:
             raise UsageError(f"The config file {path} has an unknown key {key!r}{place}.")
-        if not isinstance(value, bool | int | float | str):
-            raise UsageError(f"The config file {path} has no plain value for {key!r}{place}.")
-        yield name, value if isinstance(value, bool) else str(value)
+        is_bool = isinstance(value, bool)
+        if is_bool != param.is_flag or not isinstance(value, int | float | str):
+            kind = "true or false" if param.is_flag else "number or text"
+            raise UsageError(f"The config file {path} has no {kind} for {key!r}{place}.")
+        yield param.name, value != opposite if is_bool else str(value)
 
 
 def defaults(path: Path, commands: dict[str, Any], chosen: str) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def defaults(path: Path, commands: dict[str, Any], chosen: str) -> dict[str, Any
         name: dict(_entries(path, table, known[name], f" in [{name}]"))
         for name, table in tables.items()
     }
-    usable = set(known[chosen].values())
+    usable = {param.name for param, _ in known[chosen].values()}
     return {name: v for name, v in shared.items() if name in usable} | own.get(chosen, {})
 
 

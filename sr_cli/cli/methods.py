@@ -6,7 +6,7 @@ import copy
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sr_cli.cli.upscale import Machine, upscale_options
+from sr_cli.cli.upscale import SIZES, Machine, upscale_options
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
+    from sr_cli.evaluation.datasets import Pairs
     from sr_cli.evaluation.peers import Peer
 
 DEFAULTS = "(defaults)"
 DEFAULT_ROWS = ("--steps 1", "")
+ROW_OPTIONS = {field.name for field in fields(UpscaleOptions)} - set(SIZES)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,38 @@ def _parsed(ctx: typer.Context, text: str) -> UpscaleOptions:
     command.params = [copy.copy(parameter) for parameter in command.params]
     for parameter in command.params:
         parameter.envvar = None
-    return upscale_options(command.make_context("upscale", [*shlex.split(text), "-", "-"]))
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"The row {text!r} cannot be read: {error}.") from error
+    row = command.make_context("upscale", [*words, "-", "-"])
+    strange = [str(file) for file in row.params["inputs"][:-1]]
+    for parameter in command.params:
+        source = row.get_parameter_source(parameter.name)
+        if parameter.param_type_name == "option" and parameter.name not in ROW_OPTIONS:
+            strange += [parameter.opts[0]] if source and source.name == "COMMANDLINE" else []
+    if strange:
+        raise UsageError(
+            f"The row {text!r} cannot have {strange[0]}: images, sizes and files are those of "
+            "srx bench itself."
+        )
+    return upscale_options(row)
+
+
+def check(
+    rows: Mapping[str, UpscaleOptions], compared: Sequence[Peer], sets: Sequence[Pairs]
+) -> None:
+    """Raise before anything is measured: ModelError for a --model that is none, UsageError for
+    results on disk that lack an image."""
+    from sr_cli.models.model import DIFFUSION
+    from sr_cli.models.registry import card
+
+    for options in rows.values():
+        if options.method == "dossr":
+            card(options.model, DIFFUSION)
+    for peer in (peer for peer in compared if not peer.timed):
+        for pairs in sets:
+            peer.make(pairs)
 
 
 def methods(

@@ -39,6 +39,32 @@ DataDegradation = Annotated[
 Steps = Annotated[
     int, option("Diffusion", "--steps", metavar="N", help="Solver steps; more give more texture.")
 ]
+Order = Annotated[int, option("Diffusion", "--order", metavar="1|2|3", help="Order of the solver.")]
+Solver = Annotated[
+    engine.Solver,
+    option("Diffusion", "--solver", help="Order 3 as printed, or exact to third order."),
+]
+LastStep = Annotated[
+    engine.LastStep | None,
+    option(
+        "Diffusion",
+        "--last-step",
+        show_default="the model's",
+        help="End on the network's x0, or, crisper, on the mean of the solver's step; step keeps "
+        "its noise.",
+    ),
+]
+Preprocess = Annotated[
+    str | None,
+    option(
+        "Diffusion",
+        "--preprocess",
+        metavar="NAME|FILE",
+        show_default="the model's",
+        help="What makes the first, smooth enlargement: compact, none (bicubic), realesrgan, or a "
+        "checkpoint that spandrel reads.",
+    ),
+]
 Model = Annotated[
     str, option("Diffusion", "--model", metavar="NAME", help="Diffusion model of dossr.")
 ]

@@ -78,6 +78,10 @@ def prf_search(
     model: shared.Model = UpscaleOptions.model,
     sampler: shared.Sampler = UpscaleOptions.sampler,
     steps: shared.Steps = UpscaleOptions.steps,
+    order: shared.Order = UpscaleOptions.order,
+    solver: shared.Solver = UpscaleOptions.solver,
+    last_step: shared.LastStep = UpscaleOptions.last_step,
+    preprocess: shared.Preprocess = UpscaleOptions.preprocess,
     seed: Annotated[
         int, option("Diffusion", "--seed", metavar="N", help="Of the noise and the degradation.")
     ] = UpscaleOptions.seed,
@@ -117,6 +121,10 @@ def prf_search(
         model=model,
         sampler=sampler,
         steps=steps,
+        order=order,
+        solver=solver,
+        last_step=last_step,
+        preprocess=preprocess,
         seed=seed,
         degradation=degradation,
         t1=0 if method == "diffsr" else None,
@@ -132,7 +140,7 @@ def prf_search(
     }
     results = _run(searches)
     kept = {name: str(_keep(searches[name], result)) for name, result in results.items()}
-    tables = {name: _report(name, result, kept[name]) for name, result in results.items()}
+    tables = {name: _report(name, searches[name], results[name], kept[name]) for name in kept}
     if update_card:
         _update_card(options, next(iter(results.values())))
     if plot:
@@ -255,7 +263,8 @@ def _keep(search: Search, result: Result) -> Path:
     return keep(setting(options, model), Calibration(starts))
 
 
-def _report(name: str, result: Result, kept: str) -> Table:
+def _report(name: str, search: Search, result: Result, kept: str) -> Table:
+    from sr_cli.engine.course import calibration
     from sr_cli.evaluation.prf_report import table
 
     made = table(result)
@@ -263,6 +272,10 @@ def _report(name: str, result: Result, kept: str) -> Table:
     criterion = result.found[0].criterion
     terminal.note(f"schedule {name}; t* is by {criterion}; seconds are medians an image.")
     terminal.note(f"calibration: {kept}")
+    known = calibration(search.engine.options, search.engine.model).starts
+    searched = {f"{scale:g}" for scale in search.options.scales}
+    if others := [text for scale in known if (text := f"{scale:g}") not in searched]:
+        terminal.note(f"scales not searched keep their starts: {', '.join(others)}")
     return made
 
 

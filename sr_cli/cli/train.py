@@ -53,7 +53,10 @@ def from_scratch(
         Path | None,
         typer.Option(help="Checkpoint and log; a run that is there goes on (default runs/NAME)."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the weights and their card.")] = Path("out"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the weights and their card (default: out in that of --run)."),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Of the weights (default: the network's).")
     ] = None,
@@ -88,8 +91,11 @@ def from_scratch(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Dtype = "auto",
     describe: Describe = "",
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
 ) -> None:
     """Train the network that the command is named after, from random or a card's weights."""
+    talk(quiet, verbose)
     from sr_cli.engine.device import resolve_device, resolve_dtype
     from sr_cli.models.importer import check_name
     from sr_cli.training.export import begin_with, export
@@ -123,7 +129,8 @@ def from_scratch(
     if init:
         begin_with(objective, init)
     _watch(Trainer(objective, options).run())
-    card = export(objective, options, out, {"data": describe or data.name}, name)
+    folder = out or options.run / "out"
+    card = export(objective, options, folder, {"data": describe or data.name}, name)
     terminal.note(f"wrote {card.path}")
 
 

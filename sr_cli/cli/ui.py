@@ -45,10 +45,18 @@ def mebibytes(count: int) -> str:
     return f"{count / 2**20:.0f} MiB"
 
 
-class Terminal:
-    """Messages, progress and tables go to stderr; only documents that were asked for to stdout."""
+def printable(text: str) -> str:
+    """In one line: control characters, which file names may hold, are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
-    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+
+class Terminal:
+    """Messages, progress and tables go to stderr; only documents that were asked for to stdout.
+
+    verbose: None until a command says whether it is.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: bool | None = None) -> None:
         self.quiet = quiet
         self.verbose = verbose
 
@@ -68,12 +76,12 @@ class Terminal:
 
     def error(self, message: str) -> None:
         """What went wrong, in one line."""
-        self.line(f"error: {message}", "red")
+        self.line(f"error: {printable(message)}", "red")
 
     def note(self, message: str) -> None:
         """What a user may want to know."""
         if not self.quiet:
-            self.line(message)
+            self.line(printable(message))
 
     def detail(self, message: str) -> None:
         """What --verbose adds."""
@@ -100,7 +108,7 @@ class Terminal:
     @contextmanager
     def counting(self, total: int) -> Iterator[Callable[[int, str], None]]:
         """Give a function that is told how many of `total` are done, and of what: a bar with the
-        time left, or a line for each new what."""
+        time left, or a line for each new what and for the end."""
         if self.interactive and not self.quiet:
             with _bars(self._console()) as progress:
                 task = progress.add_task("", total=total, count="")
@@ -111,11 +119,11 @@ class Terminal:
 
                 yield show
         else:
-            seen: set[str] = set()
+            seen: set[str | bool] = {False}
 
             def tell(done: int, what: str) -> None:
-                if what not in seen:
-                    seen.add(what)
+                if not {what, done == total} <= seen:
+                    seen.update((what, done == total))
                     self.note(f"[{done}/{total}] {what}")
 
             yield tell
@@ -166,7 +174,7 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
         justify: Literal["left", "right"] = "left" if folds else "right"
         table.add_column(COLUMNS[i], overflow="fold", no_wrap=not folds, justify=justify)
     for outcome, row in zip(outcomes, rows, strict=True):
-        cells = (Text(row[i]) for i in used)
+        cells = (Text(printable(row[i])) for i in used)
         table.add_row(*cells, style=ROW_STYLES.get(type(outcome), ""))
     return table
 
@@ -181,7 +189,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
                 f"{size(outcome.size_in)} → {size(outcome.size_out)}",
                 f"{outcome.seconds:.2f}",
                 f"{outcome.megapixels_per_second:.2f}",
-                mebibytes(outcome.peak_memory),
+                "" if outcome.peak_memory is None else mebibytes(outcome.peak_memory),
                 "; ".join(outcome.notes),
             )
         case Planned():
@@ -229,8 +237,9 @@ class _Bars:
         match event:
             case Started(job):
                 self.begun += 1
+                name = printable(job.input.name)
                 self.progress.update(self.files, count=f"{self.begun}/{self.total}")
-                self.progress.reset(self.steps, total=None, description=job.input.name, count="")
+                self.progress.reset(self.steps, total=None, description=name, count="")
             case Step(job, done, total):
                 self._advance(job, done / total)
                 self.progress.update(

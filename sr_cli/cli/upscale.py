@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +17,7 @@ from sr_cli import __version__
 from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption
 from sr_cli.cli.options import option
-from sr_cli.cli.ui import terminal
+from sr_cli.cli.ui import mebibytes, terminal
 from sr_cli.engine.events import (
     Event,
     Failed,
@@ -34,19 +34,23 @@ from sr_cli.engine.options import (
     NAME_FIELDS,
     Color,
     Degradation,
-    LastStep,
+    Method,
     OutputOptions,
     Schedule,
-    Solver,
     UpscaleOptions,
 )
-from sr_cli.errors import SrxError, UsageError
+from sr_cli.errors import FullDiskError, SrxError, UsageError
 
 if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
 
 SIZES = ("scale", "size", "long_side", "short_side")
+REHEARSED = ("model", "method", "prior", "t1", "preprocess", "device", "dtype")
 SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+OPTIONS_OF: dict[Method, tuple[str, ...]] = {
+    "dossr": ("model", "order", "solver", "last_step"),
+    "diffsr": ("prior", "sampler"),
+}
 Compile = Literal["auto", "on", "off"]
 
 
@@ -61,8 +65,9 @@ class Machine:
     compile: Compile = "auto"
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads must be at least 1, not {self.threads}.")
+        cpus = os.cpu_count() or 1
+        if self.threads is not None and not 1 <= self.threads <= cpus:  # more are far slower
+            raise UsageError(f"threads must lie between 1 and {cpus} (CPUs), not {self.threads}.")
 
 
 def upscale(
@@ -73,11 +78,15 @@ def upscale(
     ],
     output: Annotated[
         Path,
-        typer.Argument(metavar="OUTPUT", help="Folder; or an image file, for one input file."),
+        typer.Argument(
+            metavar="OUTPUT",
+            is_eager=True,  # known where INPUT is missing
+            help="Folder; or an image file, for one input file.",
+        ),
     ],
     scale: Annotated[
         float | None,
-        option("Size", "--scale", show_default="4", help="Enlarge by this factor, up to 32."),
+        option("Size", "--scale", help="Enlarge by this factor, up to 32 [default: 4]."),
     ] = None,
     size: Annotated[
         str | None,
@@ -92,24 +101,9 @@ def upscale(
         option("Size", "--short-side", metavar="N", help="The shorter side gets N pixels."),
     ] = None,
     steps: shared.Steps = UpscaleOptions.steps,
-    order: Annotated[
-        int,
-        option("Diffusion", "--order", metavar="1|2|3", help="Order of the solver."),
-    ] = UpscaleOptions.order,
-    solver: Annotated[
-        Solver,
-        option("Diffusion", "--solver", help="Order 3 as printed, or exact to third order."),
-    ] = UpscaleOptions.solver,
-    last_step: Annotated[
-        LastStep | None,
-        option(
-            "Diffusion",
-            "--last-step",
-            show_default="the model's",
-            help="End on the network's x0, or, crisper, on the mean of the solver's step; step "
-            "keeps its noise.",
-        ),
-    ] = None,
+    order: shared.Order = UpscaleOptions.order,
+    solver: shared.Solver = UpscaleOptions.solver,
+    last_step: shared.LastStep = UpscaleOptions.last_step,
     t1: Annotated[
         str | None,
         option(
@@ -136,17 +130,7 @@ def upscale(
         Degradation,
         option("Diffusion", "--degradation", help="What --t1 auto takes the input for."),
     ] = UpscaleOptions.degradation,
-    preprocess: Annotated[
-        str | None,
-        option(
-            "Diffusion",
-            "--preprocess",
-            metavar="NAME|FILE",
-            show_default="the model's",
-            help="What makes the first, smooth enlargement: compact, none (bicubic), "
-            "realesrgan, or a checkpoint that spandrel reads.",
-        ),
-    ] = None,
+    preprocess: shared.Preprocess = UpscaleOptions.preprocess,
     color: Annotated[
         Color,
         option("Diffusion", "--color", help="Take the colours of the input over."),
@@ -156,7 +140,7 @@ def upscale(
         option("Files", "--recursive", "-r", help="Enter folders; OUTPUT mirrors their tree."),
     ] = False,
     format: Annotated[  # noqa: A002
-        Literal["png", "jpeg", "webp", "tiff", "avif"] | None,
+        Literal["png", "jpeg", "jpg", "webp", "tiff", "tif", "avif"] | None,
         option("Files", "--format", show_default="png", help="Format of the results."),
     ] = None,
     quality: Annotated[
@@ -227,19 +211,26 @@ def upscale(
     machine = Machine(device, dtype, threads, compile)
     if config:
         terminal.detail(f"defaults from {config}")
-    jobs = plan(inputs, output, options, files, recursive=recursive)
-    todo, skipped = pending(jobs, overwrite=overwrite)
+    planned = plan(inputs, output, options, files, recursive=recursive)
+    for note in planned.notes:
+        terminal.note(note)
+    todo, skipped = pending(planned.jobs, options, overwrite=overwrite)
+    if skipped and output.is_file():
+        terminal.note(f"{output} was taken as OUTPUT: to enlarge it too, name a folder after it.")
     outcomes: list[Outcome] = [*skipped]
     engine: dict[str, Any] = {}
     try:
         if dry_run:
+            _rehearse(ctx, options, machine)
             outcomes += preview(todo, options)
         elif todo:
             _work(todo, options, files, machine, outcomes, engine)
     finally:  # what was done is told of an interrupted run too
-        position = {job: index for index, job in enumerate(jobs)}
+        position = {job: index for index, job in enumerate(planned.jobs)}
         outcomes.sort(key=lambda outcome: position[outcome.job])
         terminal.table(outcomes, on_stdout=dry_run and not as_json)
+        if "peak_memory_bytes" in engine:
+            terminal.note(f"peak memory of the run: {mebibytes(engine['peak_memory_bytes'])}")
         if as_json:
             settings = asdict(options) | asdict(files) | asdict(machine) | {"recursive": recursive}
             terminal.document(document(settings, environment() | engine, outcomes))
@@ -258,12 +249,27 @@ def quieten_libraries(verbose: bool) -> None:
         logging.basicConfig(level=logging.ERROR)
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime"
 
 
 def upscale_options(ctx: typer.Context) -> UpscaleOptions:
     """What a parsed command line of `srx upscale` asks for."""
+    _check_method(ctx)
     values = {field.name: ctx.params[field.name] for field in fields(UpscaleOptions)}
     return UpscaleOptions(**values | _size(ctx) | {"t1": _start(values["t1"])})
+
+
+def _check_method(ctx: typer.Context) -> None:
+    """Raise UsageError where the command line has options of the method that is not chosen.
+
+    In srx.toml and in variables they wait for their method.
+    """
+    for method, names in OPTIONS_OF.items():
+        for name in names if method != ctx.params["method"] else ():
+            source = ctx.get_parameter_source(name)
+            if source is not None and source.name == "COMMANDLINE":
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} belongs to --method {method}: add that, or leave it out.")
 
 
 def _start(t1: str | None) -> int | Literal["auto"] | None:
@@ -307,6 +313,18 @@ def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:
     return Upscaler(options, device=machine.device, dtype=machine.dtype)
 
 
+def _rehearse(ctx: typer.Context, options: UpscaleOptions, machine: Machine) -> None:
+    """Fail as the run would before its first picture.
+
+    What srx chooses by itself is there: then torch, which takes seconds, is not imported.
+    """
+    sources = [ctx.get_parameter_source(name) for name in REHEARSED]
+    if any(source is not None and source.name in SOURCES for source in sources):
+        from sr_cli.engine.readiness import check
+
+        check(options, device=machine.device, dtype=machine.dtype)
+
+
 def _work(
     todo: Sequence[Job],
     options: UpscaleOptions,
@@ -316,7 +334,7 @@ def _work(
     engine: dict[str, Any],
 ) -> None:
     """Do the jobs, add what became of them to `outcomes` and to `engine` what computed."""
-    from sr_cli.engine.batch import run, worth_compiling
+    from sr_cli.engine.batch import peak_memory, run, worth_compiling
 
     def notify(event: Event) -> None:
         show(event)
@@ -325,6 +343,7 @@ def _work(
         if isinstance(event, Failed) and not isinstance(event.error, SrxError):
             terminal.trace(event.error)
 
+    earlier = {job for job in todo if job.output.exists()}
     try:
         upscaler = make_upscaler(options, machine)
         engine |= {"device": upscaler.device, "dtype": upscaler.dtype}
@@ -336,11 +355,24 @@ def _work(
         terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}")
         with terminal.watching(len(todo)) as show:
             run(todo, options, upscaler, notify, quality=files.quality)
-    except KeyboardInterrupt:
-        done = sum(isinstance(outcome, Finished) for outcome in outcomes)
-        command = "the same command without --overwrite" if files.overwrite else "the same command"
-        terminal.line(f"interrupted: {done} of {len(todo)} done; {command} does the rest.")
-        raise typer.Exit(130) from None
+    except (KeyboardInterrupt, FullDiskError) as ending:
+        full = isinstance(ending, FullDiskError)
+        done = {outcome.job for outcome in outcomes if isinstance(outcome, Finished)}
+        count = f"{len(done)} of {len(todo)} done"
+        advice = _advice(earlier - done, overwrite=files.overwrite)
+        terminal.line(f"{'the disk is full' if full else 'interrupted'}: {count}; {advice}.")
+        raise typer.Exit(FullDiskError.exit_code if full else 130) from None
+    finally:
+        if not engine.get("device", "cuda").startswith("cuda"):  # there each file has its own
+            engine["peak_memory_bytes"] = peak_memory(engine["device"])
+
+
+def _advice(stale: Collection[Job], *, overwrite: bool) -> str:
+    """How a run that ended early is continued; stale: not done, with an older run's result."""
+    if stale:
+        return f"{len(stale)} of the others still have the result of an earlier run"
+    command = "the same command without --overwrite" if overwrite else "the same command"
+    return f"{command} does the rest"
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

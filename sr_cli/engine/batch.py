@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from sr_cli.engine.images import Picture, load, probe, save
 from sr_cli.engine.jobs import target_size
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.tiler import ignore
-from sr_cli.errors import InputError, ModelError, enough_memory
+from sr_cli.errors import FullDiskError, InputError, ModelError, enough_memory
 from sr_cli.models.model import Model
 
 Result = TypeVar("Result")
@@ -83,6 +84,7 @@ def run(
 
     Raises:
         ModelError: the model does not work, which no other picture would change.
+        FullDiskError: a result, which has failed, had no room, and others are to come.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
         writing: Future[None] | None = None
@@ -165,6 +167,8 @@ def _reporting(job: Job, notify: Callable[[Event], None]) -> Iterator[None]:
         notify(Failed(job, error))
         # Outcomes are kept until the end, and the frames of a failure hold whole pictures.
         error.__traceback__ = error.__cause__ = error.__context__ = None
+        if isinstance(error, FullDiskError):
+            raise
 
 
 def _check_folder(folder: Path) -> None:
@@ -198,7 +202,7 @@ def _enlarged(
             yield from _enlarged([loaded], upscale, notify)
         return
     pictures, seconds = done
-    memory = peak_memory(upscale.device)
+    memory = peak_memory(upscale.device) if upscale.device.startswith("cuda") else None
     pixels = sum(math.prod(picture.size) for picture in pictures)
     for loaded, picture, said in zip(group, pictures, notes, strict=True):
         share = seconds * math.prod(picture.size) / pixels
@@ -216,8 +220,23 @@ def _write(
 
 
 def _tensor(picture: Picture) -> Tensor:
-    """Its colours, (3, H, W) float32."""
-    return torch.from_numpy(picture.rgb).permute(2, 0, 1).contiguous()
+    """Its colours, (3, H, W) float32; where nothing is seen of them, those of the nearest seen."""
+    rgb, alpha = picture.rgb, picture.alpha
+    if alpha is not None and 0 in alpha and alpha.any():
+        rgb = _nearest_seen(rgb, alpha > 0)
+    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
+
+
+def _nearest_seen(rgb: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The colours without those that `seen` (H, W) hides, which would bleed into visible edges."""
+    hidden = (~seen).astype(np.uint8)
+    _, nearest = cv2.distanceTransformWithLabels(
+        hidden, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    colors = np.zeros((nearest.max() + 1, 3), np.float32)
+    colors[nearest[seen]] = rgb[seen]
+    filled: NDArray[np.float32] = colors[nearest]
+    return filled
 
 
 def _enlarged_by(picture: Picture, hr: Tensor) -> Picture:

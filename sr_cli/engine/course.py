@@ -14,6 +14,7 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 from sr_cli.models.calibration import Calibration, Setting, find
 from sr_cli.models.model import Model
+from sr_cli.models.registry import Card
 
 
 def course(options: UpscaleOptions, model: Model, t1: int) -> tuple[Path, tuple[Step, ...]]:
@@ -58,7 +59,7 @@ def sampler_steps(name: Baseline, bar: Array, t1: int, steps: int) -> tuple[Step
     return tuple(table)
 
 
-def setting(options: UpscaleOptions, model: Model) -> Setting:
+def setting(options: UpscaleOptions, model: Model | Card) -> Setting:
     """What a calibration of these options depends on."""
     own = model.schedule if isinstance(model.schedule, str) else "own"
     sampler = options.sampler if options.method == "diffsr" else "dossr"
@@ -78,11 +79,15 @@ def conditions(options: UpscaleOptions, model: Model) -> dict[str, Any]:
     return {**own, **solver, "last_step": options.last_step or model.final}
 
 
-def calibration(options: UpscaleOptions, model: Model) -> Calibration:
+def calibration(options: UpscaleOptions, model: Model | Card) -> Calibration:
     """Where these options start best. Raises UsageError where nobody has measured that."""
     found = find(setting(options, model))
     if found is None:
-        chosen = f"--prior {options.prior}" if options.method == "diffsr" else "--method dossr"
+        chosen = (
+            f"--prior {options.prior}"
+            if options.method == "diffsr"
+            else f"--method dossr --model {options.model}"
+        )
         raise UsageError(
             f"No calibration says where to start with these options: run srx prf-search {chosen} "
             "with the same sampler, schedule and degradation, or choose --t1 yourself."

@@ -47,14 +47,14 @@ class Finished:
 
     Sizes are (width, height); `seconds` add reading, network and writing, for pictures of one batch
     by their share of its output pixels; `peak_memory` is in bytes, of the GPU where one is used,
-    else of the process. `notes`: what went otherwise than usual.
+    else None: no file's part of a process is known. `notes`: what went otherwise than usual.
     """
 
     job: Job
     size_in: tuple[int, int]
     size_out: tuple[int, int]
     seconds: float
-    peak_memory: int
+    peak_memory: int | None
     notes: tuple[str, ...] = ()
 
     @property

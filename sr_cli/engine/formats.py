@@ -87,9 +87,12 @@ def _pillow_options(metadata: Metadata, format: str) -> dict[str, Any]:  # noqa:
     options: dict[str, Any] = {"icc_profile": metadata.icc, "dpi": metadata.dpi}
     if metadata.exif and len(metadata.exif) <= longest:
         options["exif"] = metadata.exif
-    if metadata.xmp and format == "png":
-        options["pnginfo"] = PngImagePlugin.PngInfo()
-        options["pnginfo"].add_itxt("XML:com.adobe.xmp", metadata.xmp)
+    if format == "png":
+        info = options["pnginfo"] = PngImagePlugin.PngInfo()
+        for keyword, text in metadata.texts:
+            info.add_text(keyword, text)
+        if metadata.xmp:
+            info.add_itxt("XML:com.adobe.xmp", metadata.xmp)
     elif metadata.xmp and len(metadata.xmp) <= longest:
         options["xmp"] = metadata.xmp
     return {name: value for name, value in options.items() if value}

@@ -1,11 +1,12 @@
 """Files ↔ pictures: photographs in, photographs out, with everything they carry.
 
 EXIF, XMP, ICC profile, resolution, alpha, greyness and 16-bit depth survive wherever the output
-format has a place for them; IPTC blocks and EXIF thumbnails do not. Pixels stay in the colour
-space of their profile; only CMYK, which no model knows, becomes sRGB.
+format has a place for them, and PNG's texts in PNG; IPTC blocks and EXIF thumbnails do not. Pixels
+stay in the colour space of their profile; only CMYK, which no model knows, becomes sRGB.
 """
 
 import contextlib
+import errno
 import functools
 import importlib
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 from sr_cli.engine import metadata
 from sr_cli.engine.formats import Samples, check_size, encode, format_of, to_srgb
 from sr_cli.engine.metadata import Metadata
-from sr_cli.errors import InputError, UsageError
+from sr_cli.errors import FullDiskError, InputError, UsageError
 
 Floats = npt.NDArray[np.float32]
 
@@ -127,6 +128,8 @@ def _opened(path: Path, max_pixels: int) -> Iterator[ImageFile.ImageFile]:
     """The file's picture, its header read; whatever goes wrong inside is an InputError."""
     if path.is_dir():
         raise InputError(f"{path} is a folder, not an image file.")
+    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+        raise InputError(f"{path} is a pipe or a device, not an image file.")
     try:
         with path.open("rb") as file, Image.open(file, formats=_formats()) as image:
             _check_still(image, path, max_pixels)
@@ -157,7 +160,7 @@ def _check_still(image: ImageFile.ImageFile, path: Path, max_pixels: int) -> Non
     if width * height > max_pixels:
         raise InputError(
             f"{path} has {width}×{height} pixels, {width * height / 1e6:.0f} megapixels; "
-            f"the limit (max_pixels) is {max_pixels / 1e6:g} megapixels."
+            f"the limit is {max_pixels / 1e6:g} megapixels; reduce it first."
         )
 
 
@@ -179,6 +182,11 @@ def _why_unidentified(path: Path) -> str:
         return "is empty (0 bytes)."
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
         return "is a HEIC image; to read it, install the package pillow-heif."
+    if head[:4] in (b"II*\0", b"MM\0*"):
+        return (
+            "is a TIFF of a kind that srx cannot read, such as floating-point colour, or its "
+            "header is damaged; convert it to 8 or 16 bits first."
+        )
     return "is no image that can be read: its format is unknown or its header is damaged."
 
 
@@ -259,7 +267,7 @@ def save(
     XMP above 64 KB, which are left out. The folder must exist; an existing file is replaced.
 
     Raises UsageError for an unknown format or quality, InputError where the format cannot hold
-    the picture or the file cannot be written.
+    the picture or the file cannot be written, FullDiskError where it has no room.
     """
     chosen = format_of(format or path)
     if not 1 <= quality <= 100:
@@ -270,8 +278,10 @@ def save(
         with _replacing(path) as file:
             encode(samples, picture.metadata.sized(*picture.size), file, chosen, quality)
     except Exception as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{path} cannot be written: {reason}.") from error
+        kind = FullDiskError if full else InputError
+        raise kind(f"{path} cannot be written: {reason}.") from error
 
 
 def _bands(picture: Picture, rows: int = 256) -> Iterator[Picture]:

@@ -2,88 +2,34 @@
 
 from __future__ import annotations
 
-import glob
-import re
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from sr_cli.engine.events import Failed, Job, Planned, Skipped
 from sr_cli.engine.formats import FORMATS, check_size, format_of
 from sr_cli.engine.images import SUFFIXES, probe
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.errors import InputError, UsageError
+from sr_cli.engine.sources import collect
+from sr_cli.errors import DeviceError, InputError, UsageError
+
+ONE_FOLDER = "tell them apart by --name '{stem}_{ext}'."
+TWO_FOLDERS = (
+    "give the folder that holds both with --recursive, which keeps its subfolders, "
+    "or use two output folders."
+)
 
 
 @dataclass(frozen=True)
-class Source:
-    """An input file and its folder below the argument that named it."""
+class Plan:
+    """The jobs of a run, and what its user should know of files that are in none of them."""
 
-    path: Path
-    folder: Path = Path()
-
-
-def natural(path: Path) -> tuple[list[tuple[str | int, ...]], str]:
-    """Sorting key by which img2 comes before img10."""
-    parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
-    key = [tuple(int(p) if i % 2 else p for i, p in enumerate(part)) for part in parts]
-    return key, str(path)
-
-
-def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> list[Source]:
-    """Every input file once, in natural order within each file, folder or glob of `arguments`.
-
-    A folder gives the files in it that have an image's suffix and are not hidden; with `recursive`
-    those of its folders too, but for links and for the folder `exclude`.
-
-    Raises:
-        UsageError: an argument does not exist, matches nothing or holds no image.
-        InputError: a folder cannot be read.
-    """
-    found: dict[Path, Source] = {}
-    try:
-        for argument in arguments:
-            for source in _expand(argument, recursive, exclude.resolve()):
-                found.setdefault(source.path.resolve(), source)
-    except OSError as error:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}.") from error
-    return list(found.values())
-
-
-def _expand(argument: Path, recursive: bool, exclude: Path) -> Iterator[Source]:
-    if argument.is_dir():
-        yield from _folder(argument, recursive, exclude)
-    elif argument.exists():
-        yield Source(argument)
-    elif glob.has_magic(str(argument)):
-        matches = [Path(match) for match in glob.glob(str(argument), recursive=True)]  # noqa: PTH207
-        if not matches:
-            raise UsageError(f"No file matches {argument}.")
-        for match in sorted(matches, key=natural):
-            yield from _expand(match, recursive, exclude)
-    else:
-        raise UsageError(f"The input {argument} does not exist.")
-
-
-def _folder(folder: Path, recursive: bool, exclude: Path) -> Iterator[Source]:
-    paths = sorted(_images(folder, recursive, exclude), key=natural)
-    if paths:
-        yield from (Source(path, path.parent.relative_to(folder)) for path in paths)
-    elif folder.suffix.lower() in SUFFIXES:  # a.png/ among the matches of *.png: fails by itself
-        yield Source(folder)
-    else:
-        hint = "" if recursive else " Folders inside it are read with --recursive."
-        raise UsageError(f"There is no image in {folder}.{hint}")
-
-
-def _images(folder: Path, recursive: bool, exclude: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.suffix.lower() in SUFFIXES:
-            yield entry
-        elif recursive and entry.is_dir() and not entry.is_symlink() and entry.resolve() != exclude:
-            yield from _images(entry, recursive, exclude)
+    jobs: list[Job]
+    notes: tuple[str, ...] = ()
 
 
 def plan(
@@ -93,28 +39,65 @@ def plan(
     files: OutputOptions,
     *,
     recursive: bool = False,
-) -> list[Job]:
+) -> Plan:
     """The jobs that turn `arguments` into files of the folder `output`, whose tree they mirror.
 
-    One input file and an `output` with an image's suffix make one job from file to file.
+    One input file and an `output` with an image's suffix make one job from file to file. A file
+    that was not named itself and that another becomes is the result of an earlier run, no input.
 
     Raises:
         UsageError: as `collect`; two inputs share an output; an output is one of the inputs.
         InputError: a folder cannot be read.
     """
-    sources = collect(arguments, recursive=recursive, exclude=output)
+    if Path("-") in (*arguments, output):
+        raise UsageError("stdin and stdout (-) are not supported: name a file.")
+    sources, empty = collect(arguments, recursive=recursive, exclude=output)
+    notes = [f"There is no image in {folder}." for folder in empty]
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
         _check_single(arguments, output, files)
         jobs = [Job(sources[0].path, output)]
-    elif output.exists() and not output.is_dir():
-        raise UsageError(f"The output {output} is a file, not a folder.")
     else:
+        _check_folder(arguments, output)
         jobs = [
             Job(source.path, output / source.folder / _file_name(source.path, options, files))
             for source in sources
         ]
+        named = {source.path for source in sources if not source.found}
+        count, jobs = len(jobs), _without_results(jobs, named, overwrite=files.overwrite)
+        if count > len(jobs):
+            notes.append(f"Results of an earlier run, which are no inputs: {count - len(jobs)}.")
     _check_distinct(jobs)
-    return jobs
+    return Plan(jobs, tuple(notes))
+
+
+def _check_folder(arguments: Sequence[Path], output: Path) -> None:
+    if output.is_dir():
+        return
+    if output.exists():
+        raise UsageError(f"The output {output} is a file, not a folder.")
+    suffix = output.suffix[1:]
+    if suffix and not suffix.isdecimal() and len(arguments) == 1 and arguments[0].is_file():
+        raise UsageError(
+            f"The output {output} has the suffix of no format that can be written, which are "
+            f"{', '.join(FORMATS.values())}; for a folder of this name, make it first."
+        )
+
+
+def _without_results(jobs: Sequence[Job], named: Collection[Path], *, overwrite: bool) -> list[Job]:
+    """The jobs but for those of files that other jobs write.
+
+    Such a file may be an original after all, as a.png beside a.jpg: where it would be overwritten
+    by either job, it stays, and the two are told of as a collision.
+    """
+    becomes = [_on_any_disk(job.output) for job in jobs]
+    writers = Counter(becomes)
+
+    def is_result(job: Job, own: str) -> bool:
+        path = _on_any_disk(job.input)
+        others = writers[path] - (own == path)
+        return others > 0 and job.input not in named and not (own == path and overwrite)
+
+    return [job for job, own in zip(jobs, becomes, strict=True) if not is_result(job, own)]
 
 
 def _check_single(arguments: Sequence[Path], output: Path, files: OutputOptions) -> None:
@@ -160,26 +143,38 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
             )
         other = owners.setdefault(output, job.input)
         if other != job.input:
+            alike = other.parent == job.input.parent
             raise UsageError(
                 f"{other} and {job.input} would both become {job.output}: "
-                "tell them apart by --name '{stem}_{ext}' or by two output folders."
+                + (ONE_FOLDER if alike else TWO_FOLDERS)
             )
 
 
 def _on_any_disk(path: Path) -> str:
     """What two paths share that a disk without upper and lower case takes for one file."""
-    return str(path.resolve()).casefold()
+    return os.path.realpath(path).casefold()
 
 
-def pending(jobs: Iterable[Job], *, overwrite: bool) -> tuple[list[Job], list[Skipped]]:
+def pending(
+    jobs: Iterable[Job], options: UpscaleOptions, *, overwrite: bool
+) -> tuple[list[Job], list[Skipped]]:
     """Split into what there is to do and what exists already."""
     todo, skipped = [], []
     for job in jobs:
         if job.output.exists() and not overwrite:
-            skipped.append(Skipped(job, "the output exists (--overwrite replaces it)"))
+            size = "" if _has_size(job, options) else ", made with another size"
+            skipped.append(Skipped(job, f"the output exists{size} (--overwrite replaces it)"))
         else:
             todo.append(job)
     return todo, skipped
+
+
+def _has_size(job: Job, options: UpscaleOptions) -> bool:
+    """Whether the result that exists is as large as this run's would be, if that is known."""
+    try:
+        return probe(job.output) == options.target(*probe(job.input))
+    except InputError:
+        return True
 
 
 def preview(jobs: Iterable[Job], options: UpscaleOptions) -> Iterator[Planned | Failed]:
@@ -188,14 +183,27 @@ def preview(jobs: Iterable[Job], options: UpscaleOptions) -> Iterator[Planned | 
         try:
             size = probe(job.input)
             target = target_size(job, size, options)
-        except InputError as error:
+        except (InputError, DeviceError) as error:
             yield Failed(job, error)
         else:
             yield Planned(job, size, target)
 
 
 def target_size(job: Job, size: tuple[int, int], options: UpscaleOptions) -> tuple[int, int]:
-    """The output's size, unless its format cannot hold it."""
-    target = options.target(*size)
-    check_size(*target, format_of(job.output))
-    return target
+    """The output's size.
+
+    Raises:
+        InputError: its format cannot hold it.
+        DeviceError: this machine's memory, were it all free, could not either.
+    """
+    width, height = options.target(*size)
+    check_size(width, height, format_of(job.output))
+    # In float32: preprocessed, decoded, with its colours fixed. Every run holds that at one time.
+    need = (2 + (options.color != "none")) * 12 * width * height
+    there = psutil.virtual_memory().total + psutil.swap_memory().total
+    if need > there:
+        raise DeviceError(
+            f"{job.input} at {width}×{height} pixels needs over {need / 2**30:.0f} GiB of memory, "
+            f"but this machine has {there / 2**30:.0f} GiB: choose a smaller --scale or --size."
+        )
+    return width, height

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 _EXIF, _GPS, _INTEROP = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop
@@ -16,6 +17,11 @@ _KEPT_TAGS = {
     *(_Tag.Rating, _Tag.RatingPercent, _Tag.XPTitle, _Tag.XPComment, _Tag.XPAuthor),
     *(_Tag.XPKeywords, _Tag.XPSubject, _EXIF, _GPS),
 }
+# Keywords of PNG (third edition, §11.3.3.2); others may describe the old pixels, or hold EXIF.
+_KEPT_TEXTS = {
+    *("Title", "Author", "Description", "Copyright", "Creation Time", "Software", "Disclaimer"),
+    *("Warning", "Source", "Comment"),
+}
 
 
 @dataclass(frozen=True)
@@ -23,13 +29,14 @@ class Metadata:
     """Metadata of an upright picture as Pillow takes it; None for what there is not.
 
     icc: the profile of the pixels' colour space (None: sRGB). exif: with orientation 1 and
-    without thumbnail. xmp: likewise. dpi: (x, y).
+    without thumbnail. xmp: likewise. dpi: (x, y). texts: (keyword, text) of a PNG.
     """
 
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    texts: tuple[tuple[str, str], ...] = ()
 
     def sized(self, width: int, height: int) -> "Metadata":
         """The same for a picture of another size, which EXIF may state (tags A002 and A003)."""
@@ -54,6 +61,7 @@ def read(image: Image.Image) -> tuple[Metadata, int]:
         exif=exif,
         xmp=_upright_xmp(image.info.get("xmp")),
         dpi=_dpi(image.info.get("dpi")),
+        texts=_texts(image),
     )
     return metadata, orientation(image)
 
@@ -103,6 +111,11 @@ def _upright_xmp(xmp: object) -> bytes | None:
     if not isinstance(xmp, bytes):
         return None
     return re.sub(rb"(tiff:Orientation(?:=[\"']|>))[2-8]", rb"\g<1>1", xmp)
+
+
+def _texts(image: Image.Image) -> tuple[tuple[str, str], ...]:
+    texts = image.text if isinstance(image, PngImageFile) else {}
+    return tuple((key, str(text)) for key, text in texts.items() if key in _KEPT_TEXTS)
 
 
 def _dpi(dpi: Any) -> tuple[float, float] | None:

@@ -21,7 +21,7 @@ from sr_cli.engine.tiling import Window
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.engine.walk import Noise, Walk
 from sr_cli.errors import DeviceError, enough_memory
-from sr_cli.models.model import Model, load_model
+from sr_cli.models.model import DIFFUSION, Model, load_model
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.prior import load_prior
 from sr_cli.models.protocol import Preprocessor
@@ -68,7 +68,7 @@ class Upscaler:
             if options.method == "diffsr":
                 self._model = load_prior(options.prior, self._device, self._dtype)
             else:
-                self._model = load_model(options.model, self._device, self._dtype)
+                self._model = load_model(options.model, self._device, self._dtype, DIFFUSION)
             self._preprocess = self._preprocessor()
         self._in_float32 = cache(  # shared by the copies that `using` makes
             partial(Upscaler, options, device=self.device, dtype="float32", timer=timer)
@@ -211,7 +211,9 @@ class Upscaler:
         run = conditions(self.options, self._model)
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
             scale = max(source.shape[-1] / lr.shape[-1], source.shape[-2] / lr.shape[-2])
-            groups.setdefault(self._calibration.start(scale), []).append(i)
+            t1 = self._calibration.start(scale)
+            groups.setdefault(t1, []).append(i)
+            on_note(i, f"t1 = {t1}" if t1 else "t1 = 0: the enlargement as it is, no diffusion")
             if doubt := self._calibration.doubt(scale, run):
                 on_note(i, doubt)
         results: dict[int, Tensor] = {}

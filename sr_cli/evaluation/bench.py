@@ -50,7 +50,7 @@ class Row:
 
     seconds: of every timed call, one image each. images_per_second: `batch` images at a time.
     memory: bytes that it holds and works with. scores: means over the images for which a metric is
-    defined. failure: why there is nothing else, in a sentence.
+    defined. failure: why there is nothing else, in a sentence; exit_code: of that error.
     """
 
     data: str
@@ -63,6 +63,7 @@ class Row:
     memory: int | None = None
     scores: Mapping[str, float | None] = field(default_factory=dict)
     failure: str | None = None
+    exit_code: int = 0
 
     def percentile(self, percent: float) -> float | None:
         """Of the seconds an image; 50 is the median."""
@@ -93,10 +94,10 @@ def measure(
             scorer = Scorer(metrics, Path(scratch))
             return _measured(peer, pairs, scorer, options, clock=Clock(device), on_image=on_image)
     except SrxError as error:
-        failure = str(error)
+        failure, code = str(error), error.exit_code
     except Exception as error:  # a peer may be anybody's network
-        failure = f"{type(error).__name__}: {error}"
-    return Row(pairs.name, peer.name, len(pairs), failure=failure)
+        failure, code = f"{type(error).__name__}: {error}", 1
+    return Row(pairs.name, peer.name, len(pairs), failure=failure, exit_code=code)
 
 
 def _measured(

@@ -23,9 +23,9 @@ from PIL import Image
 from torch import Tensor
 
 from sr_cli.diffusion.noise import digest
-from sr_cli.engine.images import SUFFIXES, load
-from sr_cli.engine.jobs import natural
+from sr_cli.engine.images import SUFFIXES, load, probe
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.sources import natural
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
 
@@ -97,8 +97,7 @@ class Pairs(Sequence[Pair]):
         Raises InputError when a file cannot be read, UsageError when the sizes do not fit.
         """
         if isinstance(index, slice):
-            chosen = self._files[index]
-            return Pairs(self.name, chosen, self.scale, self._degradation, self._seed)
+            return self._with(self._files[index])
         files = self._files[index]
         hr = _tensor(load(files.hr).rgb)
         if files.lr is None:
@@ -112,6 +111,21 @@ class Pairs(Sequence[Pair]):
                 f"as {files.lr} ({lr.shape[2]}x{lr.shape[1]}): give the right --scale."
             )
         return Pair(files.name, lr, hr[:, :height, :width])
+
+    def large_enough(self) -> tuple["Pairs", list[Path]]:
+        """Those without an HR image that is too small to be reduced, and the files of the others.
+
+        Raises InputError when a file cannot be read.
+        """
+        small = [
+            files.hr
+            for files in self._files
+            if files.lr is None and min(probe(files.hr)) < self.scale
+        ]
+        return self._with([files for files in self._files if files.hr not in small]), small
+
+    def _with(self, files: Sequence[_Files]) -> "Pairs":
+        return Pairs(self.name, files, self.scale, self._degradation, self._seed)
 
     def _made(self, files: _Files, hr: Tensor) -> tuple[Tensor, Tensor]:
         """LR of 1/scale the size, and HR cropped to what an enlargement of that gives."""

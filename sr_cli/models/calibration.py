@@ -102,13 +102,13 @@ def find(setting: Setting) -> Calibration | None:
 
 
 def keep(setting: Setting, calibration: Calibration) -> Path:
-    """Write it to srx's home, beside the other scales known there already; the file.
+    """Write it to srx's home, beside the other scales that `find` knows already; the file.
 
-    Raises ModelError where the folder cannot be written.
+    Raises ModelError where what is known is damaged or the folder cannot be written.
     """
     path = home() / FOLDER / setting.file
-    known = Calibration.read(path, setting).starts if path.is_file() else {}
-    starts = dict(sorted({**known, **calibration.starts}.items()))
+    known = find(setting)
+    starts = dict(sorted({**(known.starts if known else {}), **calibration.starts}.items()))
     content = {
         "setting": asdict(setting),
         "starts": {f"{scale:g}": asdict(start) for scale, start in starts.items()},

@@ -171,16 +171,20 @@ def fourier(log_ratio: Tensor) -> Tensor:
 class EmbeddedDenoiser:
     """`Denoiser` around an `EmbeddedNet`; images in [−1, 1], state float32.
 
-    clearest: the largest log(a·s/σ) that the network was trained at. A state with less noise than
-    that is shown as one of this level, since what a network says beyond it is arbitrary.
+    trained: the least and the largest log(a·s/σ) that the network was trained at; what it says
+    beyond them is arbitrary. A state with less noise is shown as one of the largest, and to a
+    conditional network, which was trained without any signal too, one with more as pure noise.
     """
 
     def __init__(
-        self, net: EmbeddedNet, dtype: torch.dtype = torch.float32, clearest: float = math.inf
+        self,
+        net: EmbeddedNet,
+        dtype: torch.dtype = torch.float32,
+        trained: tuple[float, float] = (-math.inf, math.inf),
     ) -> None:
         self.net = net
         self.dtype = dtype
-        self.largest = math.exp(clearest) / net.config.s
+        self.least, self.largest = (math.exp(bound) / net.config.s for bound in trained)
 
     @torch.inference_mode()
     def predict_x0(
@@ -199,7 +203,10 @@ class EmbeddedDenoiser:
         if not self.net.config.conditional:  # u = x − m·y knows nothing of y
             x, y = x - m * y, torch.zeros_like(y)
         sigma = max(sigma, a / self.largest)
-        ratio = torch.full((len(x),), a / sigma, device=x.device)
+        known = a / sigma
+        if self.net.config.conditional and known < self.least:
+            known = 0.0
+        ratio = torch.full((len(x),), known, device=x.device)
         z = (x - (a + m) * y) / sigma
         log_ratio, c_in, c_skip, c_out = self.net.config.preconditioning(ratio)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
@@ -227,7 +234,7 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
     net.eval().requires_grad_(False).to(device).to(memory_format=layout(device))
     limits = card.limits
     return Model(
-        denoiser=EmbeddedDenoiser(net, dtype, limits.get("log_ratio", (-math.inf, math.inf))[1]),
+        denoiser=EmbeddedDenoiser(net, dtype, limits.get("log_ratio", (-math.inf, math.inf))),
         codec=PixelCodec(),
         schedule=limits["schedule"],
         final=limits["last_step"],

@@ -1,6 +1,6 @@
 """A diffusion model by name: its denoiser, its codec and the limits of its card."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -16,6 +16,8 @@ from sr_cli.models.protocol import Codec, Denoiser, Preprocessor
 from sr_cli.models.registry import Card, card
 
 Tiling = Literal["exact", "blend"]
+DIFFUSION = ("embedded", "dossr")
+"""Kinds of cards that --model takes."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,16 @@ class Model:
         return alpha_bar(self.schedule) if isinstance(self.schedule, str) else self.schedule
 
 
-def load_model(name: str, device: torch.device, dtype: torch.dtype) -> Model:
-    """The model of a card, on the device.
+def load_model(
+    name: str, device: torch.device, dtype: torch.dtype, kinds: Collection[str] = ()
+) -> Model:
+    """The model of a card, of one of these kinds where some are given, on the device.
 
     Raises:
-        ModelError: it is missing, damaged or no diffusion model.
+        ModelError: it is missing, damaged, of another kind or no diffusion model.
         DeviceError: it does not fit into the device's memory.
     """
-    found = card(name)
+    found = card(name, kinds)
     try:
         with enough_memory(f"the weights of {name}"):
             return replace(_load(found, device, dtype), identity=found.identity)
@@ -87,7 +91,5 @@ def _load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         case "prior":
             from sr_cli.models.prior import load
         case _:
-            raise ModelError(
-                f"{card.name} is a {card.kind} network, not a diffusion model for --model."
-            )
+            raise ModelError(f"{card.name} is a {card.kind} network, not a diffusion model.")
     return load(card, device, dtype)

@@ -7,7 +7,7 @@ of a model in several files lists them as `shards`.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,11 @@ class Card:
         return hashlib.sha256("".join(digests).encode()).hexdigest() if digests else self.sha256
 
     @property
+    def schedule(self) -> str:
+        """Name of ᾱ."""
+        return str(self.limits["schedule"])
+
+    @property
     def remedy(self) -> str:
         """What helps when the weights are missing or damaged."""
         if self.folder in installed():
@@ -71,8 +76,13 @@ class Card:
 
 def folders() -> tuple[Path, ...]:
     """Where cards are looked for, in this order: $SRX_WEIGHTS, the installed package, the source
-    tree of an editable installation, the models that were imported or fetched."""
+    tree of an editable installation, the models that were imported or fetched.
+
+    Raises ModelError when SRX_WEIGHTS names no folder.
+    """
     chosen = os.environ.get("SRX_WEIGHTS")
+    if chosen and not Path(chosen).expanduser().is_dir():
+        raise ModelError(f"SRX_WEIGHTS names {chosen}, which is no folder: correct or unset it.")
     tree = PACKAGE.parent
     places = [PACKAGE / "_weights"]
     if (tree / "pyproject.toml").is_file():  # else it is somebody's site-packages
@@ -86,13 +96,18 @@ def names() -> tuple[str, ...]:
     return tuple(sorted({path.stem for folder in folders() for path in folder.glob("*.json")}))
 
 
-def card(name: str) -> Card:
-    """The card of this name. Raises ModelError when there is none or it is damaged."""
-    for folder in folders():
-        path = folder / f"{name}.json"
-        if path.is_file():
-            return _read_card(path)
-    known = ", ".join(names()) or "none"
+def card(name: str, kinds: Collection[str] = ()) -> Card:
+    """The card of this name, and of one of these kinds where some are given.
+
+    Raises ModelError when there is none, or it is damaged or of another kind.
+    """
+    paths = (folder / f"{name}.json" for folder in folders())
+    found = next((_read_card(path) for path in paths if path.is_file()), None)
+    if found and (not kinds or found.kind in kinds):
+        return found
+    known = ", ".join(n for n in names() if not kinds or card(n).kind in kinds) or "none"
+    if found:
+        raise ModelError(f"{name} is a {found.kind} network, not of use here: choose from {known}.")
     raise ModelError(
         f"There are no weights named {name!r} (found: {known}): fetch or import them with "
         f"srx weights, or let SRX_WEIGHTS name the folder that holds {name}.json."

@@ -17,10 +17,12 @@ CACHE_BYTES = 2**30
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images below `folder`, sorted. Raises UsageError when there is none."""
+    """The images below `folder`, sorted. Raises UsageError when it or they do not exist."""
+    if not folder.is_dir():
+        raise UsageError(f"There is no folder {folder}: name a folder of photographs.")
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     if not files:
-        raise UsageError(f"{folder} holds no images: name a folder of photographs")
+        raise UsageError(f"{folder} holds no images: name a folder of photographs.")
     return files
 
 

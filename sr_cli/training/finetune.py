@@ -63,6 +63,8 @@ class FinetuneOptions:
         for name in ("iterations", "batch", "micro", "crop", "lr", "save_every"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"--{name.replace('_', '-')} must be more than 0.")
+        if self.seed < 0 or self.workers < 0:
+            raise UsageError("--seed and --workers must not be negative.")
 
 
 def accelerator(*, cpu: bool) -> Accelerator:

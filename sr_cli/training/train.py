@@ -29,6 +29,7 @@ class TrainOptions:
 
     data: folder of photographs. run: folder for checkpoint.pt and log.csv; a run that is there
     continues. crop: HR pixels, a multiple of 16. ema: decay of the weights that are kept.
+    Raises UsageError.
     """
 
     data: Path
@@ -48,11 +49,15 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.iterations is None):
-            raise UsageError("a training run needs --minutes or --iterations, one of them")
-        if self.crop % 16 or self.crop <= 0:
-            raise UsageError(f"--crop {self.crop} is not a positive multiple of 16")
-        if self.batch < 1:
-            raise UsageError(f"--batch {self.batch} must be at least 1")
+            raise UsageError("A training run needs --minutes or --iterations, one of them.")
+        for name in ("minutes", "iterations", "batch", "crop", "lr"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"--{name} must be more than 0, not {value}.")
+        if self.crop % 16:
+            raise UsageError(f"--crop {self.crop} is no multiple of 16.")
+        if self.seed < 0 or self.workers < 0:
+            raise UsageError("--seed and --workers must not be negative.")
 
 
 @dataclass(frozen=True)

@@ -161,15 +161,77 @@ def test_the_table_as_csv_and_figure(bench: Run, photos: Path) -> None:
     assert "<!-- (defaults) -->" in Path("t.svg").read_text("utf-8")
 
 
-def test_a_failing_peer_is_a_row_and_all_failing_an_error(bench: Run, photos: Path) -> None:
+def test_a_failing_peer_is_a_row_and_all_of_srx_failing_an_error(bench: Run, photos: Path) -> None:
+    """With the code of the first of these failures, whatever others did."""
     Path("bad.pth").write_bytes(b"nothing")
     arguments = (photos, "--no-baselines", "--peer", "bad=bad.pth", "--json")
     code, out, _ = bench(*arguments, "--steps", "1")
     assert code == 0
     assert [bool(row["failure"]) for row in json.loads(out)["rows"]] == [False, True]
-    code, out, _ = bench(*arguments, "--model", "gone")
-    assert code == 1
-    assert all(row["failure"] for row in json.loads(out)["rows"])
+    code, out, _ = bench(photos, "--row=--preprocess gone", "--row=--preprocess none", "--json")
+    assert code == 0
+    code, out, _ = bench(photos, "--row=--preprocess gone", "--json", "--update-card")
+    assert code == 3
+    failed = [row["method"] for row in json.loads(out)["rows"] if row["failure"]]
+    assert "--preprocess gone" in failed
+    assert "bicubic" not in failed
+    assert card("embedded").scores == {}
+
+
+@pytest.mark.parametrize("model", ["gone", "compact"])
+def test_a_model_that_is_none_stops_before_measuring(bench: Run, photos: Path, model: str) -> None:
+    code, out, err = bench(photos, "--model", f"embedded,{model}", "--json")
+    assert (code, out) == (3, "")
+    assert model in err
+    assert len(err.strip().splitlines()) <= 2  # the missing metric's and the error
+
+
+def test_results_without_partners_stop_before_measuring(bench: Run, photos: Path) -> None:
+    theirs = photos.parent / "theirs"
+    theirs.mkdir()
+    Image.new("RGB", (64, 48)).save(theirs / "0.png")
+    code, out, err = bench(photos, "--row=", "--json", "--peer", "theirs=theirs")
+    assert (code, out) == (2, "")
+    assert "1.png has no partner" in err
+    Image.new("RGB", (64, 48)).save(theirs / "1.png")
+    assert bench(photos, "--row=--steps 1", "--no-baselines", "--peer", "theirs=theirs")[0] == 0
+
+
+def test_a_picture_too_small_is_left_out_and_named(bench: Run, photos: Path) -> None:
+    plain = (photos, photos.parent / "photos", "--no-baselines", "--row=--steps 1", "--json")
+    expected = json.loads(bench(*plain)[1])["rows"]
+    assert len(expected) == 1  # the folder that was named twice is measured once
+    Image.new("RGB", (3, 9)).save(photos / "small.png")
+    code, out, err = bench(*plain)
+    assert code == 0
+    assert "small.png is left out" in err
+    (row,) = json.loads(out)["rows"]
+    assert (row["images"], row["scores"]) == (2, expected[0]["scores"])
+    for number in (0, 1):
+        (photos / f"{number}.png").unlink()
+    code, out, err = bench(*plain)
+    assert (code, out) == (2, "")
+    assert "No image of photos is large enough" in err
+
+
+def test_the_log_ends_with_all_done(bench: Run, photos: Path) -> None:
+    Path("bad.pth").write_bytes(b"nothing")
+    rows = (photos, "--no-baselines", "--row=--steps 1")
+    for arguments, total in ((rows, 2), ((*rows, "--peer", "bad=bad.pth"), 4)):
+        counts = [line for line in bench(*arguments)[2].splitlines() if line.startswith("[")]
+        assert [line.startswith(f"[{total}/{total}] ") for line in counts][-2:] == [False, True]
+
+
+def test_a_row_is_of_the_diffusion_alone(bench: Run, photos: Path) -> None:
+    """Sizes are the data's: a row would say --scale 3 of what was measured at another scale."""
+    for row in ("--scale 3", "--size 9x9", "--long-side 9", "--short-side 9"):
+        code, _, err = bench(photos, f"--row={row}")
+        assert code == 2
+        assert f"cannot have {row.split()[0]}" in err
+    for row in ("-r", "--format jpeg", "--overwrite", "--device cpu", "--json", "a.png"):
+        assert bench(photos, f"--row={row}")[0] == 2
+    every = "--steps 1 --order 1 --seed 3 --tile 16 --preprocess none --color none --t1 300"
+    assert bench(photos, "--no-baselines", f"--row={every}")[0] == 0
 
 
 def test_a_profile_names_the_bottleneck(bench: Run, photos: Path) -> None:
@@ -196,6 +258,9 @@ def test_the_card_is_updated_only_when_asked(bench: Run, photos: Path) -> None:
     ("arguments", "words"),
     [
         ("--row '--nonsense 1'", "nonsense"),
+        ("""--row "--steps '1" """, "cannot be read"),
+        ("--steps 1 --update-card --model embedded,prior", "--update-card"),
+        ("--row= --row '--method diffsr --t1 9' --update-card", "not for embedded, prior"),
         ("--steps 0", "steps"),
         ("--peer bad", "NAME=FILE"),
         ("--peer bad=gone.pth", "gone.pth"),

@@ -1,151 +1,35 @@
 """The command line: what it prints where, with which exit code, and where options come from."""
 
+import errno
 import io
 import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 import typer
+from calls import MAKE_UPSCALER, Run, Srx, finished, paint, process
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
-from torch import Tensor
 
 from sr_cli import __version__
 from sr_cli.cli import upscale as command
-from sr_cli.cli.app import app, main
-from sr_cli.cli.ui import _Bars, terminal
+from sr_cli.cli.app import app
+from sr_cli.cli.ui import _Bars
 from sr_cli.engine.events import Failed, Finished, Job, Started
-from sr_cli.engine.formats import FORMATS
-from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.formats import FORMATS, format_of
 from sr_cli.errors import DeviceError, InputError, ModelError
 
-MAKE_UPSCALER = command.make_upscaler
+pytest_plugins = ["calls"]
+pytestmark = pytest.mark.usefixtures("isolated")
+
 HEAVY = ("torch", "numpy", "cv2", "PIL", "diffusers", "spandrel", "pyiqa")
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a call of the command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Srx = Callable[..., Run]
-
-
-class Nearest:
-    """An upscaler without weights; `failure` is raised at pictures 7 pixels wide."""
-
-    device, dtype = "cpu", "float32"
-
-    def __init__(self, options: UpscaleOptions, failure: BaseException | None = None) -> None:
-        self.options, self.failure = options, failure
-
-    def tiles(self, width: int, height: int) -> int:
-        return 1
-
-    def together(
-        self,
-        lrs: Sequence[Tensor],
-        *,
-        on_step: Callable[[int, int, int], None],
-        on_note: Callable[[int, str], None],
-    ) -> list[Tensor]:
-        return [self.enlarge(lr, partial(on_step, i)) for i, lr in enumerate(lrs)]
-
-    def enlarge(self, lr: Tensor, on_step: Callable[[int, int], None]) -> Tensor:
-        if self.failure and lr.shape[2] == 7:
-            raise self.failure
-        for step in range(self.options.steps):
-            on_step(step + 1, self.options.steps)
-        width, height = self.options.target(lr.shape[2], lr.shape[1])
-        return torch.nn.functional.interpolate(lr[None], size=(height, width))[0]
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder of its own, without the user's configuration, terminal state or signal handlers."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    for name in [name for name in os.environ if name.startswith("SRX_")]:
-        monkeypatch.delenv(name)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    terminal.quiet = terminal.verbose = False
-
-
-@pytest.fixture
-def failure() -> list[BaseException]:
-    """Put an exception in, and pictures 7 pixels wide raise it."""
-    return []
-
-
-@pytest.fixture
-def srx(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    failure: list[BaseException],
-) -> Srx:
-    """The command in this process, with an upscaler without weights."""
-    monkeypatch.setattr(command, "make_upscaler", lambda options, _: Nearest(options, *failure))
-
-    def call(*args: object) -> Run:
-        with pytest.raises(SystemExit) as end:
-            main([str(arg) for arg in args])
-        assert isinstance(end.value.code, int | None)
-        return Run(end.value.code or 0, *capsys.readouterr())
-
-    return call
-
-
-def process(code: str, *args: str, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
-    """Python in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *args],
-        env=os.environ | {"PYTHONPATH": str(Path(command.__file__).parents[2])},
-        text=True,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-    )
-
-
-def finished(code: str, *args: str, stdout: int = subprocess.PIPE) -> Run:
-    """Python in a process of its own, at its end."""
-    with process(code, *args, stdout=stdout) as child:
-        out, err = child.communicate()
-        return Run(child.returncode, out or "", err)
-
-
-def paint(path: Path, size: tuple[int, int] = (6, 4)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-@pytest.fixture
-def photos() -> Path:
-    """in/a.png, in/b.jpg and in/sub/c.png, 6, 7 and 8 pixels wide."""
-    for i, name in enumerate(("a.png", "b.jpg", "sub/c.png")):
-        paint(Path("in") / name, (6 + i, 4))
-    return Path("in")
 
 
 # ------------------------------------------------------------------------ help and what it loads
@@ -168,7 +52,7 @@ def test_every_command_and_parameter_is_documented(name: str) -> None:
 
 def test_formats_offered_are_the_formats_written() -> None:
     option = next(p for p in commands()["upscale"].params if p.name == "format")
-    assert set(option.type_descriptor.choices) == set(FORMATS)
+    assert {format_of(choice) for choice in option.type_descriptor.choices} == set(FORMATS)
 
 
 def test_help_names_every_option(srx: Srx) -> None:
@@ -176,6 +60,7 @@ def test_help_names_every_option(srx: Srx) -> None:
     for parameter in commands()["upscale"].params:
         if parameter.param_type_name == "option":
             assert parameter.opts[0] in text
+    assert "[default: 4]" in re.sub(r"[\s│]+", " ", text)
     assert srx().out == srx("--help").out
     assert "upscale" in srx().out
     assert srx().code == 0
@@ -231,13 +116,14 @@ def test_the_shell_is_told_of_options(monkeypatch: pytest.MonkeyPatch, srx: Srx)
     ("args", "word"),
     [
         ("upscale in out --nonsense", "--nonsense"),
-        ("upscale in", "Missing"),
+        ("upscale", "INPUT and OUTPUT are missing"),
+        ("upscale in", "OUTPUT is missing: srx upscale in out/"),
         ("upscal in out", "upscal"),
         ("upscale missing.png out", "missing.png"),
         ("upscale in out --scale 0", "scale"),
         ("upscale in out --scale -2", "scale"),
         ("upscale in out --scale nan", "scale"),
-        ("upscale in out --scale four", "scale"),
+        ("upscale in out --scale four", "'four' for '--scale'"),
         ("upscale in out --size 10", "size"),
         ("upscale in out --size 10x0", "size"),
         ("upscale in out --scale 2 --size 10x10", "scale and size"),
@@ -251,9 +137,10 @@ def test_the_shell_is_told_of_options(monkeypatch: pytest.MonkeyPatch, srx: Srx)
         ("upscale in out --overlap -1", "overlap"),
         ("upscale in out --batch 0", "batch"),
         ("upscale in out --threads 0", "threads"),
+        ("upscale in out --threads 100000", "threads"),
         ("upscale in out --dtype int8", "dtype"),
         ("upscale in out --seed -1", "seed"),
-        ("upscale in out --format bmp", "format"),
+        ("upscale in out --format bmp", "'bmp' for '--format': 'bmp' is not one of 'png'"),
         ("upscale in out --quality 0", "quality"),
         ("upscale in out --name {nope}", "nope"),
         ("upscale in out.png", "out.png"),
@@ -367,8 +254,9 @@ def test_a_table_off_a_terminal_is_never_cut(srx: Srx) -> None:
     run = srx("upscale", "in", "out")
     lines = [line for line in run.err.splitlines() if name in line]
     assert len(lines) == 2  # the line of the file and its row in the table
-    for part in (name, "6x4 → 24x16", "MiB"):
+    for part in (name, "6x4 → 24x16"):
         assert part in lines[1]
+    assert re.search(r"peak memory of the run: \d+ MiB", run.err)
     assert "\x1b" not in run.err
     assert "…" not in run.err
 
@@ -461,6 +349,30 @@ def test_an_interrupted_run_is_continued(
     assert "2 done, 1 skipped" in run.err
 
 
+def test_an_interrupted_run_over_older_results_is_not_told_to_keep_them(
+    srx: Srx, photos: Path, failure: list[BaseException]
+) -> None:
+    paint(Path("out/a.png"))
+    failure.append(KeyboardInterrupt())
+    run = srx("upscale", photos, "out", "--overwrite")
+    assert "1 of 2 done; the same command without --overwrite does the rest" in run.err
+    paint(Path("out/b.png"))
+    run = srx("upscale", photos, "out", "--overwrite")
+    assert "1 of 2 done; 1 of the others still have the result of an earlier run" in run.err
+    assert "without --overwrite" not in run.err
+
+
+def test_a_full_disk_ends_the_run(srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dies(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sr_cli.engine.images.encode", dies)
+    run = srx("upscale", photos, "out", "-r")
+    assert run.code == 1
+    assert "the disk is full: 0 of 3 done; the same command does the rest" in run.err
+    assert run.err.count("No space left on device") == 2  # the line of the file and its row
+
+
 @pytest.mark.parametrize(
     ("ending", "code"), [(KeyboardInterrupt(), 130), (ModelError("Damaged."), 3)], ids=repr
 )
@@ -480,7 +392,7 @@ def test_a_run_that_ends_early_tells_what_it_did(
 SLOW = """
 import sys, time
 sys.path.insert(0, {tests!r})
-from test_cli import Nearest, command, main
+from calls import Nearest, command, main
 class Slow(Nearest):
     def enlarge(self, lr, on_step):
         print("working", flush=True)
@@ -576,7 +488,9 @@ def test_every_kind_of_value_can_stand_in_the_file(srx: Srx, photos: Path) -> No
         ("[upscale]\nstepps = 3", r"stepps.*\[upscale\]"),
         ("[upscal]\nsteps = 3", "upscal"),
         ("steps = [3]", "steps"),
-        ('steps = "many"', "steps"),
+        ("steps = true", "number or text for 'steps'"),
+        ("recursive = 'maybe'", "true or false for 'recursive'"),
+        ('steps = "many"', "'many' for '--steps' from srx.toml"),
         ("steps = 0", "steps"),
         ("inputs = 3", "inputs"),
         ("config = 'x'", "config"),
@@ -597,4 +511,14 @@ def test_flags_can_be_variables(srx: Srx, photos: Path, monkeypatch: pytest.Monk
     report = json.loads(srx("upscale", photos, "out", "--dry-run").out)
     assert len(report["planned"]) == 3
     monkeypatch.setenv("SRX_STEPS", "many")
-    assert srx("upscale", photos, "out").code == 2
+    run = srx("upscale", photos, "out")
+    assert run.code == 2
+    assert "'many' for '--steps' from SRX_STEPS" in run.err
+
+
+@pytest.mark.parametrize(("line", "replaced"), [("true", False), ("false", True)])
+def test_the_other_name_of_a_flag_can_stand_in_the_file(
+    srx: Srx, photos: Path, line: str, replaced: bool
+) -> None:
+    Path("srx.toml").write_text(f"skip_existing = {line}")
+    assert options_of(srx)["overwrite"] is replaced

@@ -1,19 +1,22 @@
 """`srx prf-search` and what `srx upscale --method diffsr` makes of its calibrations."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 from sr_cli.cli import prf as command
 from sr_cli.cli.app import main
 from sr_cli.cli.ui import terminal
 from sr_cli.evaluation import datasets
-from sr_cli.models.registry import card
+from sr_cli.models.registry import card, load_weights, write_card
 
 Run = tuple[int, str, str]
 Srx = Callable[..., Run]
@@ -121,6 +124,61 @@ def test_dossr_can_be_searched(srx: Srx) -> None:
     assert "psnr, T/2" in err
     auto = ("upscale", "HR/a.png", "out", "--scale", "2", "--t1", "auto", "--steps", "2")
     assert srx(*auto, "--device", "cpu")[0] == 0
+
+
+def test_other_scales_keep_the_starts_that_ship(
+    srx: Srx, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search at one scale leaves `auto` at the others as it was."""
+    search = ("prf-search", "HR", *FAST)
+    assert srx(*search, "--scales", "2,6")[0] == 0
+    (kept,) = (tmp_path / "SRX_HOME" / "calibrations").iterdir()
+    weights = tmp_path / "weights"
+    shutil.copytree(tiny, weights)
+    (weights / "calibrations").mkdir()
+    content = json.loads(kept.read_text("utf-8"))
+    content["starts"]["6"] |= {"t": 321}
+    (weights / "calibrations" / kept.name).write_text(json.dumps(content), "utf-8")
+    kept.unlink()
+    monkeypatch.setenv("SRX_WEIGHTS", str(weights))
+    code, _, err = srx(*search, "--scale", "2.7")
+    assert code == 0
+    assert "scales not searched keep their starts: 2, 6\n" in err
+    assert json.loads(kept.read_text("utf-8"))["starts"]["6"] == content["starts"]["6"]
+    assert "keep their starts" not in srx(*search, "--scales", "2,2.7,6")[2]
+
+
+def test_any_model_and_the_conditions_of_an_upscaling_can_be_searched(
+    srx: Srx, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then --t1 auto has nothing to warn of under them; under others it has."""
+    weights = tmp_path / "weights"
+    shutil.copytree(tiny, weights)
+    monkeypatch.setenv("SRX_WEIGHTS", str(weights))
+    state = {name: tensor * 1.01 for name, tensor in load_weights(card("embedded")).items()}
+    save_file(state, weights / "clean.safetensors")
+    clean = replace(card("embedded"), name="clean", file="clean.safetensors")
+    clean = write_card(replace(clean, limits={**clean.limits, "preprocess": "none"}))
+    run = ("--method", "dossr", "--model", "clean", "--order", "2", "--solver", "corrected")
+    assert srx("prf-search", "HR", "--scale", "2", *run, "--last-step", "step", *FAST)[0] == 0
+    (kept,) = (tmp_path / "SRX_HOME" / "calibrations").iterdir()
+    document = json.loads(kept.read_text("utf-8"))
+    assert document["setting"]["model"] == clean.sha256 != card("embedded").sha256
+    origin = document["starts"]["2"]["origin"]
+    chosen = {"order": 2, "solver": "corrected", "last_step": "step", "preprocess": "none"}
+    assert chosen.items() <= origin.items()
+    same = (*run, "--steps", "2", "--device", "cpu", "--scale", "2", "--t1", "auto")
+    code, _, err = srx("upscale", "HR/a.png", "out", *same, "--last-step", "step")
+    assert code == 0
+    assert "t1 was found" not in err
+    code, _, err = srx("upscale", "HR/a.png", "other", *same, "--last-step", "x0")
+    assert "t1 was found with last_step step, not x0" in err
+    own = ("prf-search", "HR", "--scale", "2", *run, "--preprocess", "compact", *FAST)
+    assert srx(*own)[0] == 0
+    assert json.loads(kept.read_text("utf-8"))["starts"]["2"]["origin"]["preprocess"] == "compact"
+    code, _, err = srx("upscale", "HR/a.png", "third", "--t1", "auto", "--device", "cpu")
+    assert code == 2
+    assert "prf-search --method dossr --model embedded" in err
 
 
 @pytest.mark.parametrize(

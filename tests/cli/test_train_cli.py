@@ -77,14 +77,17 @@ def test_every_network_and_option_is_documented() -> None:
 def test_networks_from_scratch(srx: Srx, photos: str, network: str) -> None:
     shape = ("--crop", "32", "--widths", "8,8,8", "--blocks", "1,1,1", "--preprocess", "none")
     code, err = srx(network, photos, *SMALL, *shape, "--mix", "1,0,0")
-    assert (code, err.splitlines()[-1]) == (0, f"wrote out/{network}.safetensors")
+    assert (code, err.splitlines()[-1]) == (0, f"wrote runs/{network}/out/{network}.safetensors")
     assert Path("runs", network, "checkpoint.pt").is_file()
+    again = ("--quiet", "--run", "runs/other", "--out", f"runs/{network}/out")
+    assert srx(network, photos, *SMALL, *shape, "--mix", "1,0,0", *again) == (0, "")
+    assert not Path("runs/other/out").exists()
 
 
 def test_the_name_of_the_weights(srx: Srx, photos: str) -> None:
     shape = ("--crop", "32", "--widths", "8,8,8", "--blocks", "1,1,1", "--preprocess", "none")
     code, err = srx("embedded", photos, *SMALL, *shape, "--name", "mine")
-    assert (code, err.splitlines()[-1]) == (0, "wrote out/mine.safetensors")
+    assert (code, err.splitlines()[-1]) == (0, "wrote runs/mine/out/mine.safetensors")
     assert Path("runs", "mine", "checkpoint.pt").is_file()
     code, err = srx("embedded", photos, *SMALL, *shape, "--name", "../mine")
     assert code == 2
@@ -104,6 +107,24 @@ def test_dossr(srx: Srx, photos: str, base: str) -> None:
     again, err = srx("dossr", photos, "--base", base, *DOSSR, "--name", "mine")
     assert again == 2
     assert "a model mine already" in err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("nope", "--iterations", "1"), "There is no folder nope"),
+        ((".", "--iterations", "1"), "holds no images"),
+        ((".", "--iterations", "0"), "--iterations must be more than 0, not 0"),
+        ((".", "--minutes", "0"), "--minutes must be more than 0, not 0"),
+        ((".", "--iterations", "1", "--lr", "-1"), "--lr must be more than 0, not -1"),
+        ((".",), "needs --minutes or --iterations"),
+    ],
+)
+def test_nothing_is_trained_by_mistake(srx: Srx, args: tuple[str, ...], words: str) -> None:
+    code, err = srx("compact", *args, "--workers", "0", "--dtype", "float32")
+    assert code == 2
+    assert words in err
+    assert not list(Path().rglob("*.safetensors"))
 
 
 @pytest.mark.usefixtures("base")

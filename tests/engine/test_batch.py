@@ -1,9 +1,12 @@
 """One bad picture, or Ctrl-C, costs nothing but itself."""
 
+import errno
+import os
 import re
 import traceback
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -30,7 +33,7 @@ from sr_cli.engine.events import (
 )
 from sr_cli.engine.jobs import pending, preview
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.errors import DeviceError, InputError, ModelError
+from sr_cli.errors import DeviceError, FullDiskError, InputError, ModelError
 
 OPTIONS = UpscaleOptions(scale=2, steps=3)
 BATCH = replace(OPTIONS, batch=3)
@@ -138,7 +141,8 @@ def test_every_job_ends_once_with_its_file_written() -> None:
         assert isinstance(done, Finished)
         assert done.size_out == OPTIONS.target(*done.size_in) == Image.open(job.output).size
         assert done.seconds > 0
-        assert done.peak_memory > 1 << 20
+        assert done.peak_memory is None  # of a process, whose peak is no file's
+    assert batch.peak_memory("cpu") > 1 << 20
     assert [event.job for event in events if isinstance(event, Started)] == jobs
 
 
@@ -151,7 +155,9 @@ def test_pixels_alpha_and_greyness_survive() -> None:
     results = {path: np.asarray(Image.open(OUT / path.name)) for path in sources}
     assert results[gray].ndim == 2
     for path, source in sources.items():
-        doubled = source.repeat(2, 0).repeat(2, 1)
+        # The nearest that is seen, where nothing is.
+        seen = source if path == gray else source[:, [3, 3, 3, 3, 4, 5]]
+        doubled = seen.repeat(2, 0).repeat(2, 1)
         colours = results[path] if path == gray else results[path][..., :3]
         assert np.array_equal(colours, doubled)
     alpha = results[colors][..., 3].astype(int)
@@ -159,6 +165,27 @@ def test_pixels_alpha_and_greyness_survive() -> None:
     assert (alpha[:, :4] == 0).all()
     assert (alpha[:, -4:] == 255).all()
     assert (alpha[:, 5] > 0).all()  # between them it is not nearest neighbour
+
+
+@pytest.mark.parametrize("behind", [0, 1])
+def test_hidden_colours_do_not_bleed_into_edges(behind: int) -> None:
+    """A green square on red, which an alpha of 0 hides and one of 1 does not."""
+    rgba = np.tile(np.array([255, 0, 0, behind], np.uint8), (12, 12, 1))
+    rgba[4:8, 4:8] = 0, 255, 0, 255
+    IN.mkdir()
+    Image.fromarray(rgba).save(IN / "a.png")
+    run([Job(IN / "a.png", OUT / "a.png")], Nearest())
+    result = np.asarray(Image.open(OUT / "a.png"))
+    halo = result[(result[..., 3] > 0) & (result[..., 3] < 255)]
+    assert len(halo)
+    assert (halo[:, 0] == 0).all() == (behind == 0)
+
+
+def test_what_is_hidden_everywhere_stays() -> None:
+    IN.mkdir()
+    Image.new("RGBA", (3, 2), (9, 8, 7, 0)).save(IN / "a.png")
+    run([Job(IN / "a.png", OUT / "a.png")], Nearest())
+    assert (np.asarray(Image.open(OUT / "a.png")) == (9, 8, 7, 0)).all()
 
 
 def test_bad_inputs_stop_nothing_else() -> None:
@@ -253,12 +280,12 @@ def test_an_interrupted_run_leaves_no_partial_file_and_is_continued(step: int) -
         Image.open(path).load()
     before = {path: path.stat().st_mtime_ns for path in finished}
 
-    todo, skipped = pending(jobs, overwrite=False)
+    todo, skipped = pending(jobs, OPTIONS, overwrite=False)
     assert [type(event) for event in skipped] == [Skipped, Skipped]
     assert outcomes(run(todo, Nearest())) == {"c.png": Finished, "d.png": Finished}
     assert {path: path.stat().st_mtime_ns for path in finished} == before
-    assert pending(jobs, overwrite=False)[0] == []
-    assert pending(jobs, overwrite=True)[0] == jobs
+    assert pending(jobs, OPTIONS, overwrite=False)[0] == []
+    assert pending(jobs, OPTIONS, overwrite=True)[0] == jobs
 
 
 def test_an_interrupted_write_leaves_no_partial_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,6 +296,54 @@ def test_an_interrupted_write_leaves_no_partial_file(monkeypatch: pytest.MonkeyP
     events = run(jobs_of("a.png"), Nearest())
     assert outcomes(events) == {"a.png": Failed}
     assert list(OUT.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_ends_the_run_other_failures_do_not(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def dies(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("sr_cli.engine.images.encode", dies)
+    upscale, events = Nearest(), list[Event]()
+    jobs = jobs_of("a.png", "b.png", "c.png", "d.png")
+    ends = pytest.raises(FullDiskError) if number == errno.ENOSPC else nullcontext()
+    with ends:
+        batch.run(jobs, OPTIONS, upscale, events.append)
+    failed = [job.input.name for job in jobs] if number == errno.EIO else ["a.png"]
+    assert outcomes(events) == dict.fromkeys(failed, Failed)
+    assert len(upscale.groups) == (4 if number == errno.EIO else 2)
+    assert list(OUT.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [(200_000, 200_000), (20, 10)])
+def test_a_result_larger_than_all_memory_fails_before_the_work(size: tuple[int, int]) -> None:
+    options = UpscaleOptions(size=size, steps=3)
+    jobs, upscale = jobs_of("a.png"), Nearest()
+    (planned,) = preview(jobs, options)
+    if size == (20, 10):
+        assert isinstance(planned, Planned)
+        return
+    events: list[Event] = []
+    batch.run(jobs, options, upscale, events.append)
+    assert not upscale.groups
+    for failed in (planned, events[-1]):
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, DeviceError)
+        assert re.search(r"in/a.png at 200000×200000 .* GiB.*--scale", failed.reason)
+
+
+def test_results_of_another_size_are_told_of() -> None:
+    jobs = jobs_of("a.png", "b.png", "c.png", "bad.png")
+    run(jobs[:2], Nearest())
+    paint(jobs[1].output, (9, 9))
+    for job in jobs[2:]:
+        paint(job.output, (16, 8))
+    jobs[3].input.write_text("no image")
+    _, skipped = pending(jobs, OPTIONS, overwrite=False)
+    told = {skip.job.input.name: "another size" in skip.reason for skip in skipped}
+    assert told == {"a.png": False, "b.png": True, "c.png": False, "bad.png": False}
 
 
 def test_a_preview_promises_what_a_run_does() -> None:
@@ -330,7 +405,7 @@ def test_an_interrupted_batch_leaves_no_partial_file() -> None:
     with pytest.raises(KeyboardInterrupt):
         run(jobs, Nearest(KeyboardInterrupt(), (10, 4), step=1), BATCH)
     assert {path.name for path in OUT.iterdir()} == set(NAMES[:3])
-    todo, _ = pending(jobs, overwrite=False)
+    todo, _ = pending(jobs, OPTIONS, overwrite=False)
     assert outcomes(run(todo, Nearest(), BATCH)) == dict.fromkeys(NAMES[3:], Finished)
 
 

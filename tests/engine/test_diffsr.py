@@ -218,7 +218,7 @@ def test_a_start_that_was_found_otherwise_is_taken_with_a_note() -> None:
     calibrate(UpscaleOptions(), {4.0: 320}, **origin)
     said: list[str] = []
     Upscaler(UpscaleOptions(t1="auto"), **CPU)(photo(9, 9), on_note=said.append)
-    assert said == []
+    assert said == ["t1 = 320"]
     for option, value in {
         "steps": 1,
         "preprocess": "compact",
@@ -229,10 +229,16 @@ def test_a_start_that_was_found_otherwise_is_taken_with_a_note() -> None:
         Upscaler(changed, **CPU)(photo(9, 9), on_note=said.append)
         assert said.pop() == f"t1 was found with {option} {origin[option]}, not {value}"
     calibrate(UpscaleOptions(method="diffsr"), {2.0: 40}, **origin)
+    said.clear()
     diffsr(scale=2, steps=5, order=1, last_step="step")(photo(9, 9), on_note=said.append)
-    assert said == []  # a prior's samplers know neither order nor last step
+    assert said == ["t1 = 40"]  # a prior's samplers know neither order nor last step
     diffsr(scale=2, steps=2)(photo(9, 9), on_note=said.append)
-    assert said == ["t1 was found with steps 5, not 2"]
+    assert said[1:] == ["t1 = 40", "t1 was found with steps 5, not 2"]
+    calibrate(UpscaleOptions(method="diffsr"), {2.0: 0}, **origin)
+    diffsr(scale=2, steps=5)(photo(9, 9), on_note=said.append)
+    assert said[-1].startswith("t1 = 0: the enlargement")
+    diffsr(scale=2, t1=7)(photo(9, 9), on_note=said.append)
+    assert "t1 = 7" not in said  # which the user knows
 
 
 def test_dossr_starts_where_it_is_calibrated_too() -> None:

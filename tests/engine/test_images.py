@@ -17,7 +17,15 @@ import numpy.typing as npt
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageFile, JpegImagePlugin, TiffImagePlugin, features
+from PIL import (
+    Image,
+    ImageCms,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    features,
+)
 
 from sr_cli.engine import images
 from sr_cli.engine.formats import FORMATS, check_size, encode, format_of
@@ -319,6 +327,12 @@ def test_float_tiff_is_0_to_1_and_nothing_else(tmp_path: Path) -> None:
             load(tmp_path / "a.tiff")
 
 
+def test_floating_point_colour_says_what_to_do(tmp_path: Path) -> None:
+    tags = {258: (32,) * 3, 262: 2, 277: 3, 339: (3,) * 3}
+    path = write_tiff(tmp_path / "a.tiff", bytes(7 * 9 * 12), (7, 9), tags)
+    assert "convert it to 8 or 16 bits" in refused(path)
+
+
 def test_32_bit_integers_are_read_as_16_bits(tmp_path: Path) -> None:
     Image.fromarray(WIDE[..., 0].astype(np.int32)).save(tmp_path / "a.tiff")
     assert np.array_equal(levels(load(tmp_path / "a.tiff"))[..., 0], WIDE[..., 0])
@@ -407,6 +421,19 @@ def test_metadata_survives(tmp_path: Path, name: str, depth: int) -> None:
     assert back.metadata.xmp == XMP.replace(b'"6"', b'"1"')
     if name in ("jpeg", "png", "tiff"):
         assert back.metadata.dpi == pytest.approx((240, 120), abs=0.1)
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_texts_of_a_png_survive_but_not_those_of_its_old_pixels(tmp_path: Path, depth: int) -> None:
+    texts = {"Title": "Zoë", "Copyright": "Ω", "Raw profile type exif": "x", "exif:Width": "56"}
+    info = PngImagePlugin.PngInfo()
+    for keyword, text in texts.items():
+        info.add_text(keyword, text)
+    Image.fromarray(photo()).save(tmp_path / "a.png", pnginfo=info)
+    picture = replace(load(tmp_path / "a.png"), depth=depth)
+    for name in WRITABLE:
+        save(picture, tmp_path / f"b.{name}", format=name)
+    assert load(tmp_path / "b.png").metadata.texts == (("Title", "Zoë"), ("Copyright", "Ω"))
 
 
 def test_metadata_survives_a_second_round(tmp_path: Path) -> None:
@@ -533,6 +560,12 @@ def test_unreadable_files_are_refused_in_words(tmp_path: Path) -> None:
     assert "denied" in refused(tmp_path / "a.png")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_pipes_are_refused_instead_of_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    assert "a pipe or a device" in refused(tmp_path / "a.png")
+
+
 def test_heic_without_its_package_names_the_package(tmp_path: Path) -> None:
     if "HEIF" in images._formats():
         pytest.skip("pillow-heif is installed")
@@ -656,7 +689,7 @@ def test_size_limit_is_ours_and_silent(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         assert probe(path) == (20_000, 10_000)
     for read in (probe, load):
-        with pytest.raises(InputError, match="200 megapixels"):
+        with pytest.raises(InputError, match=r"200 megapixels; the limit is 100 .*reduce it first"):
             read(path, max_pixels=100_000_000)
 
 

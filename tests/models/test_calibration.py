@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from sr_cli.cli.prf import SCALES
-from sr_cli.engine.course import setting
+from sr_cli.engine.course import conditions, setting
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import ModelError
 from sr_cli.models.calibration import FOLDER, Calibration, Setting, Start, find, keep
@@ -22,6 +23,7 @@ SETTING = Setting("ab" * 32, "scaled_linear", "dpmsolver++", "mild")
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SRX_HOME", str(tmp_path / "home"))
+    (tmp_path / "weights").mkdir()
     monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path / "weights"))
     return tmp_path / "home"
 
@@ -57,6 +59,20 @@ def test_scales_are_added_and_replaced_each_with_its_own_origin() -> None:
     assert [file.name for file in path.parent.iterdir()] == [SETTING.file]
 
 
+def test_scales_of_a_shipped_calibration_are_kept_beside_the_users(tmp_path: Path) -> None:
+    """Else one scale of the user's own would decide for all others."""
+    shipped = tmp_path / "weights" / FOLDER
+    path = keep(SETTING, calibration({2.0: 5, 8.0: 170}, run="shipped"))
+    shipped.mkdir()
+    original = path.rename(shipped / path.name).read_bytes()
+    keep(SETTING, calibration({2.0: 7}, run="own"))
+    merged = Calibration({2.0: Start(7, {"run": "own"}), 8.0: Start(170, {"run": "shipped"})})
+    assert find(SETTING) == merged
+    keep(SETTING, calibration({8.0: 160}, run="own"))
+    assert find(SETTING) == calibration({2.0: 7, 8.0: 160}, run="own")
+    assert (shipped / path.name).read_bytes() == original
+
+
 def test_a_run_under_other_conditions_is_told_so() -> None:
     """By the starts that decide for its scale alone, and by what these say of themselves."""
     starts = {2.0: Start(5, {"steps": 5, "images": 4}), 4.0: Start(90, {"steps": 3})}
@@ -75,7 +91,7 @@ def test_a_run_under_other_conditions_is_told_so() -> None:
 def test_the_users_own_comes_before_the_shipped_one(tmp_path: Path, home: Path) -> None:
     path = keep(SETTING, calibration({2.0: 5}))
     shipped = tmp_path / "weights" / FOLDER
-    shipped.mkdir(parents=True)
+    shipped.mkdir()
     path.rename(shipped / path.name)
     found = find(SETTING)
     assert found
@@ -111,7 +127,8 @@ def test_a_home_that_cannot_be_written_is_a_model_error(home: Path) -> None:
 
 
 def test_shipped_weights_have_their_calibrations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the scales that prf-search tries by itself; other weights need it to be run again."""
+    """At the scales that prf-search tries by itself, and under the conditions of an upscaling that
+    asks for nothing else; other weights need it to be run again."""
     monkeypatch.delenv("SRX_WEIGHTS")
     methods = {"embedded": "dossr", "prior": "diffsr"}
     shipped = {name: methods[card(name).kind] for name in names() if card(name).kind in methods}
@@ -120,5 +137,10 @@ def test_shipped_weights_have_their_calibrations(monkeypatch: pytest.MonkeyPatch
         model = load_model(name, torch.device("cpu"), torch.float32)
         options = UpscaleOptions(method=method)  # type: ignore[arg-type]
         found = find(setting(options, model))
-        assert found, f"{name}: run srx prf-search --method {method} on Set14"
-        assert set(found.starts) >= {float(scale) for scale in SCALES[method].split(",")}, name
+        option = "--prior" if method == "diffsr" else "--model"
+        assert found, f"run srx prf-search Set14/HR --method {method} {option} {name}"
+        scales = {float(scale) for scale in SCALES[method].split(",")}
+        assert set(found.starts) >= scales, name
+        assert not any(found.doubt(scale, conditions(options, model)) for scale in scales), name
+        other = conditions(replace(options, steps=1), model)
+        assert all("not 1" in found.doubt(scale, other) for scale in scales), name

@@ -1,6 +1,7 @@
 """The embedded denoiser: what it sees, how it is conditioned, what it ignores."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,7 +97,8 @@ def test_less_noise_than_it_was_trained_at_is_shown_as_the_least(
     """The network sees (a/σ)(x0 − y) with its largest ratio; below the limit nothing changes."""
     y, residual = torch.zeros(1, 3, 16, 16), torch.full((1, 3, 16, 16), 0.1)
     largest = math.exp(limit) / CONFIG.s
-    bounded, free = EmbeddedDenoiser(net, clearest=limit), EmbeddedDenoiser(net)
+    bounded = EmbeddedDenoiser(net, trained=(-math.inf, limit))
+    free = EmbeddedDenoiser(net)
     clear: dict[str, Any] = {"alpha": 1.0, "a": 1.0, "m": 0.0, "y": y, "hint": y, "t": 0}
     for ratio, shown in ((10 * largest, largest), (largest / 3, largest / 3)):
         seen = bounded.predict_x0(residual, sigma=1 / ratio, **clear)
@@ -104,6 +106,25 @@ def test_less_noise_than_it_was_trained_at_is_shown_as_the_least(
         torch.testing.assert_close(seen, expected)
         other = free.predict_x0(residual, sigma=1 / ratio, **clear)
         assert torch.allclose(seen, other) == (ratio == shown)
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_more_noise_than_it_was_trained_at_is_shown_as_noise_alone(conditional: bool) -> None:
+    """Only to a network with a condition: without one, noise alone was no part of its training."""
+    torch.manual_seed(0)
+    net = EmbeddedNet(replace(CONFIG, conditional=conditional))
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    bounded, free = EmbeddedDenoiser(net, trained=(-4.0, 0.5)), EmbeddedDenoiser(net)
+    y, z = torch.rand(1, 3, 16, 16), torch.randn(1, 3, 16, 16)
+    noisy: dict[str, Any] = {"alpha": 1.0, "sigma": 1.0, "m": 0.0, "y": y, "hint": y, "t": 0}
+    for level, shown in ((-5.0, 0.0), (-3.9, math.exp(-3.9) / CONFIG.s)):
+        a = math.exp(level) / CONFIG.s
+        seen = bounded.predict_x0(a * y + z, a=a, **noisy)
+        as_it_is = free.predict_x0(a * y + z, a=a, **noisy)
+        as_shown = free.predict_x0(shown * y + z, a=shown, **noisy)
+        assert torch.allclose(seen, as_shown if conditional else as_it_is, atol=1e-5)
+        assert torch.allclose(as_it_is, as_shown, atol=1e-5) == (shown == a)
 
 
 def test_channels_last_is_not_for_metal() -> None:

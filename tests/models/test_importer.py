@@ -29,7 +29,7 @@ State = dict[str, Tensor]
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SRX_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.delenv("SRX_WEIGHTS", raising=False)
     return tmp_path / "home"
 
 

@@ -113,6 +113,18 @@ def test_missing_weights(written: Card) -> None:
         write_card(written)
 
 
+def test_a_chosen_folder_that_is_none_is_refused(
+    written: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the shipped weights would stand in for those that were meant."""
+    for wrong in (written.folder / "nope", written.path):
+        monkeypatch.setenv("SRX_WEIGHTS", str(wrong))
+        with pytest.raises(ModelError, match=r"SRX_WEIGHTS names .*no folder"):
+            card("embedded")
+    monkeypatch.setenv("SRX_WEIGHTS", "")
+    assert card("embedded").folder != written.folder
+
+
 def test_unknown_name_lists_the_known(written: Card) -> None:
     with pytest.raises(ModelError, match=r"'nothing'.*small.*SRX_WEIGHTS"):
         card("nothing")

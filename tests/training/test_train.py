@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,9 +114,37 @@ def test_a_checkpoint_of_another_network_is_refused(photos: Path, tmp_path: Path
         Trainer(compact(), options(photos, tmp_path, 2))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"iterations": 0},
+        {"iterations": -5},
+        {"iterations": None, "minutes": 0},
+        {"iterations": None, "minutes": -1.0},
+        {"iterations": None},
+        {"minutes": 1},
+        {"batch": 0},
+        {"crop": 0},
+        {"crop": 40},
+        {"lr": -1.0},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"seed": -1},
+        {"workers": -1},
+    ],
+)
+def test_options_that_make_no_sense(photos: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """A run of no iterations would leave untrained weights."""
+    right = options(photos, tmp_path, 1)
+    assert replace(right, iterations=None, minutes=0.5)
+    with pytest.raises(UsageError, match="--"):
+        replace(right, **wrong)
+
+
 def test_exported_weights_work_in_the_engine(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "out").mkdir()
     monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path / "out"))
     objectives: list[Objective] = [compact(), embedded()]
     for objective in objectives:

@@ -1,0 +1,33 @@
+"""What would stop a run before its first picture, found without loading the model."""
+
+from sr_cli.engine.course import calibration
+from sr_cli.engine.device import resolve_device, resolve_dtype
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.models import registry
+from sr_cli.models.model import DIFFUSION
+from sr_cli.models.preprocess import load_preprocessor
+
+
+def check(options: UpscaleOptions, *, device: str = "auto", dtype: str = "auto") -> None:
+    """Raise what `Upscaler` would, as far as cards and files tell.
+
+    Damage inside large weights stays unseen, and so does all of a prior that has no card. A
+    preprocessor that was chosen is small, and is loaded.
+
+    Raises:
+        ModelError: the model or the preprocessor is missing or of the wrong kind.
+        UsageError: an automatic t1 has no calibration; an unknown device.
+        DeviceError: the device is missing, or does not compute in this dtype.
+    """
+    resolve_dtype(dtype, resolve_device(device))
+    if options.preprocess is not None:
+        load_preprocessor(options.preprocess)
+    if options.method == "dossr":
+        card = registry.card(options.model, DIFFUSION)
+    elif options.prior in registry.names():
+        card = registry.card(options.prior, ("prior",))
+    else:
+        return
+    registry.check(card, hashing=False)
+    if options.automatic:
+        calibration(options, card)

@@ -1,0 +1,183 @@
+"""What users get wrong at first, and what the command then says."""
+
+import logging
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+from calls import MAKE_UPSCALER, Srx, finished, paint
+from PIL import Image
+
+from sr_cli import __main__ as entry
+from sr_cli.cli import upscale as command
+from sr_cli.cli.ui import terminal
+from sr_cli.models import registry
+from sr_cli.models.model import DIFFUSION
+
+pytest_plugins = ["calls"]
+pytestmark = pytest.mark.usefixtures("isolated")
+
+ROOT = Path(command.__file__).parents[2]
+
+
+@pytest.fixture
+def small(isolated: None, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small weights, which nobody has calibrated."""
+    monkeypatch.setenv("SRX_WEIGHTS", str(tiny_weights))
+
+
+# ---------------------------------------------------------------------------------------- options
+
+
+def test_a_picture_taken_as_output_is_named(srx: Srx) -> None:
+    a, b = paint(Path("a.png")), paint(Path("b.png"))
+    before = b.read_bytes()
+    run = srx("upscale", a, b)
+    assert (run.code, b.read_bytes()) == (0, before)
+    assert "b.png was taken as OUTPUT" in run.err
+    Path("out").mkdir()
+    for _ in range(2):
+        assert "was taken" not in srx("upscale", a, b, "out").err
+
+
+@pytest.mark.parametrize(("name", "suffix"), [("jpg", ".jpg"), ("tif", ".tiff")])
+def test_formats_have_their_short_names(srx: Srx, photos: Path, name: str, suffix: str) -> None:
+    assert srx("upscale", photos / "a.png", "out", "--format", name).code == 0
+    Path("srx.toml").write_text(f'format = "{name}"')
+    assert srx("upscale", photos / "b.jpg", "out").code == 0
+    found = {Image.open(path).format for path in Path("out").iterdir()}
+    assert {path.name for path in Path("out").iterdir()} == {f"a{suffix}", f"b{suffix}"}
+    assert found == {"JPEG" if name == "jpg" else "TIFF"}
+
+
+DIFFSR = ("--prior nope", "--sampler ddpm")
+DOSSR = ("--model embedded", "--order 3", "--solver paper", "--last-step x0")
+
+
+@pytest.mark.parametrize("option", DIFFSR + DOSSR)
+def test_options_of_the_other_method_are_refused(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    own, other = ("diffsr", "dossr") if option in DIFFSR else ("dossr", "diffsr")
+    name, value = option.split()
+    run = srx("upscale", photos, "out", "--method", other, name, value)
+    assert run.code == 2
+    assert f"{name} belongs to --method {own}" in run.err
+    assert srx("upscale", photos, "out", "--method", own, name, value).code == 0
+    monkeypatch.setenv("SRX_" + name[2:].replace("-", "_").upper(), value)
+    assert srx("upscale", photos, "out", "--method", other).code == 0
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ("--model nope", 3),
+        ("--model compact", 3),
+        ("--model prior", 3),
+        ("--method diffsr --prior embedded", 3),
+        ("--preprocess nope", 3),
+        ("--preprocess nope.pth", 3),
+        ("--device gpu", 2),
+        ("--device cuda:99", 4),
+        ("--device cpu --dtype float16", 4),
+        ("--t1 auto", 2),
+        ("--method diffsr --sampler ddpm", 2),
+        ("--method diffsr --t1 0 --preprocess compact --device cpu", 0),
+    ],
+)
+def test_a_dry_run_fails_as_the_run_would(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch, args: str, code: int
+) -> None:
+    assert srx("upscale", photos, "out", *args.split(), "--dry-run").code == code
+    monkeypatch.setattr(command, "make_upscaler", MAKE_UPSCALER)
+    assert srx("upscale", photos / "a.png", "out", *args.split()).code == code
+
+
+@pytest.mark.usefixtures("small")
+def test_models_that_do_not_fit_are_not_offered(srx: Srx, photos: Path) -> None:
+    said = srx("upscale", photos, "out", "--dry-run", "--model", "nope").err
+    fitting = [name for name in registry.names() if registry.card(name).kind in DIFFUSION]
+    assert f"(found: {', '.join(fitting)})" in said
+    said = srx("upscale", photos, "out", "--dry-run", "--model", "compact").err
+    assert f"choose from {', '.join(fitting)}." in said
+    assert "embedded" in fitting
+    assert len(fitting) < len(registry.names())
+
+
+# ---------------------------------------------------------------------------------------- the rest
+
+
+@pytest.mark.parametrize("words", ["", "upscale", "bench", "train", "train dossr", "weights list"])
+def test_help_has_a_short_name(srx: Srx, words: str) -> None:
+    short = srx(*words.split(), "-h")
+    assert (short.code, short.err) == (0, "")
+    assert short == srx(*words.split(), "--help")
+    assert "Usage" in short.out
+
+
+def test_ctrl_c_before_the_command_begins_is_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: typer.Typer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(typer.main, "get_command", interrupted)
+    with pytest.raises(SystemExit) as end:
+        entry.main()
+    assert end.value.code == 130
+    assert capsys.readouterr() == ("", "")
+
+
+STOPPED = """
+import sys
+class Stop:
+    def find_spec(self, name, *_):
+        if name == "typer": raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+from {module} import {function}
+{function}()
+"""
+
+
+def test_ctrl_c_while_libraries_are_imported_is_silent() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    module, _, function = project["scripts"]["srx"].partition(":")
+    done = finished(STOPPED.format(module=module, function=function), "--version")
+    assert (done.code, done.out, done.err) == (130, "", "")
+    bare = finished(STOPPED.format(module="sr_cli.cli.app", function="main"), "--version")
+    assert "KeyboardInterrupt" in bare.err
+
+
+def test_a_hint_at_verbose_is_for_commands_that_have_it(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(terminal, "verbose", None)
+    monkeypatch.setattr(registry, "names", broken)
+    assert srx("weights", "list").err == "error: ZeroDivisionError: oops\n"
+    monkeypatch.setattr(command, "make_upscaler", broken)
+    assert "--verbose" in srx("upscale", photos, "out").err
+
+
+def test_names_with_control_characters_stay_in_their_line(srx: Srx) -> None:
+    paint(Path("in/a\nb\x1b[31m.png"))
+    Path("in/c\nd.png").write_text("no image")
+    run = srx("upscale", "in", "out")
+    assert run.err.count(r"a\nb\x1b[31m.png") == 3  # input and output, then the table
+    assert run.err.count(r"c\nd.png") >= 2
+    assert "\x1b" not in run.err
+    assert not [line for line in run.err.splitlines() if line.startswith(("b", "d"))]
+    assert Path("out/a\nb\x1b[31m.png").exists()
+
+
+def test_torch_tells_nobody_that_there_is_no_cuda(srx: Srx, photos: Path) -> None:
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    logger.setLevel(logging.NOTSET)
+    srx("upscale", photos, "out", "--verbose")
+    assert logger.level == logging.NOTSET
+    srx("upscale", photos, "out")
+    assert not logger.isEnabledFor(logging.WARNING)
