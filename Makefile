@@ -29,9 +29,10 @@ train: $(VENV)/installed-dev
 # The tables of README: EVAL holds Set14/HR, drealsr20/LR and drealsr20/HR.
 scores: $(VENV)/installed-iqa
 	$(BIN)/srx bench $(EVAL)/Set14 $(EVAL)/drealsr20 --markdown \
-	  --row '--preprocess none --steps 1' --row '--preprocess none' \
-	  --row '--steps 1' --row '--order 1' --row '--t1 1000' \
-	  --row '--steps 4 --last-step mean' --row '--last-step mean' --row ''
+	  --row '--model clean --steps 1' --row '--model clean --steps 4' --row '--model clean' \
+	  --row '--model clean --last-step x0' \
+	  --row '--preprocess none --steps 1' --row '--steps 1' --row '--order 1' \
+	  --row '--t1 1000' --row '--last-step mean' --row ''
 
 sweep: $(VENV)/installed-iqa
 	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --steps 1,2,3,5,7 --order 1,2,3
