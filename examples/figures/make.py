@@ -1,4 +1,4 @@
-"""README's picture: crops of the examples and of rendered text, bicubic beside 1 and 5 steps."""
+"""README's picture: crops of the examples and of rendered text, bicubic beside both models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +41,8 @@ def main() -> None:
         "bicubic": lambda lr: bicubic(lr, (4 * lr.shape[1], 4 * lr.shape[2])),
         "srx --steps 1": Upscaler(UpscaleOptions(steps=1), device="cpu"),
         "srx (5 steps)": Upscaler(UpscaleOptions(), device="cpu"),
-        "--last-step mean": Upscaler(UpscaleOptions(last_step="mean"), device="cpu"),
+        "--model clean --steps 1": Upscaler(UpscaleOptions(model="clean", steps=1), device="cpu"),
+        "--model clean": Upscaler(UpscaleOptions(model="clean"), device="cpu"),
     }
     cell = 4 * SIDE
     size = ((cell + 6) * len(methods) - 6, HEAD + (cell + 6) * len(CROPS) - 6)

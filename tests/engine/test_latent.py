@@ -96,7 +96,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     )
     fake = Fake(model, denoiser, codec)
 
-    def load(name: str, device: torch.device, dtype: torch.dtype) -> Model:
+    def load(name: str, device: torch.device, dtype: torch.dtype, kinds: object) -> Model:
         fake.loaded.append(dtype)
         low = fake.low if dtype != torch.float32 else None
         return replace(fake.model, denoiser=low or fake.denoiser)
