@@ -66,7 +66,14 @@ Preprocess = Annotated[
     ),
 ]
 Model = Annotated[
-    str, option("Diffusion", "--model", metavar="NAME", help="Diffusion model of dossr.")
+    str,
+    option(
+        "Diffusion",
+        "--model",
+        metavar="NAME",
+        help="Diffusion model of dossr: embedded (camera photographs), clean (pictures that were "
+        "only made smaller), or an imported one.",
+    ),
 ]
 Method = Annotated[
     engine.Method,

@@ -121,15 +121,16 @@ class PixelObjective:
 class EmbeddedObjective(PixelObjective):
     """The residual denoiser: squared error of the preconditioned target (Karras et al., Eq. 8).
 
-    y is the bicubic enlargement of clean LR or, in half of the parts, a preprocessor's of LR
-    degraded by `mix`: who chooses `none` says that the input is clean. Without a preprocessor all
-    is clean. Either is sometimes blurred, so that other preprocessors serve too. Scales are 4 or,
-    in 30 % of the parts, between 1.5 and 6. A share NO_SIGNAL of the noise levels says nothing
-    about x0 (a/σ = 0, where every run starts); the rest have log(a·s/σ) uniform in LOG_RATIO, about
-    what solvers of 2 to 15 steps visit.
+    y is, in a share PREPROCESSED of the parts, a preprocessor's enlargement of LR degraded by
+    `mix`, else the bicubic one of clean LR: who chooses `none` says that the input is clean.
+    Without a preprocessor all is clean. Either is sometimes blurred, so that other preprocessors
+    serve too. Scales are 4 or, in 30 % of the parts, between 1.5 and 6. A share NO_SIGNAL of the
+    noise levels says nothing about x0 (a/σ = 0, where every run starts); the rest have
+    log(a·s/σ) uniform in LOG_RATIO, about what solvers of 2 to 15 steps visit.
     """
 
     name = "embedded"
+    PREPROCESSED = 0.8
     NO_SIGNAL = 0.3
     LOG_RATIO = (-4.0, 0.5)
 
@@ -152,7 +153,8 @@ class EmbeddedObjective(PixelObjective):
         }
         if self.preprocess is None:
             return {**described, "y": "clean bicubic"}
-        sources = "clean bicubic (50 %), preprocessed degraded LR (50 %)"
+        share = self.PREPROCESSED
+        sources = f"clean bicubic ({1 - share:.0%}), preprocessed degraded LR ({share:.0%})"
         return {**described, "y": sources, "degradations": asdict(self.mix)}
 
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
@@ -175,7 +177,7 @@ class EmbeddedObjective(PixelObjective):
         size = (hr.shape[-2], hr.shape[-1])
         scale = 4.0 if rng.numbers.random() < 0.7 else rng.numbers.uniform(1.5, 6)
         small = (round(size[0] / scale), round(size[1] / scale))
-        if self.preprocess is not None and rng.numbers.random() < 0.5:
+        if self.preprocess is not None and rng.numbers.random() < self.PREPROCESSED:
             y = resize(self.preprocess(degrade(hr, small, self.mix.draw(rng), rng)), size)
         else:
             y = resize(degrade(hr, small, "bicubic", rng), size)
