@@ -35,7 +35,7 @@ scores: $(VENV)/installed-iqa
 	  --row '--t1 1000' --row '--last-step mean' --row ''
 
 sweep: $(VENV)/installed-iqa
-	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --steps 1,2,3,5,7 --order 1,2,3
+	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --model clean --steps 1,2,3,5,7 --order 1,2,3
 
 # The pictures of README.
 figure: $(VENV)/installed-dev

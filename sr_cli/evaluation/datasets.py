@@ -246,7 +246,7 @@ def _found(
     if not isinstance(path, Path):
         return "images", path, None
     if lr is not None:
-        return path.name, images(path), images(lr)
+        return _title(path), images(path), images(lr)
     if not path.is_dir():
         raise UsageError(f"There is no folder {path}.")
     folders = list(_folders(path, scale))
@@ -256,11 +256,18 @@ def _found(
     if folders:
         hr_folder, lr_folder = folders[0]
         low = images(lr_folder) if lr_folder else None
-        return path.resolve().name, images(hr_folder), low
+        return _title(path), images(hr_folder), low
     files = images(path)
     marked = [(file, LR_FILE.fullmatch(file.stem)) for file in files]
     beside = [file for file, match in marked if match and _is_scale(match["scale"], scale)]
-    return path.resolve().name, [file for file, match in marked if not match], beside or None
+    return _title(path), [file for file, match in marked if not match], beside or None
+
+
+def _title(folder: Path) -> str:
+    """The folder's name; its parent's if it is only a mark: Set5 of Set5/HR."""
+    folder = folder.resolve()
+    own = HR_FOLDER.fullmatch(folder.name)
+    return folder.parent.name if own and not own["set"] else folder.name
 
 
 def _folders(path: Path, scale: float) -> Iterator[tuple[Path, Path | None]]:

@@ -55,6 +55,16 @@ def test_a_degradation_makes_lr_of_hr_even_so(layout: str, tmp_path: Path) -> No
     assert found.made_by == "LR by bicubic x1/4"
 
 
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("Set5/HR", "Set5"), ("Set5/GTmod12", "Set5"), ("DIV2K_valid_HR", "DIV2K_valid_HR")],
+)
+def test_sets_are_called_by_a_name_of_their_own(folder: str, name: str, tmp_path: Path) -> None:
+    save(tmp_path / folder / "a.png", 50, 8)
+    assert pairs(tmp_path / folder).name == name
+    assert pairs(tmp_path / folder, lr=tmp_path / folder).name == name
+
+
 def test_other_scales_lie_beside(tmp_path: Path) -> None:
     save(tmp_path / "DIV2K_valid_HR" / "0801.png", 50, 12)
     for scale in (2, 3, 4):
