@@ -32,7 +32,7 @@ scores: $(VENV)/installed-iqa
 	  --row '--model clean --steps 1' --row '--model clean --steps 4' --row '--model clean' \
 	  --row '--model clean --last-step x0' \
 	  --row '--preprocess none --steps 1' --row '--steps 1' --row '--order 1' \
-	  --row '--t1 1000' --row '--last-step mean' --row ''
+	  --row '--t1 666' --row '--t1 1000' --row '--last-step mean' --row ''
 
 sweep: $(VENV)/installed-iqa
 	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --model clean --steps 1,2,3,5,7 --order 1,2,3

@@ -38,15 +38,26 @@ class DeviceError(SrxError):
     exit_code = 4
 
 
+class BrokenDeviceError(DeviceError):
+    """The device failed and does nothing more in this process: the batch ends."""
+
+
 NO_MEMORY = (
     "allocate memory",
     "bad_alloc",
     "not enough memory",
     "out of memory",
     "cublas_status_alloc_failed",
+    "cublas_status_not_initialized",
     "cudnn_status_alloc_failed",
+    "cudnn_status_not_initialized",
+    "unable to find an engine to execute this computation",
+    "unable to find a valid cudnn algorithm",
 )
-"""What allocators say, in lower case: glibc and mmap; C++; Windows; CUDA and MPS; NVIDIA's own."""
+"""What allocators say, in lower case: glibc and mmap; C++; Windows; CUDA and MPS; NVIDIA's own, and
+what its libraries say when there is no room for themselves or for any of their algorithms."""
+BROKEN = ("CUDA error:", "HIP error:")
+"""How torch begins to tell of a failed kernel, after which every other call fails too."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -59,13 +70,22 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def enough_memory(what: str, advice: str = "") -> Iterator[None]:
-    """Make a DeviceError of what an allocator raises: `what` does not fit, and what may help."""
+    """Make a DeviceError of what an allocator raises: `what` does not fit, and what may help.
+
+    Of any other error of CUDA's or HIP's it makes a BrokenDeviceError.
+    """
     try:
         yield
     except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DeviceError(
-            f"There is too little free memory for {what}: "
-            f"{advice}close other programs or use another --device."
-        ) from error
+        if is_out_of_memory(error):
+            raise DeviceError(
+                f"There is too little free memory for {what}: "
+                f"{advice}close other programs or use another --device."
+            ) from error
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in BROKEN):
+            reason = str(error).partition("\n")[0]
+            raise BrokenDeviceError(
+                f"The device failed at {what} ({reason}): "
+                "run the same command again, or use another --device."
+            ) from error
+        raise

@@ -4,9 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 
@@ -60,6 +62,20 @@ def write(
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / file)
     card = Card(name, name, file, architecture, "CC0-1.0", {}, limits, {}, folder=folder)
     write_card(card)
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pictures of sharp random shapes."""
+    folder = tmp_path_factory.mktemp("shapes")
+    random = np.random.default_rng(0)
+    for number in range(3):
+        image = np.zeros((96, 120, 3), np.uint8)
+        for _ in range(60):
+            top, left = random.integers(0, 80), random.integers(0, 100)
+            image[top : top + 12, left : left + 14] = random.integers(0, 256, 3)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    return folder
 
 
 @pytest.fixture

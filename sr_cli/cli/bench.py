@@ -12,7 +12,7 @@ from sr_cli.cli import bench_reports, reports
 from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption
 from sr_cli.cli.methods import Computer, check, computer, engine_rows, methods
-from sr_cli.cli.options import LIST, option
+from sr_cli.cli.options import LIST, WRITTEN, option
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import Machine, environment, talk
 from sr_cli.engine.options import UpscaleOptions
@@ -55,6 +55,7 @@ def bench(
         option(
             "Methods",
             "--row",
+            envvar=None,  # a variable would be split at its spaces
             metavar="OPTIONS",
             help="A row of srx by options of `srx upscale`, such as '--preprocess none --steps 1'; "
             "'' for the defaults. May be repeated.",
@@ -65,6 +66,7 @@ def bench(
         option(
             "Methods",
             "--peer",
+            envvar=None,
             metavar="NAME=FILE|DIR",
             help="Another network's checkpoint (whatever spandrel reads), or somebody's results "
             "on disk. May be repeated.",
@@ -106,6 +108,7 @@ def bench(
             "--plot",
             metavar="FILE",
             help="Latency against a metric, area by parameters: PNG, SVG or PDF.",
+            **WRITTEN,
         ),
     ] = None,
     plot_metric: Annotated[
@@ -151,6 +154,8 @@ def bench(
         return
     compared = methods(rows, peer or [], place, baselines=baselines)
     card_model = bench_reports.only_model(rows) if update_card else None
+    if card_model:
+        reports.check_card(card_model)
     check(rows, compared, sets)
     measures = reports.load_metrics(chosen, place.device, border, download=download)
     found, interrupted = _measured(sets, compared, measures, settings, place)
@@ -195,10 +200,27 @@ def _sets(
             raise UsageError(f"The input {file} does not exist.")
     found: list[Path | list[Path]] = [*folders, files] if files else [*folders]
     UpscaleOptions(scale=scale)  # checks it
-    return [
-        _usable(datasets.pairs(each, lr=lr, scale=scale, degradation=degradation, seed=seed))
+    sets = [
+        datasets.pairs(each, lr=lr, scale=scale, degradation=degradation, seed=seed)
         for each in found
     ]
+    names = _names(sets, folders)
+    return [_usable(pairs.called(name)) for pairs, name in zip(sets, names, strict=True)]
+
+
+def _names(sets: Sequence[Pairs], folders: Sequence[Path]) -> list[str]:
+    """The sets' names; of those that share one, the ends of their folders' paths that differ.
+
+    A set of files, which has no folder, stands last and keeps its name.
+    """
+    names = [pairs.name for pairs in sets]
+    depth = 1
+    while shared := {name for name in names if names.count(name) > 1}:
+        depth += 1
+        for i, folder in enumerate(folders):
+            if names[i] in shared:
+                names[i] = Path(*folder.resolve().parts[-depth:]).as_posix()
+    return names
 
 
 def _usable(pairs: Pairs) -> Pairs:

@@ -56,11 +56,26 @@ def _entries(
         param, opposite = known.get(key.replace("-", "_"), (None, False))
         if param is None:
             raise UsageError(f"The config file {path} has an unknown key {key!r}{place}.")
-        is_bool = isinstance(value, bool)
-        if is_bool != param.is_flag or not isinstance(value, int | float | str):
-            kind = "true or false" if param.is_flag else "number or text"
-            raise UsageError(f"The config file {path} has no {kind} for {key!r}{place}.")
-        yield param.name, value != opposite if is_bool else str(value)
+        try:
+            yield param.name, _converted(value, param, opposite=opposite)
+        except ValueError as error:
+            where = f"{key!r}{place}"
+            raise UsageError(f"The config file {path} has no {error} for {where}.") from error
+
+
+def _converted(value: Any, param: Any, *, opposite: bool) -> Any:
+    """A value as Typer takes it. Raises ValueError that says what it should have been."""
+    if param.is_flag:
+        if isinstance(value, bool):
+            return value != opposite
+        raise ValueError("true or false")
+    if param.multiple:
+        if isinstance(value, list) and all(isinstance(text, str) for text in value):
+            return value
+        raise ValueError("list of texts")
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError("number or text")
 
 
 def defaults(path: Path, commands: dict[str, Any], chosen: str) -> dict[str, Any]:

@@ -10,15 +10,16 @@ import typer
 from sr_cli.engine import options as engine
 
 LIST = "A,B,..."
+WRITTEN = {"dir_okay": False, "writable": True}
+"""What Typer checks of a file that is to be written, if it exists."""
 
 
 def option(panel: str, *names: str, **settings: Any) -> Any:
-    """An option of a help panel that SRX_<NAME> can set too."""
+    """An option of a help panel that SRX_<NAME> can set too, unless `envvar` is None."""
     long = next(name for name in names if name.startswith("--"))
     variable = "SRX_" + long[2:].split("/")[0].replace("-", "_").upper()
-    return typer.Option(
-        *names, rich_help_panel=panel, envvar=variable, show_envvar=False, **settings
-    )
+    settings = {"envvar": variable, "show_envvar": False, **settings}
+    return typer.Option(*names, rich_help_panel=panel, **settings)
 
 
 Lr = Annotated[
@@ -129,11 +130,18 @@ Tile = Annotated[
 ]
 
 Csv = Annotated[
-    Path | None, option("Reports and defaults", "--csv", metavar="FILE", help="The table.")
+    Path | None,
+    option("Reports and defaults", "--csv", metavar="FILE", help="The table.", **WRITTEN),
 ]
 Curves = Annotated[
     Path | None,
-    option("Reports and defaults", "--plot", metavar="FILE", help="Curves: PNG, SVG or PDF."),
+    option(
+        "Reports and defaults",
+        "--plot",
+        metavar="FILE",
+        help="Curves: PNG, SVG or PDF.",
+        **WRITTEN,
+    ),
 ]
 Cache = Annotated[
     Path | None,
@@ -143,6 +151,7 @@ Cache = Annotated[
         metavar="FILE",
         show_default="in the user's cache folder",
         help="Where measurements are kept, so that an interrupted command goes on.",
+        **WRITTEN,
     ),
 ]
 Json = Annotated[bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")]

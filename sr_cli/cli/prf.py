@@ -290,6 +290,7 @@ def _check_card(options: UpscaleOptions) -> None:
 
     if options.method != "diffsr" or options.prior not in names():
         raise UsageError("--update-card is for a prior that has a card.")
+    reports.check_card(options.prior)
 
 
 def _update_card(options: UpscaleOptions, result: Result) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,8 +25,21 @@ def check_reports(*, csv: Path | None, plot: Path | None, sheet: Path | None = N
         check_plot(plot)
     if sheet:
         check_sheet(sheet)
-    if csv and not csv.absolute().parent.is_dir():
-        raise UsageError(f"The folder of the table {csv} does not exist: make it first.")
+    for file in filter(None, (csv, plot, sheet)):
+        folder = file.absolute().parent
+        if not folder.is_dir():
+            raise UsageError(f"The folder of {file} does not exist: make it first.")
+        if not (file.exists() or os.access(folder, os.W_OK)):
+            raise UsageError(f"The folder of {file} is write-protected: choose another.")
+
+
+def check_card(name: str) -> None:
+    """Raise UsageError where --update-card could not write, ModelError where there is no card."""
+    from sr_cli.models.registry import card
+
+    folder = card(name).folder
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"--update-card writes into {folder}, which is write-protected.")
 
 
 def load_metrics(

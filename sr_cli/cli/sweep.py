@@ -12,7 +12,7 @@ import typer
 from sr_cli.cli import options as shared
 from sr_cli.cli import reports
 from sr_cli.cli.config import ConfigOption
-from sr_cli.cli.options import LIST, option
+from sr_cli.cli.options import LIST, WRITTEN, option
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import Machine, environment, make_upscaler, talk
 from sr_cli.engine.options import Color, UpscaleOptions
@@ -90,7 +90,13 @@ def sweep_t1(
     plot: shared.Curves = None,
     sheet: Annotated[
         Path | None,
-        option("Reports and defaults", "--sheet", metavar="FILE.png", help="Crops side by side."),
+        option(
+            "Reports and defaults",
+            "--sheet",
+            metavar="FILE.png",
+            help="Crops side by side.",
+            **WRITTEN,
+        ),
     ] = None,
     cache: shared.Cache = None,
     as_json: shared.Json = False,

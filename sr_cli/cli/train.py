@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sr_cli.training.objectives import Mix, Objective
     from sr_cli.training.train import Progress
 
-DEFAULT_MIX = {"compact": "0.3,0.5,0.2", "embedded": "0.3,0.7,0"}
+DEFAULT_MIX = {"compact": "0.3,0.5,0.2", "embedded": "0.45,0.55,0"}
 PRIOR_DEVIATION = 0.5
 """Standard deviation of photographs in [−1, 1], about."""
 
@@ -281,14 +282,20 @@ def _whole(text: str) -> tuple[int, ...]:
         raise UsageError(f"{text!r} must be whole numbers like 64,96,128.") from error
 
 
-def _watch(run: Iterator[Progress]) -> None:
+def _watch(run: Generator[Progress, None, None]) -> None:
     """Train under a progress bar; without a terminal, one line a checkpoint."""
     from tqdm import tqdm
+
+    from sr_cli.errors import enough_memory
 
     shape = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
     hidden = not terminal.interactive or terminal.quiet
     try:
-        with tqdm(total=100.0, unit="%", bar_format=shape, disable=hidden) as bar:
+        with (
+            enough_memory("training", "choose a smaller --batch or --crop, "),
+            closing(run),  # which saves what an interrupt between two iterations leaves
+            tqdm(total=100.0, unit="%", bar_format=shape, disable=hidden) as bar,
+        ):
             for progress in run:
                 bar.update(min(100.0, 100 * progress.done) - bar.n)
                 bar.set_postfix_str(f"iteration {progress.iteration}, loss {progress.loss:.4f}")

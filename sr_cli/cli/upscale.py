@@ -322,7 +322,8 @@ def _rehearse(ctx: typer.Context, options: UpscaleOptions, machine: Machine) -> 
     if any(source is not None and source.name in SOURCES for source in sources):
         from sr_cli.engine.readiness import check
 
-        check(options, device=machine.device, dtype=machine.dtype)
+        for note in check(options, device=machine.device, dtype=machine.dtype):
+            terminal.note(note)
 
 
 def _work(

@@ -12,7 +12,6 @@ Each makes one network call a step. `edm` has times of its own, the others those
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -65,18 +64,12 @@ def _scheduler(name: str, alpha_bar: Array) -> Any:
     """Of a diffusion that has these times only, ᾱ rising along it; its last step gives x0."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
-    n = len(alpha_bar)
-    common: dict[str, Any] = {
-        "num_train_timesteps": n,
-        "trained_betas": _betas(alpha_bar[::-1]),
-        "prediction_type": "sample",
-    }
     if name == "dpmsolver++":
-        solver: Any = DPMSolverMultistepScheduler(solver_order=3, **common)  # type: ignore[no-untyped-call]
-        solver.set_timesteps(timesteps=range(n - 1, -1, -1))
+        solver = _made(DPMSolverMultistepScheduler, alpha_bar[::-1], solver_order=3)
+        solver.set_timesteps(timesteps=range(len(alpha_bar) - 1, -1, -1))
         return solver
-    ddim: Any = DDIMScheduler(clip_sample=False, **common)  # type: ignore[no-untyped-call]
-    ddim.set_timesteps(n)
+    ddim = _made(DDIMScheduler, alpha_bar[::-1], clip_sample=False)
+    ddim.set_timesteps(len(alpha_bar))
     return ddim
 
 
@@ -85,10 +78,9 @@ def _edm(alpha_bar: Array, t_start: int, steps: int, x: V, denoise: Denoise[V]) 
     from diffusers import EulerDiscreteScheduler
 
     ratios = np.sqrt(1 / alpha_bar - 1)
-    scheduler: Any = EulerDiscreteScheduler(  # type: ignore[no-untyped-call]
-        num_train_timesteps=len(alpha_bar),
-        trained_betas=_betas(alpha_bar),
-        prediction_type="sample",
+    scheduler = _made(
+        EulerDiscreteScheduler,
+        alpha_bar,
         use_karras_sigmas=True,
         sigma_min=float(ratios[0]),
         sigma_max=float(ratios[t_start]),
@@ -103,9 +95,17 @@ def _edm(alpha_bar: Array, t_start: int, steps: int, x: V, denoise: Denoise[V]) 
     return result
 
 
-def _betas(alpha_bar: Array) -> list[float]:
-    """β_i = 1 − ᾱ_i/ᾱ_{i−1} of a falling ᾱ, ᾱ_{−1} = 1."""
-    return [1 - float(now / before) for before, now in pairwise([1.0, *alpha_bar])]
+def _made(kind: Any, alpha_bar: Array, **settings: Any) -> Any:
+    """A scheduler of a falling ᾱ for a network that predicts x0.
+
+    It gets ᾱ itself: as betas, which it keeps in float32, a small ᾱ would become 0.
+    """
+    import torch
+
+    n = len(alpha_bar)
+    scheduler = kind(num_train_timesteps=n, prediction_type="sample", **settings)
+    scheduler.alphas_cumprod = torch.from_numpy(alpha_bar.copy())
+    return scheduler
 
 
 def _alpha_sigma(alpha_bar: float) -> tuple[float, float]:

@@ -14,7 +14,7 @@ where D and U are estimates of the first and second derivative of x0 in λ from 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
@@ -99,25 +99,6 @@ def plan(
 def start(path: Path, t: int) -> tuple[float, float]:
     """(α_t, σ_t) of the start x = α y + σ z: the source image is all that the start knows."""
     return float(path.alpha[t]), float(path.sigma[t])
-
-
-def solve(
-    steps: Sequence[Step],
-    denoise: Callable[[V, Step], V],
-    y: V,
-    x: V,
-    noise: Callable[[int], V],
-) -> V:
-    """Walk the state `x` along `steps`.
-
-    `denoise(x, step)` predicts x0 from the state at time `step.s`; `noise(i)` is z ~ N(0, I) of
-    step i = 1, 2, … (0 is left for the start), asked for only where a step adds noise.
-    """
-    history: list[V] = []
-    for i, step in enumerate(steps, 1):
-        history = [denoise(x, step), *history][:MAX_ORDER]
-        x = step.apply(x, y, history, noise(i) if step.noise else None)
-    return x
 
 
 def _step(path: Path, nodes: Sequence[int], t: int, variant: Variant) -> Step:

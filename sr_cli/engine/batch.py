@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from sr_cli.engine.arrays import to_rgb, to_tensor
 from sr_cli.engine.events import Event, Failed, Finished, Job, Started, Step
 from sr_cli.engine.images import Picture, load, probe, save
 from sr_cli.engine.jobs import target_size
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.tiler import ignore
-from sr_cli.errors import FullDiskError, InputError, ModelError, enough_memory
+from sr_cli.errors import BrokenDeviceError, FullDiskError, InputError, ModelError, enough_memory
 from sr_cli.models.model import Model
 
 Result = TypeVar("Result")
@@ -84,6 +85,7 @@ def run(
 
     Raises:
         ModelError: the model does not work, which no other picture would change.
+        BrokenDeviceError: neither does the device any more.
         FullDiskError: a result, which has failed, had no room, and others are to come.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
@@ -161,7 +163,7 @@ def _reporting(job: Job, notify: Callable[[Event], None]) -> Iterator[None]:
     try:
         with enough_memory(str(job.input), SMALLER):
             yield
-    except ModelError:
+    except (ModelError, BrokenDeviceError):
         raise
     except Exception as error:
         notify(Failed(job, error))
@@ -224,7 +226,7 @@ def _tensor(picture: Picture) -> Tensor:
     rgb, alpha = picture.rgb, picture.alpha
     if alpha is not None and 0 in alpha and alpha.any():
         rgb = _nearest_seen(rgb, alpha > 0)
-    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
+    return to_tensor(rgb)
 
 
 def _nearest_seen(rgb: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -241,7 +243,7 @@ def _nearest_seen(rgb: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[
 
 def _enlarged_by(picture: Picture, hr: Tensor) -> Picture:
     """The picture with the colours `hr`, and its alpha by bicubic interpolation."""
-    rgb = hr.permute(1, 2, 0).contiguous().cpu().numpy()
+    rgb = to_rgb(hr)
     alpha = picture.alpha
     if alpha is not None:
         alpha = _resized(alpha, (rgb.shape[1], rgb.shape[0]))

@@ -64,7 +64,8 @@ def resolve_dtype(name: str, device: torch.device, *, training: bool = False) ->
 
 def _native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):  # torch asks the current one
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
     return False

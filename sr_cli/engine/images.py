@@ -40,6 +40,7 @@ _READABLE = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF",
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's global limit; `max_pixels` is ours, checked for each file
 TiffImagePlugin.READ_LIBTIFF = True  # Pillow's own reader mistakes 16-bit samples in planes
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # Pillow has read it already
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,8 @@ def load(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     that cannot be read.
     """
     with _opened(path, max_pixels) as image:
-        cut_to_8_bits = ";16" in str(image.tile)  # Pillow's raw mode then, such as RGB;16B
+        # Pillow's raw mode is one such as RGB;16B then; its JPEG 2000 files do not tell
+        cut_to_8_bits = ";16" in str(image.tile) or image.format == "JPEG2000"
         image.load()
         info, orientation = metadata.read(image)
         if image.mode[0] in "IF":
@@ -209,7 +211,8 @@ def _sixteen_bit(path: Path, samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.u
     """The 16-bit samples that Pillow has cut to 8 bits, or None.
 
     OpenCV decodes them, but is mistaken about separate planes and premultiplied alpha, so its
-    array counts only where its high bytes are Pillow's samples.
+    array counts only where its high bytes are Pillow's samples, which are rounded in JPEG 2000,
+    and there so that white overflows to 0.
     """
     decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     order = {1: [0], 2: [0, 3], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[samples.shape[2]]  # of B, G, R, A
@@ -219,7 +222,8 @@ def _sixteen_bit(path: Path, samples: npt.NDArray[np.uint8]) -> npt.NDArray[np.u
     if decoded.shape[2] <= max(order):
         return None
     wide = decoded[..., order].astype(np.uint16, copy=False)
-    return wide if np.array_equal(wide >> 8, samples) else None
+    alike = any(np.array_equal((wide + half) >> 8, samples) for half in (0, 128))
+    return wide if alike else None
 
 
 def _wide_gray(image: Image.Image, path: Path) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,16 @@ from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.sources import collect
 from sr_cli.errors import DeviceError, InputError, UsageError
 
+RENAMED = "many disks take their names for one: rename one of them."
 ONE_FOLDER = "tell them apart by --name '{stem}_{ext}'."
 TWO_FOLDERS = (
     "give the folder that holds both with --recursive, which keeps its subfolders, "
     "or use two output folders."
 )
+
+
+SHOWN = 3
+"""Files that a note names."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +52,13 @@ def plan(
     that was not named itself and that another becomes is the result of an earlier run, no input.
 
     Raises:
-        UsageError: as `collect`; two inputs share an output; an output is one of the inputs.
+        UsageError: as `collect`; two inputs share an output; an output is one of the inputs, or no
+            path that can be.
         InputError: a folder cannot be read.
     """
     if Path("-") in (*arguments, output):
         raise UsageError("stdin and stdout (-) are not supported: name a file.")
+    _check_path(output)
     sources, empty = collect(arguments, recursive=recursive, exclude=output)
     notes = [f"There is no image in {folder}." for folder in empty]
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
@@ -63,11 +71,22 @@ def plan(
             for source in sources
         ]
         named = {source.path for source in sources if not source.found}
-        count, jobs = len(jobs), _without_results(jobs, named, overwrite=files.overwrite)
-        if count > len(jobs):
-            notes.append(f"Results of an earlier run, which are no inputs: {count - len(jobs)}.")
+        results = _results(jobs, named, files)
+        if results:
+            jobs = [job for job in jobs if job not in set(results)]
+            shown = ", ".join(str(job.input) for job in results[:SHOWN])
+            more = f" and {len(results) - SHOWN} more" if len(results) > SHOWN else ""
+            notes.append(f"Results of an earlier run, which are no inputs: {shown}{more}.")
     _check_distinct(jobs)
     return Plan(jobs, tuple(notes))
+
+
+def _check_path(output: Path) -> None:
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            output.stat()
+    except OSError as error:  # too long, or below what may not be read
+        raise UsageError(f"The output {output} cannot be used: {error.strerror}.") from error
 
 
 def _check_folder(arguments: Sequence[Path], output: Path) -> None:
@@ -83,21 +102,27 @@ def _check_folder(arguments: Sequence[Path], output: Path) -> None:
         )
 
 
-def _without_results(jobs: Sequence[Job], named: Collection[Path], *, overwrite: bool) -> list[Job]:
-    """The jobs but for those of files that other jobs write.
+def _results(jobs: Sequence[Job], named: Collection[Path], files: OutputOptions) -> list[Job]:
+    """The jobs of files that other jobs write, or would with other values of the name's fields.
 
     Such a file may be an original after all, as a.png beside a.jpg: where it would be overwritten
-    by either job, it stays, and the two are told of as a collision.
+    by either job, it is none of them, and the two are told of as a collision.
     """
-    becomes = [_on_any_disk(job.output) for job in jobs]
-    writers = Counter(becomes)
 
-    def is_result(job: Job, own: str) -> bool:
-        path = _on_any_disk(job.input)
-        others = writers[path] - (own == path)
-        return others > 0 and job.input not in named and not (own == path and overwrite)
+    def origin(path: Path) -> tuple[str, ...]:
+        folder, name = os.path.split(_on_any_disk(path))
+        return folder, *files.origin(name)
 
-    return [job for job, own in zip(jobs, becomes, strict=True) if not is_result(job, own)]
+    origins = [origin(job.output) for job in jobs]
+    writers = Counter(origins)
+
+    def is_result(job: Job, own: tuple[str, ...]) -> bool:
+        mine = origin(job.input)
+        others = writers[mine] - (own == mine)
+        in_place = files.overwrite and _on_any_disk(job.input) == _on_any_disk(job.output)
+        return others > 0 and job.input not in named and not in_place
+
+    return [job for job, own in zip(jobs, origins, strict=True) if is_result(job, own)]
 
 
 def _check_single(arguments: Sequence[Path], output: Path, files: OutputOptions) -> None:
@@ -109,12 +134,13 @@ def _check_single(arguments: Sequence[Path], output: Path, files: OutputOptions)
 
 
 def _file_name(path: Path, options: UpscaleOptions, files: OutputOptions) -> str:
+    model = options.model if options.method == "dossr" else Path(options.prior).absolute().name
     values: dict[str, str | int | float] = {
         "stem": path.stem,
         "ext": path.suffix[1:],
         "steps": options.steps,
         "seed": options.seed,
-        "model": options.model,
+        "model": model,
     }
     if files.name_needs_size:
         values |= _size_fields(path, options)
@@ -143,11 +169,17 @@ def _check_distinct(jobs: Sequence[Job]) -> None:
             )
         other = owners.setdefault(output, job.input)
         if other != job.input:
-            alike = other.parent == job.input.parent
             raise UsageError(
                 f"{other} and {job.input} would both become {job.output}: "
-                + (ONE_FOLDER if alike else TWO_FOLDERS)
+                + _advice(other, job.input)
             )
+
+
+def _advice(one: Path, other: Path) -> str:
+    """How two inputs get two outputs."""
+    if one.parent != other.parent:
+        return TWO_FOLDERS
+    return RENAMED if one.name.casefold() == other.name.casefold() else ONE_FOLDER
 
 
 def _on_any_disk(path: Path) -> str:

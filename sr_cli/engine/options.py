@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +21,20 @@ Sampler = Literal["ddim", "ddpm", "dpmsolver++"]
 Schedule = Literal["scaled_linear", "linear", "cosine", "sigmoid", "squared_cosine"]
 Degradation = Literal["bicubic", "mild", "realesrgan"]
 AUTO: Literal["auto"] = "auto"
-NAME_FIELDS = ("stem", "ext", "scale", "width", "height", "steps", "seed", "model")
+LOOKS = {
+    "stem": ".+",
+    "ext": "[^.]*",
+    "scale": r"\d+(?:\.\d+)?",
+    "width": r"\d+",
+    "height": r"\d+",
+    "steps": r"\d+",
+    "seed": r"\d+",
+    "model": r"[a-z][\w.-]*",
+}
+"""Fields of name templates, and patterns of their values."""
+NAME_FIELDS = tuple(LOOKS)
+NAME_BYTES = 255
+"""What a file system takes as the name of one file."""
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -184,6 +199,10 @@ class OutputOptions:
             parsed = list(string.Formatter().parse(self.name))
         except ValueError as error:
             raise UsageError(f"The name template {self.name!r} is malformed: {error}.") from error
+        wide = any(
+            re.search(r"\d{4}|{", spec or "") for _, _, spec, _ in parsed
+        )  # would fill memory
+        _require(not wide, f"The name template {self.name!r} has a format wider than 999.")
         return {field for _, field, _, _ in parsed if field is not None}
 
     @property
@@ -195,13 +214,35 @@ class OutputOptions:
         """The file name for `values`, which hold every field that the template uses.
 
         Raises:
-            UsageError: the result is no plain file name.
+            UsageError: the result is no plain file name, or too long.
         """
         try:
             stem = self.name.format_map(values)
-        except (ValueError, KeyError) as error:
+            name = stem if stem.lower().endswith(suffix) else stem + suffix
+            size = len(os.fsencode(name))
+        except (ValueError, KeyError, OverflowError) as error:
             raise UsageError(f"The name template {self.name!r} is malformed: {error}.") from error
-        name = stem if stem.lower().endswith(suffix) else stem + suffix
+        long = f"{name[:40]}…, a name of {size} bytes; at most {NAME_BYTES} are possible."
+        _require(size <= NAME_BYTES, f"The name template {self.name!r} gives {long}")
         plain = name != suffix and not set(name) & set("/\\\0")
         _require(plain, f"The name template {self.name!r} gives {name!r}, which names no file.")
         return name
+
+    def origin(self, name: str) -> tuple[str, ...]:
+        """What the names of all results of one file share, whatever scale, steps, … made them.
+
+        It is the name's suffix, stem and ext; the name itself where it is not of this template.
+        """
+        pattern = ""
+        for literal, field, _, _ in string.Formatter().parse(self.name):
+            group = f"(?P<{field}>"
+            repeated = group in pattern
+            pattern += re.escape(literal)
+            if field is not None:
+                pattern += f"(?P={field})" if repeated else f"{group}{LOOKS[field]})"
+        root, suffix = os.path.splitext(name)  # noqa: PTH122
+        of_root = re.fullmatch(pattern, root, re.IGNORECASE)
+        found = of_root or re.fullmatch(pattern, name, re.IGNORECASE)
+        if not found:
+            return (name,)
+        return suffix, *(found[field] for field in ("stem", "ext") if field in found.groupdict())

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from sr_cli.engine.images import SUFFIXES
@@ -36,8 +37,9 @@ def collect(
     the folders without an image, where other arguments or matches have some.
 
     A folder gives the files in it that have an image's suffix and are not hidden; with `recursive`
-    those of its folders too, but for links and for the folder `exclude`. What has such a name and
-    is no file, or a link to nothing, is an input too, which fails by itself.
+    those of its folders too, but for links and for the folder `exclude`. There a pattern matches
+    nothing either, unless it begins there. What has such a name and is no file, or a link to
+    nothing, is an input too, which fails by itself.
 
     Raises:
         UsageError: an argument does not exist or matches nothing, or there is no image.
@@ -45,10 +47,11 @@ def collect(
     """
     sources: dict[str, Source] = {}
     empty = []
+    left_out = Path(os.path.realpath(exclude))
     try:
         for argument in arguments:
-            for path in _matches(argument):
-                inside = _inside(path, recursive, exclude.resolve(), found=path != argument)
+            for path in _matches(argument, left_out):
+                inside = _inside(path, recursive, left_out, found=path != argument)
                 if not inside:
                     empty.append(path)
                 for source in inside:
@@ -65,7 +68,7 @@ def collect(
     return list(sources.values()), empty
 
 
-def _matches(argument: Path) -> list[Path]:
+def _matches(argument: Path, exclude: Path) -> list[Path]:
     """The argument, or what it matches as a pattern: nothing hidden unless the pattern says so."""
     if argument.exists() or argument.is_symlink():
         return [argument]
@@ -76,7 +79,7 @@ def _matches(argument: Path) -> list[Path]:
         matches = sorted(start.glob(str(argument.relative_to(start))), key=natural)
     except ValueError as error:
         raise UsageError(f"{argument} is no pattern: {error}.") from error
-    shown = [match for match in matches if not _hidden(match, argument)]
+    shown = [m for m in matches if not (_hidden(m, argument) or _strays(m, argument, exclude))]
     if not shown:
         raise UsageError(f"No file matches {argument}.")
     return shown
@@ -86,6 +89,13 @@ def _hidden(match: Path, pattern: Path) -> bool:
     asked_for = any(re.match(r"\..*[*?[]", part) for part in pattern.parts)
     new = set(match.parts) - set(pattern.parts)
     return not asked_for and any(part.startswith(".") for part in new)
+
+
+def _strays(match: Path, pattern: Path, folder: Path) -> bool:
+    """Whether a match lies in a folder in which its pattern does not begin."""
+    base = Path(*takewhile(lambda part: not set(part) & set("*?["), pattern.parts))
+    real, begin = (Path(os.path.realpath(path)) for path in (match, base))
+    return real.is_relative_to(folder) and not begin.is_relative_to(folder)
 
 
 def _inside(path: Path, recursive: bool, exclude: Path, *, found: bool) -> list[Source]:

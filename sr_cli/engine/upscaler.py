@@ -44,7 +44,8 @@ class Upscaler:
 
     Results depend on the picture and the options alone, not on what else is enlarged. Batches and
     threads, and tiles where the model's are exact, change the order in which networks add up: by
-    that results differ by at most one 8-bit level. timer: a hook around each part of the work.
+    that, results of pixel-space models differ by at most one 8-bit level, and those of latent ones
+    in bfloat16 by more. timer: a hook around each part of the work.
 
     Raises:
         ModelError: weights are missing or damaged.

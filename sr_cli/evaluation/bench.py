@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sr_cli.engine.arrays import to_rgb
 from sr_cli.engine.images import Picture, save
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.timing import Stopwatch
@@ -18,14 +19,12 @@ from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import SrxError, UsageError
 from sr_cli.evaluation.datasets import Pair, Pairs
 from sr_cli.evaluation.memory import MemoryMeter
-from sr_cli.evaluation.metrics import BETTER, Metrics
+from sr_cli.evaluation.metrics import Metrics, column, mean
 from sr_cli.evaluation.peers import Method, Peer
 from sr_cli.evaluation.tables import Cell, Column, Table
 
 SCORED_TOGETHER = 8
 """Results of one size that metrics get at a time."""
-DIGITS = {"psnr": 2, "niqe": 2, "musiq": 2, "fid": 2}
-"""Decimals of a metric, where they are not 3."""
 
 
 @dataclass(frozen=True)
@@ -169,8 +168,7 @@ class Scorer:
         images = ((result.cpu() * 255).round() / 255, pair.hr)
         if self._metrics.of_sets:
             for image, folder in zip(images, self._folders, strict=True):
-                picture = Picture(image.permute(1, 2, 0).contiguous().numpy())
-                save(picture, folder / f"{pair.name}.png")
+                save(Picture(to_rgb(image)), folder / f"{pair.name}.png")
         if self._waiting and self._waiting[0][0].shape != images[0].shape:
             self._flush()
         self._waiting.append(images)
@@ -181,7 +179,7 @@ class Scorer:
         """Of each metric, over the images for which it is defined."""
         self._flush()
         columns = {name: [s[name] for s in self._scores] for name in self._scores[0]}
-        means = {name: _mean(values) for name, values in columns.items()}
+        means = {name: mean(values) for name, values in columns.items()}
         return means | self._metrics.score_sets(*self._folders)
 
     def _flush(self) -> None:
@@ -191,18 +189,13 @@ class Scorer:
             self._waiting.clear()
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
-
-
 def table(rows: Sequence[Row], metrics: Metrics, *, data: bool = False) -> Table:
     """The rows beside each other; with `data` a column says on what each was measured."""
     columns = [Column("data")] if data else []
     columns += [Column("method"), Column("NFE"), Column("params (M)")]
     columns += [Column(name, "lower", 3) for name in ("s/image", "p10", "p90")]
     columns += [Column("images/s", "higher"), Column("memory (MiB)", digits=0)]
-    columns += [Column(name, BETTER[name], DIGITS.get(name, 3)) for name in metrics.names]
+    columns += map(column, metrics.names)
     failed = any(row.failure for row in rows)
     if failed:
         columns.append(Column("note"))

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from sr_cli.diffusion.noise import digest
+from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.images import SUFFIXES, load, probe
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.sources import natural
@@ -99,10 +99,10 @@ class Pairs(Sequence[Pair]):
         if isinstance(index, slice):
             return self._with(self._files[index])
         files = self._files[index]
-        hr = _tensor(load(files.hr).rgb)
+        hr = to_tensor(load(files.hr).rgb)
         if files.lr is None:
             return Pair(files.name, *self._made(files, hr))
-        lr = _tensor(load(files.lr).rgb)
+        lr = to_tensor(load(files.lr).rgb)
         height, width = self._target(lr)
         spare = (hr.shape[1] - height, hr.shape[2] - width)
         if not all(0 <= side < max(self.scale, 1) for side in spare):
@@ -123,6 +123,10 @@ class Pairs(Sequence[Pair]):
             if files.lr is None and min(probe(files.hr)) < self.scale
         ]
         return self._with([files for files in self._files if files.hr not in small]), small
+
+    def called(self, name: str) -> "Pairs":
+        """The same pairs under another name."""
+        return Pairs(name, self._files, self.scale, self._degradation, self._seed)
 
     def _with(self, files: Sequence[_Files]) -> "Pairs":
         return Pairs(self.name, files, self.scale, self._degradation, self._seed)
@@ -150,7 +154,7 @@ def reduced(hr: Tensor, size: tuple[int, int], degradation: str, seed: int) -> T
     if degradation == "bicubic":
         levels = (hr.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         small = Image.fromarray(levels).resize(size[::-1], Image.Resampling.BICUBIC)
-        return _tensor(np.asarray(small, np.float32) / np.float32(255))
+        return to_tensor(np.asarray(small, np.float32) / np.float32(255))
     key = int.from_bytes(digest(hr.numpy()), "little")
     rng = Randomness.keyed(hr.device, seed, key)
     return degrade(hr[None], size, degradation, rng)[0]
@@ -307,7 +311,3 @@ def _matched(hr: Sequence[Path], lr: Sequence[Path]) -> list[_Files]:
     if left:
         raise UsageError(f"{left[0]} has no partner in {hr[0].parent}.")
     return [_Files(key(file), file, other) for file, other in found.items()]
-
-
-def _tensor(rgb: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
-    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()

@@ -12,7 +12,7 @@ import torch
 from sr_cli import __version__
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.upscaler import Upscaler
-from sr_cli.errors import InputError
+from sr_cli.errors import InputError, UsageError
 from sr_cli.evaluation.metrics import Metrics
 from sr_cli.models.registry import card, names
 from sr_cli.models.store import digest as file_digest
@@ -57,7 +57,8 @@ class Ledger:
     """Measurements by key: one JSON object a line, each written as soon as it is there.
 
     A line that a killed process left unfinished is passed over. Without a `path` nothing is kept.
-    Raises InputError when the file cannot be read or written.
+    Raises UsageError for a `path` that cannot be read or written, `put` InputError when it later
+    cannot.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -68,7 +69,7 @@ class Ledger:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._read(path)
             except OSError as error:
-                raise self._failure(error) from error
+                raise UsageError(self._failure(error)) from error
 
     def get(self, key: str) -> Measured | None:
         """What was measured under this key, if it was."""
@@ -83,7 +84,7 @@ class Ledger:
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(line + "\n")
             except OSError as error:
-                raise self._failure(error) from error
+                raise InputError(self._failure(error)) from error
 
     def _read(self, path: Path) -> None:
         text = path.read_text("utf-8", errors="replace") if path.exists() else ""
@@ -97,7 +98,5 @@ class Ledger:
             if text and not text.endswith("\n"):
                 file.write("\n")  # so that what is added begins a line of its own
 
-    def _failure(self, error: OSError) -> InputError:
-        return InputError(
-            f"The measurements {self._path} cannot be kept: {error.strerror}; choose --cache."
-        )
+    def _failure(self, error: OSError) -> str:
+        return f"The measurements {self._path} cannot be kept: {error.strerror}; choose --cache."

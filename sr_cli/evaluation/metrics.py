@@ -6,16 +6,18 @@ are pyiqa's, of the whole RGB image.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from sr_cli.errors import UsageError, is_out_of_memory
+from sr_cli.errors import UsageError, enough_memory
 from sr_cli.evaluation.iqa import SPECS, Better, absent, create, undisturbed
+from sr_cli.evaluation.tables import Column
 
 BETTER: dict[str, Better] = {
     "psnr": "higher",
@@ -23,6 +25,8 @@ BETTER: dict[str, Better] = {
     **{name: spec.better for name, spec in SPECS.items()},
 }
 """Every metric, and which of its values are good."""
+DIGITS = {"psnr": 2, "niqe": 2, "musiq": 2, "fid": 2}
+"""Decimals of a metric in tables, where they are not 3."""
 
 PSNR_EPSILON = 1e-8
 """Added to the mean squared error of images in [0, 1], as in pyiqa: identical images have 80 dB."""
@@ -126,15 +130,14 @@ class Metrics:
         return {name: self._of(name, results, hrs) for name in self.of_sets}
 
     def _column(self, name: str, results: Tensor, hrs: Tensor) -> list[float | None]:
+        what = f"images of {results.shape[-2]}x{results.shape[-1]} pixels"
         try:
-            values = self._measured(name, results, hrs)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            if is_out_of_memory(error):
-                raise
+            with enough_memory(f"{name} of {what}"):
+                values = self._measured(name, results, hrs)
+        except (RuntimeError, AssertionError, ValueError):
             values = [math.nan] * len(results)
         if any(value is not None and not math.isfinite(value) for value in values):
-            height, width = results.shape[-2:]
-            self.undefined[name] = f"{name} cannot measure images of {width}x{height} pixels."
+            self.undefined[name] = f"{name} cannot measure {what}."
         return [value if value is not None and math.isfinite(value) else None for value in values]
 
     def _measured(self, name: str, results: Tensor, hrs: Tensor) -> Sequence[float | None]:
@@ -168,6 +171,17 @@ class Metrics:
 
 def _of_sets(name: str) -> bool:
     return name in SPECS and SPECS[name].of_sets
+
+
+def column(name: str) -> Column:
+    """What a metric is in a table."""
+    return Column(name, BETTER[name], DIGITS.get(name, 3))
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Over the images for which a metric is defined; None where there is none."""
+    defined = [value for value in values if value is not None]
+    return fmean(defined) if defined else None
 
 
 def load(

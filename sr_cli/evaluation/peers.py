@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from sr_cli.engine.arrays import to_tensor
+from sr_cli.engine.course import calibration
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler, preprocessed
@@ -51,11 +53,20 @@ def engine(name: str, options: UpscaleOptions, *, device: torch.device, dtype: s
         upscaler = Upscaler(replace(options, **size), device=str(device), dtype=dtype)  # type: ignore[arg-type]
         return Method(
             lambda group: upscaler.together([pair.lr for pair in group]),
-            options.steps,
+            _calls(upscaler, pairs.scale),
             parameters(upscaler),
         )
 
     return Peer(name, make)
+
+
+def _calls(upscaler: Upscaler, scale: float) -> int:
+    """Of the network for one image of this scale: Diff-SR's samplers take at most t1 steps."""
+    options = upscaler.options
+    if options.method == "dossr":
+        return options.steps
+    found = calibration(options, upscaler.model).start(scale) if options.automatic else options.t1
+    return min(options.steps, int(found or 0))
 
 
 def network(name: str, source: str | Path, *, device: torch.device, dtype: torch.dtype) -> Peer:
@@ -135,7 +146,7 @@ def _fitted(result: Tensor, hr: Tensor) -> Tensor:
 
 
 def _read(file: Path, pair: Pair) -> Tensor:
-    result = torch.from_numpy(load(file).rgb).permute(2, 0, 1).contiguous()
+    result = to_tensor(load(file).rgb)
     if result.shape != pair.hr.shape:
         sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (result, pair.hr)]
         raise InputError(f"{file} has {sizes[0]} pixels, the HR image {sizes[1]}.")

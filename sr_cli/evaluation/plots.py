@@ -42,13 +42,12 @@ class Panel:
 
 
 def check_sheet(path: Path) -> None:
-    """Raises UsageError for a sheet that is no PNG or whose folder is not there."""
+    """Raises UsageError for a sheet that is no PNG."""
     _check(path, (".png",))
 
 
 def check_plot(path: Path) -> None:
-    """Raises UsageError for a plot of unknown format or without folder, ModelError without
-    matplotlib: before hours of measuring, not after."""
+    """Raises UsageError for a plot of unknown format, ModelError without matplotlib."""
     _check(path, PLOTS)
     _matplotlib()
 
@@ -135,8 +134,6 @@ def _matplotlib() -> Any:
 def _check(path: Path, suffixes: Sequence[str]) -> None:
     if path.suffix.lower() not in suffixes:
         raise UsageError(f"The figure {path} must end in {' or '.join(suffixes)}.")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"The folder of the figure {path} does not exist: make it first.")
 
 
 def _write(figure: Any, path: Path) -> None:

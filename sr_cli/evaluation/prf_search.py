@@ -11,19 +11,19 @@ from pathlib import Path
 from statistics import fmean, median
 from time import perf_counter
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sr_cli.diffusion import prf
 from sr_cli.diffusion.noise import digest
 from sr_cli.diffusion.schedules import alpha_bar
+from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.images import load
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import reduced
 from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
-from sr_cli.evaluation.metrics import Metrics
+from sr_cli.evaluation.metrics import Metrics, mean
 from sr_cli.evaluation.prf_found import (
     CRITERIA,
     Found,
@@ -154,8 +154,9 @@ class Search:
                 self.ledger.put(name, measured, scale=scale, t=t)
             cells.append(measured)
             on_done(f"{scale:g}x at t/T = {t / self.T:.3f}")
-        names = cells[0].scores
-        scores = {name: mean([cell.scores[name] for cell in cells]) for name in names}
+        columns = {name: [cell.scores[name] for cell in cells] for name in cells[0].scores}
+        # Times are compared with each other, so each is judged by all images or by none.
+        scores = {name: None if None in v else mean(v) for name, v in columns.items()}
         return Point(t, scores, median(cell.seconds for cell in cells))
 
     def _signature(self, on_done: Callable[[str], None]) -> prf.Array:
@@ -232,14 +233,3 @@ def centre(image: Tensor, side: int) -> Tensor:
     """The middle of (3, H, W), at most `side` pixels high and wide."""
     top, left = (max(0, (length - side) // 2) for length in image.shape[-2:])
     return image[:, top : top + side, left : left + side].contiguous()
-
-
-def to_tensor(rgb: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
-    """(H, W, 3) → (3, H, W)."""
-    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
-
-
-def mean(values: Sequence[float | None]) -> float | None:
-    """None where one is missing."""
-    known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None

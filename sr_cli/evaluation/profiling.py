@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from sr_cli.engine.arrays import to_rgb, to_tensor
 from sr_cli.engine.images import Picture, load, save
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.timing import Stopwatch
@@ -78,7 +79,7 @@ def profile(
     with TemporaryDirectory(prefix="srx-") as scratch:
         lr, out = Path(scratch, "lr.png"), Path(scratch, "out.png")
         for pair in pairs:
-            save(Picture(pair.lr.permute(1, 2, 0).contiguous().numpy()), lr)
+            save(Picture(to_rgb(pair.lr)), lr)
             for _ in range(1 if seconds else 2):  # the first image warms up
                 watch.seconds.clear()
                 _upscaled(lr, out, upscaler, watch)
@@ -92,9 +93,9 @@ def _upscaled(lr: Path, out: Path, upscaler: Upscaler, watch: Stopwatch) -> None
     with watch("whole"):
         with watch("read"):
             picture = load(lr)
-        hr = upscaler(torch.from_numpy(picture.rgb).permute(2, 0, 1).contiguous())
+        hr = upscaler(to_tensor(picture.rgb))
         with watch("write"):
-            save(Picture(hr.permute(1, 2, 0).contiguous().numpy()), out)
+            save(Picture(to_rgb(hr)), out)
 
 
 def _split(seconds: Mapping[str, Sequence[float]], steps: int) -> dict[str, float]:

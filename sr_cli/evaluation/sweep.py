@@ -4,11 +4,11 @@ DoSSR's Tables 2 (t1), 3 (order) and 6 (samplers without domain shift) and Fig. 
 trained a network for each t1; a network that is conditioned on a/σ alone serves them all.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import product
-from statistics import fmean, median
+from statistics import median
 from time import perf_counter
 from typing import Any, get_args
 
@@ -25,13 +25,11 @@ from sr_cli.engine.walk import Noise
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import Pair, Pairs
 from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
-from sr_cli.evaluation.metrics import BETTER, Metrics
+from sr_cli.evaluation.metrics import Metrics, column, mean
 from sr_cli.evaluation.tables import Column, Table
 from sr_cli.models.model import Model
 
 T = 1000
-DIGITS = {"psnr": 2, "niqe": 2, "musiq": 2}
-"""Decimals of a metric in tables; 3 for the others."""
 
 
 @dataclass(frozen=True)
@@ -206,20 +204,15 @@ def table(found: Mapping[Setting, Sequence[Measured]], metrics: Sequence[str]) -
     """A row for each setting: each metric's mean over the images, the median of the seconds."""
     columns = (
         *map(Column, ("t1", "steps", "order", "solver")),
-        *(Column(name, BETTER[name], DIGITS.get(name, 3)) for name in metrics),
+        *map(column, metrics),
         Column("s/image", "lower"),
     )
     rows = (
         (
             *(s.t1, s.steps, s.order, s.solver),
-            *(_mean(m.scores[name] for m in all_) for name in metrics),
+            *(mean(m.scores[name] for m in all_) for name in metrics),
             median(m.seconds for m in all_),
         )
         for s, all_ in found.items()
     )
     return Table(columns, tuple(rows))
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return fmean(defined) if defined else None

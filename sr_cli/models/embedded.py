@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sr_cli.errors import UsageError
 from sr_cli.models.layout import layout
 from sr_cli.models.model import Model
 from sr_cli.models.registry import Card, load_weights
@@ -33,6 +34,7 @@ class EmbeddedConfig:
         last level).
     embed: width of the noise-level embedding. s: standard deviation of x0 − y for [−1, 1] images.
     conditional: whether the network sees y; one that does not has y = 0, so s is that of x0.
+    Raises UsageError.
     """
 
     widths: tuple[int, ...] = (64, 96, 128)
@@ -41,6 +43,14 @@ class EmbeddedConfig:
     embed: int = 128
     s: float = 0.12
     conditional: bool = True
+
+    def __post_init__(self) -> None:
+        widths, blocks = self.widths, self.blocks
+        if len(widths) != len(blocks) or not widths or min(*widths, *blocks) < 1:
+            shape = " and --blocks ".join(",".join(map(str, v)) for v in (widths, blocks))
+            raise UsageError(
+                f"--widths {shape}: there must be as many of both, all whole numbers above 0."
+            )
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -228,7 +238,10 @@ class PixelCodec:
 
 
 def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
-    """The model of an "embedded" card. KeyError, TypeError or RuntimeError if they differ."""
+    """The model of an "embedded" card.
+
+    KeyError, TypeError, RuntimeError or UsageError if they differ.
+    """
     net = EmbeddedNet(EmbeddedConfig.from_json(card.architecture))
     net.load_state_dict({k: v.float() for k, v in load_weights(card).items()})
     net.eval().requires_grad_(False).to(device).to(memory_format=layout(device))

@@ -11,7 +11,7 @@ from torch import nn
 from sr_cli.diffusion.prf import Thresholds
 from sr_cli.diffusion.schedules import Array, alpha_bar
 from sr_cli.diffusion.solvers import Final
-from sr_cli.errors import ModelError, enough_memory
+from sr_cli.errors import ModelError, UsageError, enough_memory
 from sr_cli.models.protocol import Codec, Denoiser, Preprocessor
 from sr_cli.models.registry import Card, card
 
@@ -70,13 +70,13 @@ def load_model(
 
     Raises:
         ModelError: it is missing, damaged, of another kind or no diffusion model.
-        DeviceError: it does not fit into the device's memory.
+        DeviceError: it does not fit into the device's memory, or the device failed.
     """
     found = card(name, kinds)
     try:
         with enough_memory(f"the weights of {name}"):
             return replace(_load(found, device, dtype), identity=found.identity)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, UsageError) as error:
         raise ModelError(
             f"The weights {found.path} do not fit their card ({error}): install srx again."
         ) from error

@@ -1,8 +1,9 @@
 """Priors of Diff-SR: unconditional denoisers, srx's own or any pixel-space DDPM of diffusers."""
 
 import hashlib
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ HUB_TIMEOUT = 10.0
 """Seconds to wait for the hub's first answer."""
 BYTES_PER_CHANNEL = 96
 """Peak memory of a UNet2DModel for each pixel and channel of its first level, rounded up."""
+UNET = ("unet", "config.json")
+SCHEDULER = ("scheduler", "scheduler_config.json")
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 
@@ -47,10 +50,22 @@ def load_prior(prior: str, device: torch.device, dtype: torch.dtype) -> Model:
                 f"{prior} is of the kind {found.kind!r}, not an unconditional prior for --prior."
             )
         return load_model(prior, device, dtype)
-    folder = Path(prior).expanduser()
-    if not folder.is_dir():
-        folder = _fetched(prior)
-    return _from_diffusers(folder, prior, device, dtype)
+    return _from_diffusers(_folder(prior) or _fetched(prior), prior, device, dtype)
+
+
+def check_prior(prior: str) -> bool:
+    """Whether a prior without a card is here; else it would be fetched, if the hub has it.
+
+    Raises ModelError where `load_prior` would, as far as names of files tell.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if folder := _folder(prior):
+        _part(folder, *UNET)
+        _part(folder, *SCHEDULER)
+        return True
+    places = ("/".join(UNET), UNET[1])
+    return any(isinstance(try_to_load_from_cache(prior, place), str) for place in places)
 
 
 class UNet2DDenoiser:
@@ -101,16 +116,28 @@ class UNet2DDenoiser:
         return x0 if self.clip is None else x0.clamp(-self.clip, self.clip)
 
 
+def _folder(prior: str) -> Path | None:
+    """The folder that `prior` names, or None where it is a hub id, OWNER/NAME; else ModelError."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    folder = Path(prior).expanduser()
+    if os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir raises at names that are too long)
+        return folder
+    if "/" in prior:
+        with suppress(HFValidationError):
+            validate_repo_id(prior)
+            return None
+    raise ModelError(_unknown(prior))
+
+
 def _fetched(repository: str) -> Path:
     """The folder of a hub repository, from the cache or else from the network."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     files = ["*.json", "*.safetensors", "*.bin"]
     try:
         return Path(snapshot_download(repository, allow_patterns=files, etag_timeout=HUB_TIMEOUT))
-    except HFValidationError as error:
-        raise ModelError(_unknown(repository)) from error
     except Exception as error:  # no network, no such repository, not allowed, disk full, …
         reason = str(error).partition("\n")[0]
         raise ModelError(
@@ -128,8 +155,8 @@ def _unknown(prior: str) -> str:
 
 
 def _from_diffusers(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Model:
-    net = _unet(_part(folder, "unet", "config.json"), name)
-    alpha_bar, settings = _scheduler(_part(folder, "scheduler", "scheduler_config.json"), name)
+    net = _unet(_part(folder, *UNET), name)
+    alpha_bar, settings = _scheduler(_part(folder, *SCHEDULER), name)
     side = net.config.sample_size
     multiple = 2 ** (len(net.config.block_out_channels) - 1)
     tile = -(-(side if isinstance(side, int) else 256) // multiple) * multiple

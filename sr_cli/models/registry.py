@@ -28,9 +28,9 @@ class Card:
     name, file: of the card and of the weights beside it. kind: which class takes the weights
     ("embedded", "compact", "prior", "dossr"). architecture: its constructor's arguments. licence:
     of the weights. training: data with their licences, iterations, hardware, time. limits: scale,
-    multiple_of, tile margins, last_step ("x0" or "step"), t1. scores: measured figures by data set.
-    sha256: of the file, filled in by `write_card`. shards: instead of file and sha256, the files of
-    a model that has several. folder: where all of it lies, not part of the JSON.
+    multiple_of, tile margins, last_step ("step", "mean" or "x0"), t1. scores: measured figures by
+    data set. sha256: of the file, filled in by `write_card`. shards: instead of file and sha256,
+    the files of a model that has several. folder: where all of it lies, not part of the JSON.
     """
 
     name: str
@@ -101,8 +101,8 @@ def card(name: str, kinds: Collection[str] = ()) -> Card:
 
     Raises ModelError when there is none, or it is damaged or of another kind.
     """
-    paths = (folder / f"{name}.json" for folder in folders())
-    found = next((_read_card(path) for path in paths if path.is_file()), None)
+    paths = (path for folder in folders() for path in folder.glob("*.json") if path.stem == name)
+    found = next((_read_card(path) for path in paths), None)
     if found and (not kinds or found.kind in kinds):
         return found
     known = ", ".join(n for n in names() if not kinds or card(n).kind in kinds) or "none"

@@ -1,5 +1,6 @@
 """Random HR crops of a folder of photographs, each keyed by its number in the run."""
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 
@@ -98,10 +99,13 @@ def crop_loader(
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_one_thread,
+        worker_init_fn=_set_up_worker,
     )
 
 
-def _one_thread(_: int) -> None:
+def _set_up_worker(_: int) -> None:
+    """One thread, in a process group of its own: Ctrl-C is for the run, which then ends it."""
+    if os.name == "posix":
+        os.setpgid(0, 0)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from sr_cli.models.checkpoints import narrowed
 from sr_cli.models.registry import Card, card, load_weights, write_card
 from sr_cli.models.store import replacing, writing
 from sr_cli.training.objectives import Objective
-from sr_cli.training.train import CHECKPOINT, TrainOptions
+from sr_cli.training.train import CHECKPOINT, TrainOptions, read_checkpoint
 
 
 def export(
@@ -26,13 +26,13 @@ def export(
     """Write the averaged weights of a run as `folder`/NAME.safetensors with NAME.json and NAME.md.
 
     training: what the card says of the data, beside what the run itself knows. name: of the card,
-    that of the objective if None. Raises ModelError when the run has no checkpoint, float16 cannot
-    hold its weights, or the folder cannot be written.
+    that of the objective if None. Raises ModelError when the run has no checkpoint or a damaged
+    one, float16 cannot hold its weights, or the folder cannot be written.
     """
     path = options.run / CHECKPOINT
     if not path.is_file():
         raise ModelError(f"{path} does not exist: train first.")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(path)
     weights = {
         key.removeprefix("module."): narrowed(key, value, torch.float16, "train at a lower --lr")
         for key, value in state["ema"].items()

@@ -10,7 +10,7 @@ import math
 import pickle
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from sr_cli.models.registry import Card, write_card
 from sr_cli.models.store import Staging, require_space, writing
 from sr_cli.training.data import crop_loader
 from sr_cli.training.export import hardware
+from sr_cli.training.interrupts import held_back
 from sr_cli.training.objectives_dossr import PREFIX, DossrObjective
 from sr_cli.training.train import Progress, append_row
 
@@ -99,10 +100,11 @@ class Finetuner:
         control = objective.denoiser.control
         optimiser = AdamW(control.parameters(), options.lr)
         objective.denoiser.control, self.optimiser = accelerator.prepare(control, optimiser)
-        self.iteration = 0
+        self.iteration, self.loss = 0, math.nan
         found = sorted(p for p in options.run.glob(f"{CHECKPOINT}*") if p.suffix != ".partial")
         if found:
             self._resume(found[-1])
+        self._saved = self.iteration
 
     @property
     def control(self) -> Mapping[str, Tensor]:
@@ -111,25 +113,38 @@ class Finetuner:
         state: Mapping[str, Tensor] = net.state_dict()
         return state
 
-    def run(self) -> Iterator[Progress]:
-        """Train to the end; yields after each iteration, saves as it goes."""
-        started, losses = time.monotonic(), []
-        for number, batch in self._parts():
-            with self.accelerator.accumulate(self.objective.denoiser.control):
-                losses.append(self._backward(number, batch))
-                self.optimiser.step()
-                self.optimiser.zero_grad()
-            if not self.accelerator.sync_gradients:
-                continue
-            self.iteration += 1
-            loss = self._mean(losses)
-            losses.clear()
-            done = self.iteration / self.options.iterations
-            elapsed = time.monotonic() - started
-            due = done == 1 or self.iteration % self.options.save_every == 0
-            if due:
-                self._save(loss)
-            yield Progress(self.iteration, loss, done, elapsed, due)
+    def run(self) -> Generator[Progress, None, None]:
+        """Train to the end; yields after each iteration, saves as it goes.
+
+        An interrupt waits for the end of a part; then all processes save the iterations that are
+        complete, and KeyboardInterrupt is raised.
+        """
+        started = time.monotonic()
+        losses: list[Tensor] = []
+        with held_back() as interrupts:
+            for number, batch in self._parts():
+                with self.accelerator.accumulate(self.objective.denoiser.control):
+                    losses.append(self._backward(number, batch))
+                    self.optimiser.step()
+                    self.optimiser.zero_grad()
+                if self.accelerator.sync_gradients:
+                    yield self._completed(losses, time.monotonic() - started)
+                    losses.clear()
+                if interrupts:
+                    self.accelerator.set_trigger()
+                if self.accelerator.check_trigger():  # in any process
+                    self._save()
+                    raise KeyboardInterrupt
+
+    def _completed(self, losses: list[Tensor], elapsed: float) -> Progress:
+        """Count an iteration, and save it where that is due."""
+        self.iteration += 1
+        self.loss = self._mean(losses)
+        done = self.iteration / self.options.iterations
+        due = done == 1 or self.iteration % self.options.save_every == 0
+        if due:
+            self._save()
+        return Progress(self.iteration, self.loss, done, elapsed, due)
 
     def _parts(self) -> Iterator[tuple[int, Tensor]]:
         """This process's parts of the batches, numbered over all processes and iterations."""
@@ -162,8 +177,10 @@ class Finetuner:
             raise ModelError(f"the loss is {value} at iteration {self.iteration}: lower --lr")
         return value
 
-    def _save(self, loss: float) -> None:
+    def _save(self) -> None:
         """A new checkpoint takes the old one's place when it is whole."""
+        if self.iteration == self._saved:
+            return
         folder = self.options.run / f"{CHECKPOINT}{self.iteration:08d}"
         unfinished = folder.with_suffix(".partial")
         self.accelerator.save_state(str(unfinished))
@@ -173,9 +190,10 @@ class Finetuner:
             for other in self.options.run.glob(f"{CHECKPOINT}*"):
                 if other != folder:
                     shutil.rmtree(other)
-            row = {"iteration": str(self.iteration), "loss": f"{loss:.6f}"}
+            row = {"iteration": str(self.iteration), "loss": f"{self.loss:.6f}"}
             append_row(self.options.run / "log.csv", row)
         self.accelerator.wait_for_everyone()
+        self._saved = self.iteration
 
     def _resume(self, folder: Path) -> None:
         try:

@@ -3,7 +3,7 @@
 import csv
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from sr_cli.errors import ModelError, UsageError
+from sr_cli.errors import ModelError, UsageError, is_out_of_memory
 from sr_cli.evaluation.degradations import Randomness
 from sr_cli.models.resampling import resize
 from sr_cli.training.data import crop_loader, image_files, read_rgb
+from sr_cli.training.interrupts import held_back
 from sr_cli.training.objectives import Objective
 
 CHECKPOINT = "checkpoint.pt"
+PARTS = {"iteration", "elapsed", "model", "ema", "optimisers"}
+"""Of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,19 @@ class Progress:
 
 
 class Trainer:
-    """One run: a model, its moving average, Muon for its matrices and AdamW for the rest."""
+    """One run: a model, its moving average, Muon for its matrices and AdamW for the rest.
+
+    Raises UsageError when the crop does not fit the network; ModelError when the checkpoint in the
+    run's folder is damaged or another network's.
+    """
 
     def __init__(self, objective: Objective, options: TrainOptions) -> None:
         self.objective, self.options = objective, options
+        self.unit = math.lcm(16, objective.limits.get("multiple_of", 1))
+        if options.crop % self.unit:
+            raise UsageError(
+                f"--crop {options.crop} is no multiple of {self.unit}, as this network needs."
+            )
         self.device = torch.device(options.device)
         self.model = objective.model.to(self.device).to(memory_format=torch.channels_last)
         self.ema: AveragedModel = AveragedModel(
@@ -98,14 +110,26 @@ class Trainer:
             ),
             AdamW(rest, lr=options.lr, weight_decay=0, betas=(0.9, 0.98)),
         ]
-        self.iteration, self.elapsed = 0, 0.0
+        self.iteration, self.elapsed, self.loss = 0, 0.0, math.nan
         options.run.mkdir(parents=True, exist_ok=True)
         self.checkpoint = options.run / CHECKPOINT
         if self.checkpoint.exists():
             self._resume()
+        self._saved = self.iteration
 
-    def run(self) -> Iterator[Progress]:
-        """Train to the end of the budget; yields after each iteration, saves as it goes."""
+    def run(self) -> Generator[Progress, None, None]:
+        """Train to the end of the budget; yields after each iteration, saves as it goes.
+
+        Interrupted (KeyboardInterrupt) or closed, it saves the iterations that are complete.
+        """
+        try:
+            yield from self._iterate()
+        except (KeyboardInterrupt, GeneratorExit):
+            if self.iteration > self._saved:
+                self._save(None)
+            raise
+
+    def _iterate(self) -> Generator[Progress, None, None]:
         options = self.options
         started, saved = time.monotonic() - self.elapsed, time.monotonic()
         last = options.iterations or 10**7
@@ -118,16 +142,19 @@ class Trainer:
             workers=options.workers,
             device=self.device,
         )
-        for batch in loader:
-            loss = self._step(batch)
+        batches = iter(loader)
+        for _ in range(self.iteration, last):
+            with held_back():  # a worker whose delivery is cut short prints a traceback
+                batch = next(batches)
+            self._step(batch)
             self.elapsed = time.monotonic() - started
             due = time.monotonic() - saved > options.save_every or self.done >= 1
             psnr = None
             if due:
                 saved = time.monotonic()
                 psnr = self.validate()
-                self._save(loss, psnr)
-            yield Progress(self.iteration, loss, self.done, self.elapsed, due, psnr)
+                self._save(psnr)
+            yield Progress(self.iteration, self.loss, self.done, self.elapsed, due, psnr)
             if self.done >= 1:
                 return
 
@@ -138,7 +165,7 @@ class Trainer:
             return self.iteration / self.options.iterations
         return self.elapsed / (60 * (self.options.minutes or 1))
 
-    def _step(self, batch: Tensor) -> float:
+    def _step(self, batch: Tensor) -> None:
         hr = batch.to(self.device, non_blocking=True).float() / 255
         rng = Randomness.keyed(self.device, self.options.seed, self.iteration, 1)
         warmup = min(1.0, (self.iteration + 1) / 100)
@@ -150,16 +177,16 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.matrices.collect()
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            optimiser.step()
-        self.ema.update_parameters(self.model)
-        self.iteration += 1
         value = loss.item()
         if not math.isfinite(value):
-            raise ModelError(f"the loss is {value} at iteration {self.iteration}: lower --lr")
-        return value
+            raise ModelError(f"the loss is {value} at iteration {self.iteration + 1}: lower --lr")
+        with held_back():  # all that a checkpoint keeps moves here and nowhere else
+            for optimiser in self.optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = rate
+                optimiser.step()
+            self.ema.update_parameters(self.model)
+            self.iteration, self.loss = self.iteration + 1, value
 
     @torch.no_grad()
     def validate(self) -> float | None:
@@ -170,7 +197,7 @@ class Trainer:
         scores = []
         for file in image_files(self.options.val):
             image = read_rgb(file)
-            height, width = (side // 16 * 16 for side in image.shape[:2])
+            height, width = (side // self.unit * self.unit for side in image.shape[:2])
             hr = torch.from_numpy(image[:height, :width].transpose(2, 0, 1).copy())[None]
             hr = hr.to(self.device).float() / 255
             lr = (resize(hr, (height // 4, width // 4)).clamp(0, 1) * 255).round() / 255
@@ -179,7 +206,7 @@ class Trainer:
         self.objective.model = kept
         return float(np.mean(scores))
 
-    def _save(self, loss: float, psnr: float | None) -> None:
+    def _save(self, psnr: float | None) -> None:
         state = {
             "iteration": self.iteration,
             "elapsed": self.elapsed,
@@ -188,26 +215,41 @@ class Trainer:
             "optimisers": [o.state_dict() for o in self.optimisers],
         }
         partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
         row = {"iteration": str(self.iteration), "seconds": f"{self.elapsed:.1f}"}
-        row |= {"loss": f"{loss:.6f}", "val_psnr": "" if psnr is None else f"{psnr:.4f}"}
-        append_row(self.options.run / "log.csv", row)
+        row |= {"loss": f"{self.loss:.6f}", "val_psnr": "" if psnr is None else f"{psnr:.4f}"}
+        with held_back():
+            torch.save(state, partial)
+            partial.replace(self.checkpoint)
+            append_row(self.options.run / "log.csv", row)
+            self._saved = self.iteration
 
     def _resume(self) -> None:
+        state = read_checkpoint(self.checkpoint)
         try:
-            state: dict[str, Any] = torch.load(
-                self.checkpoint, map_location=self.device, weights_only=True
-            )
             self.model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])
             for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(saved)
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError) as error:
             raise ModelError(
                 f"{self.checkpoint} does not continue this run ({error}): name another --run folder"
             ) from error
         self.iteration, self.elapsed = state["iteration"], state["elapsed"]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """PARTS of a run, on the CPU. Raises ModelError when the file is damaged or no checkpoint."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if state.keys() != PARTS:
+            raise ValueError("it is of another program")
+    except Exception as error:  # a damaged pickle can make the unpickler raise anything
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{path} cannot be read, so that its run cannot go on: name another --run folder."
+        ) from error
+    return state
 
 
 class Matrices:

@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -26,8 +26,7 @@ from sr_cli.engine.options import UpscaleOptions
 MAKE_UPSCALER = command.make_upscaler
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """How a call of the command ended."""
 
     code: int
@@ -97,13 +96,15 @@ def srx(
     """The command in this process, with an upscaler without weights."""
     monkeypatch.setattr(command, "make_upscaler", lambda options, _: Nearest(options, *failure))
 
-    def call(*args: object) -> Run:
-        with pytest.raises(SystemExit) as end:
-            main([str(arg) for arg in args])
-        assert isinstance(end.value.code, int | None)
-        return Run(end.value.code or 0, *capsys.readouterr())
+    return partial(called, capsys)
 
-    return call
+
+def called(capsys: pytest.CaptureFixture[str], *args: object) -> Run:
+    """The command in this process, at its end."""
+    with pytest.raises(SystemExit) as end:
+        main([str(arg) for arg in args])
+    assert isinstance(end.value.code, int | None)
+    return Run(end.value.code or 0, *capsys.readouterr())
 
 
 def process(code: str, *args: str, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":

@@ -2,22 +2,23 @@
 
 import csv
 import json
+import os
 import shlex
-from collections.abc import Callable
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from calls import Srx, called
 from PIL import Image
 
-from sr_cli.cli.app import main
-from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.evaluation import datasets
 from sr_cli.models.registry import card
 
-Run = Callable[..., tuple[int, str, str]]
+pytest_plugins = ["calls"]
 
 
 @pytest.fixture
@@ -33,24 +34,18 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bench(
-    tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Run:
-    """The command in this process, with the tiny weights: (exit code, stdout, stderr)."""
-    del tiny
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    isolated: None,
+    tiny: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Srx:
+    """The command in this process, with the tiny weights."""
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(terminal, "quiet", False)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as end:
-            main(["bench", "--metrics", "psnr,niqe", "--device", "cpu", *map(str, args)])
-        return int(end.value.code or 0), *capsys.readouterr()
-
-    return call
+    return partial(called, capsys, "bench", "--metrics", "psnr,niqe", "--device", "cpu")
 
 
-def test_json_is_all_that_stdout_has(bench: Run, photos: Path) -> None:
+def test_json_is_all_that_stdout_has(bench: Srx, photos: Path) -> None:
     code, out, err = bench(photos, "--no-baselines", "--steps", "1,2", "--json")
     assert code == 0
     report = json.loads(out)
@@ -65,7 +60,7 @@ def test_json_is_all_that_stdout_has(bench: Run, photos: Path) -> None:
     assert "threads" in err
 
 
-def test_without_a_terminal_the_table_is_whole_and_plain(bench: Run, photos: Path) -> None:
+def test_without_a_terminal_the_table_is_whole_and_plain(bench: Srx, photos: Path) -> None:
     name = "a peer with a name that is far longer than a line of eighty columns could ever hold"
     theirs = photos.parent / "theirs"
     theirs.mkdir()
@@ -79,7 +74,7 @@ def test_without_a_terminal_the_table_is_whole_and_plain(bench: Run, photos: Pat
 
 @pytest.mark.parametrize(("setting", "colours"), [("", True), ("1", False)])
 def test_no_color_is_honoured(
-    bench: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, setting: str, colours: bool
+    bench: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch, setting: str, colours: bool
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", setting)
@@ -88,7 +83,7 @@ def test_no_color_is_honoured(
 
 
 def test_rows_are_what_is_written_in_them(
-    bench: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Variables of srx upscale do not reach them, be they right or wrong there."""
     monkeypatch.setenv("SRX_ORDER", "nonsense")
@@ -105,7 +100,38 @@ def test_rows_are_what_is_written_in_them(
     }
 
 
-def test_an_explicit_degradation_makes_lr(bench: Run, photos: Path) -> None:
+def test_rows_and_peers_can_stand_in_the_file(
+    bench: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("srx.toml").write_text(
+        '[bench]\nbaselines = false\nrow = ["--steps 1 --order 1", ""]\npeer = ["p=photos"]'
+    )
+    monkeypatch.setenv("SRX_ROW", "--steps 9")  # options that are repeated are no variables
+    code, out, err = bench(photos, "--json")
+    assert code == 0, err
+    rows = ["--steps 1 --order 1", "(defaults)"]
+    assert [row["method"] for row in json.loads(out)["rows"]] == [*rows, "p"]
+    _, out, _ = bench(photos, "--json", "--row=--steps 2")  # the command line wins
+    assert [row["method"] for row in json.loads(out)["rows"]] == ["--steps 2", "p"]
+
+
+def test_sets_of_one_name_are_told_apart(bench: Srx, photos: Path) -> None:
+    """By as much of their paths as they need; a set of another name keeps its own."""
+    folders = [Path(name) for name in ("a/s/Set", "b/s/Set", "c/Set/HR", "d/images")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        shutil.copy(photos / "0.png", folder)
+    paths = (photos, *folders, "photos/0.png", "--no-baselines", "--row=--steps 1")
+    _, out, _ = bench(*paths, "--markdown")
+    tables = [table.splitlines() for table in out.split("\n\n**")]
+    names = ["photos", "a/s/Set", "b/s/Set", "Set/HR", "d/images", "images"]
+    assert [lines[0].strip("*").split(":")[0] for lines in tables] == names
+    assert [len(lines) for lines in tables] == [5] * len(names)  # title, blank, head, ruler, row
+    rows = json.loads(bench(*paths, "--json")[1])["rows"]
+    assert [row["data"] for row in rows] == names
+
+
+def test_an_explicit_degradation_makes_lr(bench: Srx, photos: Path) -> None:
     pair = photos.parent / "set"
     photos.rename(photos.parent / "HR")
     pair.mkdir()
@@ -123,7 +149,7 @@ def test_an_explicit_degradation_makes_lr(bench: Run, photos: Path) -> None:
     assert "--lr gives LR images and --degradation makes them" in err
 
 
-def test_baselines_stand_beside_and_files_are_one_set(bench: Run, photos: Path) -> None:
+def test_baselines_stand_beside_and_files_are_one_set(bench: Srx, photos: Path) -> None:
     Image.new("RGB", (32, 32), "teal").save("a.png")
     code, out, _ = bench("a.png", "--markdown", "--row=", "--warmup=0")
     assert code == 0
@@ -135,7 +161,7 @@ def test_baselines_stand_beside_and_files_are_one_set(bench: Run, photos: Path) 
 
 
 def test_without_arguments_the_examples_are_measured(
-    bench: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert [path.name for path in datasets.examples()] == list(datasets.EXAMPLES)
     monkeypatch.setattr(datasets, "EXAMPLES", ("0.png", "1.png"))
@@ -147,7 +173,7 @@ def test_without_arguments_the_examples_are_measured(
     assert bench("--no-baselines", "--steps", "1")[0] == 0
 
 
-def test_the_table_as_csv_and_figure(bench: Run, photos: Path) -> None:
+def test_the_table_as_csv_and_figure(bench: Srx, photos: Path) -> None:
     code, _, err = bench(
         *(photos, "--no-baselines", "--row=", "--quiet"),
         *("--csv=t.csv", "--plot=t.svg", "--plot-metric=psnr"),
@@ -161,7 +187,35 @@ def test_the_table_as_csv_and_figure(bench: Run, photos: Path) -> None:
     assert "<!-- (defaults) -->" in Path("t.svg").read_text("utf-8")
 
 
-def test_a_failing_peer_is_a_row_and_all_of_srx_failing_an_error(bench: Run, photos: Path) -> None:
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--csv=locked/t.csv", "write-protected"),
+        ("--csv=locked.csv", "not writable"),
+        ("--plot=locked.png", "not writable"),
+        ("--update-card", "which is write-protected"),
+    ],
+)
+def test_what_may_not_be_written_is_refused_before_any_work(
+    bench: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch, option: str, words: str
+) -> None:
+    Path("locked").mkdir()
+    for name in ("locked.csv", "locked.png"):
+        Path(name).touch()
+
+    protected = ("locked", card("embedded").folder.stem)
+
+    def access(path: str | Path, mode: int) -> bool:  # the real one lets root do everything
+        return mode != os.W_OK or Path(path).stem not in protected
+
+    monkeypatch.setattr(os, "access", access)
+    code, out, err = bench(photos, option, "--plot-metric=psnr", "--json")
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_failing_peer_is_a_row_and_all_of_srx_failing_an_error(bench: Srx, photos: Path) -> None:
     """With the code of the first of these failures, whatever others did."""
     Path("bad.pth").write_bytes(b"nothing")
     arguments = (photos, "--no-baselines", "--peer", "bad=bad.pth", "--json")
@@ -179,14 +233,14 @@ def test_a_failing_peer_is_a_row_and_all_of_srx_failing_an_error(bench: Run, pho
 
 
 @pytest.mark.parametrize("model", ["gone", "compact"])
-def test_a_model_that_is_none_stops_before_measuring(bench: Run, photos: Path, model: str) -> None:
+def test_a_model_that_is_none_stops_before_measuring(bench: Srx, photos: Path, model: str) -> None:
     code, out, err = bench(photos, "--model", f"embedded,{model}", "--json")
     assert (code, out) == (3, "")
     assert model in err
     assert len(err.strip().splitlines()) <= 2  # the missing metric's and the error
 
 
-def test_results_without_partners_stop_before_measuring(bench: Run, photos: Path) -> None:
+def test_results_without_partners_stop_before_measuring(bench: Srx, photos: Path) -> None:
     theirs = photos.parent / "theirs"
     theirs.mkdir()
     Image.new("RGB", (64, 48)).save(theirs / "0.png")
@@ -197,7 +251,7 @@ def test_results_without_partners_stop_before_measuring(bench: Run, photos: Path
     assert bench(photos, "--row=--steps 1", "--no-baselines", "--peer", "theirs=theirs")[0] == 0
 
 
-def test_a_picture_too_small_is_left_out_and_named(bench: Run, photos: Path) -> None:
+def test_a_picture_too_small_is_left_out_and_named(bench: Srx, photos: Path) -> None:
     plain = (photos, photos.parent / "photos", "--no-baselines", "--row=--steps 1", "--json")
     expected = json.loads(bench(*plain)[1])["rows"]
     assert len(expected) == 1  # the folder that was named twice is measured once
@@ -214,7 +268,7 @@ def test_a_picture_too_small_is_left_out_and_named(bench: Run, photos: Path) -> 
     assert "No image of photos is large enough" in err
 
 
-def test_the_log_ends_with_all_done(bench: Run, photos: Path) -> None:
+def test_the_log_ends_with_all_done(bench: Srx, photos: Path) -> None:
     Path("bad.pth").write_bytes(b"nothing")
     rows = (photos, "--no-baselines", "--row=--steps 1")
     for arguments, total in ((rows, 2), ((*rows, "--peer", "bad=bad.pth"), 4)):
@@ -222,7 +276,7 @@ def test_the_log_ends_with_all_done(bench: Run, photos: Path) -> None:
         assert [line.startswith(f"[{total}/{total}] ") for line in counts][-2:] == [False, True]
 
 
-def test_a_row_is_of_the_diffusion_alone(bench: Run, photos: Path) -> None:
+def test_a_row_is_of_the_diffusion_alone(bench: Srx, photos: Path) -> None:
     """Sizes are the data's: a row would say --scale 3 of what was measured at another scale."""
     for row in ("--scale 3", "--size 9x9", "--long-side 9", "--short-side 9"):
         code, _, err = bench(photos, f"--row={row}")
@@ -234,7 +288,7 @@ def test_a_row_is_of_the_diffusion_alone(bench: Run, photos: Path) -> None:
     assert bench(photos, "--no-baselines", f"--row={every}")[0] == 0
 
 
-def test_a_profile_names_the_bottleneck(bench: Run, photos: Path) -> None:
+def test_a_profile_names_the_bottleneck(bench: Srx, photos: Path) -> None:
     code, out, err = bench(photos, "--profile", "--steps", "2", "--json")
     assert code == 0
     (found,) = json.loads(out)["profiles"]
@@ -243,7 +297,7 @@ def test_a_profile_names_the_bottleneck(bench: Run, photos: Path) -> None:
     assert "The bottleneck is" in err
 
 
-def test_the_card_is_updated_only_when_asked(bench: Run, photos: Path) -> None:
+def test_the_card_is_updated_only_when_asked(bench: Srx, photos: Path) -> None:
     before = card("embedded")
     bench(photos, "--no-baselines", "--steps", "1")
     assert card("embedded") == before
@@ -268,13 +322,16 @@ def test_the_card_is_updated_only_when_asked(bench: Run, photos: Path) -> None:
         ("--json --markdown", "stdout"),
         ("--plot t.gif", "t.gif"),
         ("--plot t.png --plot-metric musiq", "musiq"),
-        ("--csv gone/t.csv", "gone"),
+        ("--csv gone/t.csv", "make it first"),
+        ("--csv photos", "'photos' is a directory"),
+        ("--plot photos", "'photos' is a directory"),
+        ("--plot gone/t.png", "make it first"),
         ("--scale 0", "scale"),
         ("--repeat 0", "repeat"),
         ("gone.png", "gone.png"),
     ],
 )
-def test_wrong_usage_is_one_sentence(bench: Run, photos: Path, arguments: str, words: str) -> None:
+def test_wrong_usage_is_one_sentence(bench: Srx, photos: Path, arguments: str, words: str) -> None:
     code, out, err = bench(photos, *shlex.split(arguments))
     assert (code, out) == (2, "")
     assert words in err

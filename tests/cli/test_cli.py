@@ -489,6 +489,8 @@ def test_every_kind_of_value_can_stand_in_the_file(srx: Srx, photos: Path) -> No
         ("[upscal]\nsteps = 3", "upscal"),
         ("steps = [3]", "steps"),
         ("steps = true", "number or text for 'steps'"),
+        ("row = '--steps 1'", "list of texts for 'row'"),
+        ("[bench]\npeer = [3]", r"list of texts for 'peer' in \[bench\]"),
         ("recursive = 'maybe'", "true or false for 'recursive'"),
         ('steps = "many"', "'many' for '--steps' from srx.toml"),
         ("steps = 0", "steps"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 from calls import MAKE_UPSCALER, Srx, finished, paint
+from huggingface_hub import constants
 from PIL import Image
 
 from sr_cli import __main__ as entry
@@ -77,6 +78,12 @@ def test_options_of_the_other_method_are_refused(
         ("--model compact", 3),
         ("--model prior", 3),
         ("--method diffsr --prior embedded", 3),
+        ("--method diffsr --t1 9 --prior nope", 3),
+        ("--method diffsr --t1 9 --prior in", 3),
+        ("--method diffsr --t1 9 --prior ./nope", 3),
+        (f"--method diffsr --t1 9 --prior {'a' * 300}", 3),
+        (f"--model {'a' * 300}", 3),
+        (f"--preprocess {'a' * 300}", 3),
         ("--preprocess nope", 3),
         ("--preprocess nope.pth", 3),
         ("--device gpu", 2),
@@ -93,6 +100,33 @@ def test_a_dry_run_fails_as_the_run_would(
     assert srx("upscale", photos, "out", *args.split(), "--dry-run").code == code
     monkeypatch.setattr(command, "make_upscaler", MAKE_UPSCALER)
     assert srx("upscale", photos / "a.png", "out", *args.split()).code == code
+
+
+@pytest.mark.usefixtures("small")
+def test_a_dry_run_says_of_what_is_on_the_hub_that_it_is_not_checked(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(Path("hub").absolute()))
+    args = ("upscale", photos, "out", "--dry-run", "--method", "diffsr", "--prior", "a/b")
+    run = srx(*args)
+    assert (run.code, "Not checked: a/b" in run.err) == (0, True)
+    snapshot = Path("hub/models--a--b/snapshots/0/unet")
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").touch()
+    Path("hub/models--a--b/refs").mkdir()
+    Path("hub/models--a--b/refs/main").write_text("0")
+    assert "Not checked" not in srx(*args).err
+
+
+def test_what_is_too_long_for_a_disk_is_a_sentence(srx: Srx, photos: Path) -> None:
+    for args in (
+        ["x" * 300],
+        ["out", "--name", "x" * 300],
+        ["out", "--name", "{stem:>9999999999}"],
+    ):
+        run = srx("upscale", photos, *args, "--dry-run")
+        assert run.code == 2
+        assert run.err.startswith("error: The ")
 
 
 @pytest.mark.usefixtures("small")

@@ -2,35 +2,35 @@
 
 import json
 import shutil
-import signal
-from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from calls import Srx, called
 from PIL import Image
 from safetensors.torch import save_file
 
 from sr_cli.cli import prf as command
-from sr_cli.cli.app import main
-from sr_cli.cli.ui import terminal
 from sr_cli.evaluation import datasets
 from sr_cli.models.registry import card, load_weights, write_card
 
-Run = tuple[int, str, str]
-Srx = Callable[..., Run]
+pytest_plugins = ["calls"]
+
 FAST = ("--device", "cpu", "--dtype", "float32", "--steps", "2", "--rounds", "0", "--crop", "48")
 
 
 @pytest.fixture
 def srx(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
-) -> Iterator[Srx]:
+    isolated: None,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Srx:
     """The command in this process, in a folder with HR/a.png, without weights of metrics."""
-    assert tiny
-    monkeypatch.chdir(tmp_path)
-    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SRX_HOME", "TORCH_HOME"):
+    for name in ("XDG_CACHE_HOME", "SRX_HOME", "TORCH_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
     grids = {"diffsr": (0, 0.02, 0.2), "dossr": (0.1, 0.5)}
     monkeypatch.setattr("sr_cli.evaluation.prf_search.GRIDS", grids)
@@ -38,17 +38,7 @@ def srx(
     levels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
     Image.fromarray(levels).save("HR/a.png")
 
-    def call(*args: object) -> Run:
-        with pytest.raises(SystemExit) as end:
-            main([str(arg) for arg in args])
-        assert isinstance(end.value.code, int | None)
-        return end.value.code or 0, *capsys.readouterr()
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    terminal.quiet = terminal.verbose = False
+    return partial(called, capsys)
 
 
 def test_a_search_is_kept_and_upscale_uses_it(srx: Srx, tmp_path: Path) -> None:
@@ -191,6 +181,8 @@ def test_any_model_and_the_conditions_of_an_upscaling_can_be_searched(
         (("--prior", "HR"), 3, "no DDPMPipeline"),
         (("--update-card", "--method", "dossr"), 2, "has a card"),
         (("--plot", "missing/a.png"), 2, "does not exist"),
+        (("--plot", "HR"), 2, "is a directory"),
+        (("--cache", "HR"), 2, "is a directory"),
     ],
 )
 def test_mistakes_end_in_a_sentence(

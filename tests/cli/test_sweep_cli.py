@@ -3,55 +3,43 @@
 import csv
 import io
 import json
-import signal
-from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from calls import Srx, called
 from PIL import Image
 
-from sr_cli.cli.app import main
 from sr_cli.cli.sweep import _time, _whole
-from sr_cli.cli.ui import Terminal, terminal
+from sr_cli.cli.ui import Terminal
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.metrics import Metrics
 from sr_cli.evaluation.tables import Column, Table
 
-Run = tuple[int, str, str]
+pytest_plugins = ["calls"]
+
 SMALL = ("--t1", "500,T/3", "--steps", "1,3", "--order", "1,3", "--metrics", "psnr,ssim")
 FAST = (*SMALL, "--device", "cpu", "--dtype", "float32")
 
 
 @pytest.fixture
 def srx(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: Path
-) -> Iterator[Callable[..., Run]]:
+    isolated: None,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Srx:
     """The command in this process, in a folder with HR/a.png and HR/b.png, with tiny weights."""
-    assert tiny
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     Path("HR").mkdir()
     for seed, name in enumerate("ab"):
         levels = np.random.default_rng(seed).integers(0, 256, (48, 52, 3), dtype=np.uint8)
         Image.fromarray(levels).save(Path("HR") / f"{name}.png")
 
-    def call(*args: object) -> Run:
-        with pytest.raises(SystemExit) as end:
-            main([str(arg) for arg in ("sweep-t1", *args)])
-        assert isinstance(end.value.code, int | None)
-        return end.value.code or 0, *capsys.readouterr()
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    terminal.quiet = terminal.verbose = False
-
-
-Srx = Callable[..., Run]
+    return partial(called, capsys, "sweep-t1")
 
 
 @pytest.fixture
@@ -155,6 +143,11 @@ def test_a_changed_option_is_measured_again(
         (("--plot", "p.doc"), "p.doc must end in"),
         (("--sheet", "no/s.png"), "make it first"),
         (("--csv", "no/t.csv"), "make it first"),
+        (("--csv", "HR"), "is a directory"),
+        (("--plot", "HR"), "is a directory"),
+        (("--sheet", "HR"), "is a directory"),
+        (("--cache", "HR"), "is a directory"),
+        (("--cache", "HR/a.png/cache.jsonl"), "choose --cache"),
         (("--scale", "0"), "scale"),
         (("--device", "tpu"), "device must be"),
     ],

@@ -2,19 +2,24 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
 from sr_cli.cli.app import main
 from sr_cli.cli.train import app
-from sr_cli.cli.ui import terminal
 from sr_cli.models.importer import ImportOptions, import_model
 from sr_cli.models.registry import card
+from sr_cli.training.objectives import EmbeddedObjective
+
+pytest_plugins = ["calls"]
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("--iterations", "2", "--batch", "2", "--workers", "0", "--dtype", "float32")
@@ -24,14 +29,9 @@ Srx = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SRX_HOME", str(tmp_path / "home"))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def fresh_processes(isolated: None, tiny: Path) -> Iterator[None]:
+    """accelerate keeps one state for the process, which its runs may not share."""
     yield
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    terminal.quiet = terminal.verbose = False
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 
@@ -65,6 +65,33 @@ def base() -> str:
     return import_model(options, lambda *_: None).name
 
 
+@pytest.mark.parametrize(
+    ("raised", "end"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), (4, "--batch or --crop")),
+        (
+            torch.AcceleratorError("CUDA error: launch failure"),
+            (4, "The device failed at training"),
+        ),
+        (ZeroDivisionError("division by zero"), (1, "ZeroDivisionError")),
+    ],
+)
+def test_what_the_device_raises_is_told_from_faults(
+    raised: Exception,
+    end: tuple[int, str],
+    srx: Srx,
+    photos: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def loss(*_: object) -> torch.Tensor:
+        raise raised
+
+    monkeypatch.setattr("sr_cli.training.objectives.PriorObjective.loss", loss)
+    code, err = srx("prior", photos, "--crop", "32", *SMALL)
+    assert code == end[0]
+    assert end[1] in err
+
+
 def test_every_network_and_option_is_documented() -> None:
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert set(commands) == {"compact", "embedded", "prior", "dossr"}
@@ -82,6 +109,33 @@ def test_networks_from_scratch(srx: Srx, photos: str, network: str) -> None:
     again = ("--quiet", "--run", "runs/other", "--out", f"runs/{network}/out")
     assert srx(network, photos, *SMALL, *shape, "--mix", "1,0,0", *again) == (0, "")
     assert not Path("runs/other/out").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_same_command_goes_on(
+    srx: Srx, photos: str, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    shape = ("--crop", "32", "--widths", "8,8,8", "--blocks", "1,1,1", "--preprocess", "none")
+    command = ("embedded", photos, *SMALL, *shape, "--iterations", "4")
+    real, calls = EmbeddedObjective.loss, count(1)
+
+    def loss(*args: Any) -> torch.Tensor:
+        if next(calls) == 3:
+            signal.raise_signal(number)
+        return real(*args)
+
+    torch.manual_seed(0)  # of the first weights
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedObjective, "loss", loss)
+        assert srx(*command) == (130, "interrupted: the same command goes on.\n")
+    assert {file.name for file in Path("runs/embedded").iterdir()} == {"checkpoint.pt", "log.csv"}
+    assert srx(*command)[0] == 0
+    torch.manual_seed(0)
+    assert srx(*command, "--run", "runs/whole")[0] == 0
+    made = [Path("runs", run, "out/embedded.safetensors") for run in ("embedded", "whole")]
+    assert made[0].read_bytes() == made[1].read_bytes()
+    log = Path("runs/embedded/log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in log[1:]] == ["2", "4"]
 
 
 def test_the_name_of_the_weights(srx: Srx, photos: str) -> None:
@@ -125,6 +179,31 @@ def test_nothing_is_trained_by_mistake(srx: Srx, args: tuple[str, ...], words: s
     assert code == 2
     assert words in err
     assert not list(Path().rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("network", ["embedded", "prior"])
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (
+            ("--widths", "8,8", "--blocks", "1"),
+            "--widths 8,8 and --blocks 1: there must",
+        ),
+        (("--widths", "8,8", "--blocks", "1,1,1"), "as many of both"),
+        (("--widths", "0,8,8", "--blocks", "1,1,1"), "whole numbers above 0"),
+        (
+            ("--widths", "8,8,8,8", "--blocks", "1,1,1,1", "--crop", "48"),
+            "--crop 48 is no multiple of 32",
+        ),
+    ],
+)
+def test_shapes_that_make_no_sense(
+    srx: Srx, photos: str, network: str, args: tuple[str, ...], words: str
+) -> None:
+    code, err = srx(network, photos, *SMALL, *args, "--preprocess", "none")
+    assert code == 2
+    assert words in " ".join(err.split())
+    assert not Path("runs").exists()
 
 
 @pytest.mark.usefixtures("base")

@@ -2,57 +2,34 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from calls import Srx, called
 
-from sr_cli.cli.app import main
 from sr_cli.cli.ui import terminal
 from sr_cli.models import importer
+
+pytest_plugins = ["calls"]
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = GOLDEN / "tiny_controlldm.ckpt"
 CONTEXT = f"{GOLDEN / 'dossr_net.npz'}:ctx"
 
 
-@dataclass(frozen=True)
-class Run:
-    """How a call of the command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Srx = Callable[..., Run]
-
-
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SRX_HOME", str(tmp_path / "home"))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield tmp_path / "home"
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-    terminal.quiet = terminal.verbose = False
+def own_home(isolated: None, tiny: Path, tmp_path: Path) -> Path:
+    """SRX_HOME."""
+    return tmp_path / "home"
 
 
 @pytest.fixture
 def srx(capsys: pytest.CaptureFixture[str]) -> Srx:
-    def call(*args: object) -> Run:
-        with pytest.raises(SystemExit) as end:
-            main(["weights", *map(str, args)])
-        assert isinstance(end.value.code, int | None)
-        return Run(end.value.code or 0, *capsys.readouterr())
-
-    return call
+    return partial(called, capsys, "weights")
 
 
 def test_the_golden_checkpoint_from_import_to_damage(srx: Srx, own_home: Path) -> None:

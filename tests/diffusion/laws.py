@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import reference
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from numpy.testing import assert_allclose
@@ -42,6 +43,7 @@ class Code:
 
     path: ModuleType = path
     solvers: ModuleType = solvers
+    reference: ModuleType = reference
 
 
 @cache
@@ -104,7 +106,7 @@ def mean_is_exact(code: Code) -> None:
             for n in (1, 2, 5, 20):
                 steps = code.solvers.plan(p, even(last, n), **options)
                 start = u + p.m[last] * Y
-                got = code.solvers.solve(steps, gaussian(p, mu, s2), Y, start, silent)
+                got = code.reference.solve(steps, gaussian(p, mu, s2), Y, start, silent)
                 assert_allclose(got, want, rtol=0, atol=1e-12)
 
 
@@ -117,7 +119,7 @@ def splitting_is_exact(code: Code) -> None:
                 steps = code.solvers.plan(p, even(last, n), **options)
                 x = np.full(n + 1, 1.5)
                 x0 = np.full(n + 1, 0.8)
-                got = code.solvers.solve(steps, lambda _x, _s, x0=x0: x0, Y, x, impulses(n))
+                got = code.reference.solve(steps, lambda _x, _s, x0=x0: x0, Y, x, impulses(n))
                 ends.append((got[0], np.sum((got[1:] - got[0]) ** 2)))
             assert_allclose(ends, [ends[0]] * 3, rtol=0, atol=1e-12)
 
@@ -137,7 +139,7 @@ def variance_converges(code: Code) -> None:
             x[0] = np.sqrt(variance(p, n, s2))
             x += p.m[n] * Y
             steps = code.solvers.plan(p, range(n, -1, -1), **options)
-            got = code.solvers.solve(steps, gaussian(p, 0.0, s2), Y, x, impulses(n))
+            got = code.reference.solve(steps, gaussian(p, 0.0, s2), Y, x, impulses(n))
             errors.append(np.sum((got - p.m[0] * Y) ** 2) / variance(p, 0, s2) - 1)
         slope = np.log2(errors[0] / errors[1])
         assert_allclose(slope, min(options["order"], 2), rtol=0, atol=0.1)
@@ -159,7 +161,7 @@ def polynomials_are_exact(code: Code, solver: dict[str, Any] | None = None) -> N
             states.append(x)
             return np.polynomial.Polynomial(c)(p.lam[step.s])
 
-        states.append(code.solvers.solve(steps, denoise, Y, 1.1, silent))
+        states.append(code.reference.solve(steps, denoise, Y, 1.1, silent))
         want = [polynomial_step(p, s.s, s.t, x, c) for s, x in zip(steps, states, strict=False)]
         assert_allclose(states[order:], want[order - 1 :], rtol=0, atol=1e-12)
 
@@ -191,7 +193,7 @@ def agrees_with_dpm_solver(code: Code) -> None:
         return torch.tanh(x) + t / 1000
 
     steps = code.solvers.plan(code.path.Path.plain(alpha_bar()), times, order=1)
-    got = code.solvers.solve(steps, lambda x, s: denoise(x, s.s), 0 * x, x, lambda i: z[i - 1])
+    got = code.reference.solve(steps, lambda x, s: denoise(x, s.s), 0 * x, x, lambda i: z[i - 1])
     want = x
     for t, noise in zip(scheduler.timesteps, z, strict=True):
         predicted = denoise(want, int(t))
@@ -274,7 +276,7 @@ def golden_differences(code: Code) -> Iterator[tuple[int, int, float]]:
             alpha, sigma = code.solvers.start(p, times[0])
             steps = code.solvers.plan(p, times, order=order)
             start = alpha * y + sigma * z[0]
-            states.append(code.solvers.solve(steps, denoise, y, start, z.__getitem__))
+            states.append(code.reference.solve(steps, denoise, y, start, z.__getitem__))
             want = [*g[f"s{n}_o{order}_f64_traj"], g[f"s{n}_o{order}_f64_final_latent"]]
             yield n, order, float(np.abs(np.array(states) - want).max())
 

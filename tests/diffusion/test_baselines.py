@@ -11,12 +11,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from reference import solve
 from torch import Tensor
 
 from sr_cli.diffusion.baselines import Baseline, sample
 from sr_cli.diffusion.path import Path, time_grid
-from sr_cli.diffusion.schedules import alpha_bar
-from sr_cli.diffusion.solvers import plan, solve
+from sr_cli.diffusion.schedules import SCHEDULES, alpha_bar
+from sr_cli.diffusion.solvers import plan
 from sr_cli.errors import UsageError
 
 NAMES = get_args(Baseline)
@@ -158,11 +159,12 @@ def test_the_network_sees_one_diffusion(name: Baseline, t_start: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_x_is_at_the_scale_that_the_network_was_told(name: Baseline) -> None:
+@pytest.mark.parametrize("schedule", [alpha_bar(name) for name in SCHEDULES], ids=SCHEDULES)
+def test_x_is_at_the_scale_that_the_network_was_told(name: Baseline, schedule: Any) -> None:
     """A denoiser that knows ε recovers x0 at once, if the x it gets is α x0 + σ ε."""
     draws = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     x0, eps = draws.unbind()
-    alpha, sigma = np.sqrt(SCHEDULE[LAST]), np.sqrt(1 - SCHEDULE[LAST])
+    alpha, sigma = np.sqrt(schedule[LAST]), np.sqrt(1 - schedule[LAST])
 
     def denoise(x: Tensor, alpha: float, sigma: float, t: int) -> Tensor:
         del t
@@ -170,7 +172,7 @@ def test_x_is_at_the_scale_that_the_network_was_told(name: Baseline) -> None:
             torch.testing.assert_close(x, alpha * x0 + sigma * eps, atol=1e-3, rtol=0)
         return x0
 
-    got = sample(name, SCHEDULE, LAST, 6, alpha * x0 + sigma * eps, denoise, lambda _: eps)
+    got = sample(name, schedule, LAST, 6, alpha * x0 + sigma * eps, denoise, lambda _: eps)
     torch.testing.assert_close(got, x0, atol=1e-4, rtol=0)
 
 

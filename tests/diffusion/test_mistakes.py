@@ -1,15 +1,17 @@
 """The laws have teeth: each deliberate mistake below breaks at least one of them.
 
-A mistake is one edit of the source of `path.py` or `solvers.py`; the edited module is run through
-the same laws as the real one.
+A mistake is one edit of the source of `path.py`, `solvers.py` or the loop of `reference.py`; the
+edited module is run through the same laws as the real one.
 """
 
 import inspect
+from dataclasses import replace
 from functools import cache
 from types import ModuleType
 
 import numpy as np
 import pytest
+import reference
 from laws import LAWS, RELEASED, THEORY, Code, Law
 
 from sr_cli.diffusion import path, solvers
@@ -28,8 +30,8 @@ MISTAKES: dict[str, Edit] = {
     "noise without the root": (solvers, "math.sqrt(1 - r**2)", "(1 - r**2)"),
     "noise with r not squared": (solvers, "math.sqrt(1 - r**2)", "math.sqrt(1 - r)"),
     "noise at the wrong sigma": (solvers, "sigma_t * math", "path.sigma[s] * math"),
-    "noise of the step before": (solvers, "noise(i) if", "noise(i - 1) if"),
-    "noise left out": (solvers, "noise(i) if step.noise", "0.0 if step.noise"),
+    "noise of the step before": (reference, "noise(i) if", "noise(i - 1) if"),
+    "noise left out": (reference, "noise(i) if step.noise", "0.0 if step.noise"),
     "D with the wrong sign": (solvers, "x0 += -a_t", "x0 += a_t"),
     "D: difference not squared": (solvers, "(lam_t - lam_s) ** 2", "abs(lam_t - lam_s)"),
     "D over λ_t": (solvers, "** 2 / lam_s", "** 2 / lam_t"),
@@ -42,13 +44,13 @@ MISTAKES: dict[str, Edit] = {
     "correction not halved": (solvers, "(lam[0] - lam[1]) / 2", "(lam[0] - lam[1])"),
     "variants swapped": (solvers, 'variant == "paper"', 'variant == "corrected"'),
     "history oldest first": (
-        solvers,
+        reference,
         "[denoise(x, step), *history][:MAX_ORDER]",
         "[*history, denoise(x, step)][-MAX_ORDER:]",
     ),
-    "history not advanced": (solvers, "*history][:MAX", "*history[-2:]][:MAX"),
+    "history not advanced": (reference, "*history][:MAX", "*history[-2:]][:MAX"),
     "history of copies": (
-        solvers,
+        reference,
         "[denoise(x, step), *history][:MAX_ORDER]",
         "[denoise(x, step)] * MAX_ORDER",
     ),
@@ -94,7 +96,7 @@ def edited(module: ModuleType, old: str, new: str) -> ModuleType:
 def breaks(law: Law, edit: Edit) -> bool:
     """Whether the edited code breaks the law; to refuse the law's valid input breaks it too."""
     module = edited(*edit)
-    code = Code(path=module) if edit[0] is path else Code(solvers=module)
+    code = replace(Code(), **{module.__name__.rpartition(".")[2]: module})
     try:
         with np.errstate(all="ignore"):
             law(code)

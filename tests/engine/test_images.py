@@ -287,6 +287,27 @@ def test_16_bit_pngs_of_other_writers(tmp_path: Path) -> None:
         assert np.array_equal(levels(load(tmp_path / "a.png")), samples)
 
 
+def test_16_bit_jpeg_2000_keeps_its_depth_and_its_white(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64 * 64 * 4).astype(np.uint16).reshape(64, 64, 4)
+    for channels in (3, 4):
+        samples, path = ramp[..., :channels], tmp_path / "a.jp2"
+        lossless = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+        cv2.imwrite(str(path), samples[..., [2, 1, 0, 3][:channels]], lossless)
+        assert np.array_equal(levels(load(path)), samples)
+        with Image.open(path) as image:
+            assert np.asarray(image)[-1, -1, 0] == 0  # Pillow's white, the control
+
+
+@pytest.mark.parametrize("mode", ["RGB", "LA"])
+def test_opencv_does_not_speak(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], mode: str
+) -> None:
+    """It warns of code streams without a colour space, and cannot read grey with alpha."""
+    Image.fromarray(photo()).convert(mode).save(tmp_path / "a.j2k", no_jp2=True)
+    assert load(tmp_path / "a.j2k").depth == 8
+    assert capfd.readouterr() == ("", "")
+
+
 def test_white_is_zero_and_12_bits_are_understood(tmp_path: Path) -> None:
     gray = WIDE[..., 0]
     path = write_tiff(tmp_path / "a.tif", gray.tobytes(), (7, 9), {258: (16,), 262: 0, 277: 1})

@@ -13,6 +13,7 @@ from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import InputError, UsageError
 
 OPTIONS = UpscaleOptions(scale=2, steps=3)
+RESULTS = "Results of an earlier run, which are no inputs: "
 IN, OUT = Path("in"), Path("out")
 
 
@@ -123,10 +124,58 @@ def test_results_beside_the_originals_are_no_inputs() -> None:
         for overwrite in (False, True):
             found = found_by(argument, IN, name=name, overwrite=overwrite)
             assert plan(argument, IN, name=name, overwrite=overwrite) == expected
-            assert found.notes == ("Results of an earlier run, which are no inputs: 1.",)
+            assert found.notes == (f"{RESULTS}in/a_x2.png.",)
     with pytest.raises(UsageError, match=r"in/a_x2.png would overwrite an input"):
         plan(IN, IN / "a_x2.png", IN, name=name)
     assert len(plan(IN, OUT, name=name)) == 3  # the control
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "original"),
+    [
+        ("{stem}_x{scale}", "a_x2.5", "a_x"),
+        ("{stem}_x{scale}.png", "a_x16", "a_x"),
+        ("{width}x{height}-{stem}", "640x480-a", "640-a"),
+        ("{stem}-{seed:03}-{steps}", "a-007-1", "a-7"),
+        ("{stem}_{model}", "a_dossr", "a_2"),
+        ("{stem} ({stem}, {ext}) {steps}", "a (a, png) 9", "a (b, png) 9"),
+    ],
+)
+def test_results_of_other_runs_of_the_template_are_no_inputs_either(
+    name: str, made: str, original: str
+) -> None:
+    for stem in ("a", made, original):
+        paint(IN / f"{stem}.png")
+    inputs = {"in/a.png", f"in/{original}.png"}
+    assert set(plan(IN, IN, name=name)) == inputs
+    assert set(plan(IN, IN / f"{made}.png", IN, name=name)) == inputs | {f"in/{made}.png"}
+    assert len(plan(IN, OUT, name=name)) == 3  # the control
+    Path("in/a.png").unlink()
+    assert len(plan(IN, IN, name=name)) == 2  # nobody's result
+
+
+def test_numbers_at_the_end_of_names_are_no_scales() -> None:
+    for stem in ("photo_1", "photo_2", "photo_10"):
+        paint(IN / f"{stem}.png")
+    for name in ("{stem}_{scale}", "{stem}_{model}", "{seed}_{stem}"):
+        assert len(plan(IN, IN, name=name)) == 3
+    paint(IN / "photo.png")  # but now they may be
+    assert found_by(IN, IN, name="{stem}_{scale}").notes == (
+        f"{RESULTS}in/photo_1.png, in/photo_2.png, in/photo_10.png.",
+    )
+    paint(IN / "photo_11.png")
+    assert found_by(IN, IN, name="{stem}_{scale}").notes[0].endswith("photo_10.png and 1 more.")
+
+
+@pytest.mark.parametrize("pattern", ["**/*.png", "*/*.png", "*"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_patterns_do_not_match_results_in_the_output(pattern: str, overwrite: bool) -> None:
+    for name in ("in/a.png", "out/a.png", "out/b.png"):
+        paint(Path(name))
+    assert plan(Path(pattern), OUT, overwrite=overwrite) == {"in/a.png": "out/a.png"}
+    assert list(plan(OUT / "*.png", OUT / "x")) == ["out/a.png", "out/b.png"]
+    with pytest.raises(UsageError, match="would overwrite an input"):
+        plan(OUT / "*.png", OUT, overwrite=True)
 
 
 def test_an_original_that_may_be_a_result_is_not_overwritten() -> None:
@@ -172,6 +221,32 @@ def test_templates_name_the_results() -> None:
 
 
 @pytest.mark.parametrize(
+    ("prior", "model"),
+    [("prior", "prior"), ("google/ddpm-ema", "ddpm-ema"), ("./mine/", "mine"), (".", "here")],
+)
+def test_the_model_of_diffsr_is_its_prior(
+    monkeypatch: pytest.MonkeyPatch, prior: str, model: str
+) -> None:
+    Path("here").mkdir()
+    monkeypatch.chdir("here")
+    options = UpscaleOptions(method="diffsr", prior=prior)
+    job = jobs.plan([paint(Path("a.png"))], OUT, options, OutputOptions(name="{model}")).jobs[0]
+    assert job.output.stem == model
+
+
+def test_paths_that_cannot_be_are_refused() -> None:
+    paint(IN / "a.png")
+    for output in ("x" * 300, f"{'x' * 300}/y", "x/" * 3000, f"{'x' * 300}.png"):
+        with pytest.raises(UsageError, match=r"cannot be used: File name too long"):
+            plan(IN / "a.png", Path(output))
+    stem = "ü" * 125
+    paint(IN / f"{stem}.png")
+    assert len(plan(IN, OUT)) == 2
+    with pytest.raises(UsageError, match=r"gives ü+…, a name of 256 bytes"):
+        plan(IN, OUT, name="{stem}__")
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["missing.png", "out"], "missing.png does not exist"),
@@ -212,6 +287,10 @@ def test_names_that_differ_in_case_alone_are_one_on_some_disks() -> None:
     with pytest.raises(UsageError, match=r"in/A.jpg and in/a.png would both become out/a.png"):
         plan(IN, OUT)
     assert len(plan(IN, OUT, name="{stem}_{ext}")) == 2
+    paint(IN / "A.png")
+    for name in ("{stem}", "{stem}_{ext}"):
+        with pytest.raises(UsageError, match=r"in/A.png and in/a.png .*: rename one of them"):
+            plan(IN / "A.png", IN / "a.png", OUT, name=name)
     paint(IN / "B.PNG")
     with pytest.raises(UsageError, match="would overwrite an input"):
         plan(IN / "B.PNG", IN)

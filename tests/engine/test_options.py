@@ -97,6 +97,29 @@ def test_templates_that_give_no_file_name_are_refused(template: str) -> None:
         OutputOptions(name=template).file_name({"stem": "a"}, ".png")
 
 
+@pytest.mark.parametrize(
+    ("template", "seed"),
+    [
+        ("{seed:c}", 2**63),
+        ("{seed:c}", 0xD800),
+        ("{stem:>99999999999}", 0),
+        ("{stem:>{seed}}", 9),
+        ("{stem:>256}", 0),
+    ],
+)
+def test_templates_that_give_no_text_or_too_much_are_refused(template: str, seed: int) -> None:
+    with pytest.raises(UsageError, match=r"template .*[^ :]\.$"):
+        OutputOptions(name=template).file_name({"stem": "a", "seed": seed}, ".png")
+
+
+def test_a_name_has_up_to_255_bytes() -> None:
+    assert len(OutputOptions(name="{stem:>251}").file_name({"stem": "a"}, ".png")) == 255
+    with pytest.raises(UsageError, match="256 bytes"):
+        OutputOptions(name="{stem:>252}").file_name({"stem": "a"}, ".png")
+    with pytest.raises(UsageError, match="256 bytes"):
+        OutputOptions(name="{stem:ü>126}").file_name({"stem": ""}, ".png")
+
+
 def test_the_suffix_is_added_once() -> None:
     assert OutputOptions(name="{stem}_x{scale}").file_name({"stem": "a", "scale": 4}, ".png") == (
         "a_x4.png"

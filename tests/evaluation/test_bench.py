@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from sr_cli.engine.course import setting
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
@@ -31,6 +33,9 @@ from sr_cli.evaluation.peers import (
     stored,
 )
 from sr_cli.evaluation.profiling import REST, profile
+from sr_cli.models import registry
+from sr_cli.models.calibration import Calibration, Start, keep
+from sr_cli.models.embedded import EmbeddedDenoiser
 
 CPU = torch.device("cpu")
 PSNR = metrics.load(["psnr"], CPU)
@@ -108,6 +113,32 @@ def test_every_kind_of_method_fits_the_data(data: Pairs) -> None:
         assert [row.nfe for row in rows] == [0, 0, 1, 2]
         counts = [row.parameters or 0 for row in rows]
         assert counts[0] == counts[1] == 0 < counts[2] < counts[3]
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize(("t1", "calls"), [(0, 0), (2, 2), (40, 5), ("auto", 3)])
+def test_calls_of_diff_sr_are_those_that_are_made(
+    data: Pairs,
+    t1: Any,
+    calls: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SRX_HOME", str(tmp_path / "home"))
+    options = UpscaleOptions(method="diffsr", steps=5, t1=t1)
+    found = Calibration({2.0: Start(0, {}), 4.0: Start(3, {}), 8.0: Start(40, {})})
+    keep(setting(options, registry.card("prior")), found)
+    made: list[float] = []
+    denoise = EmbeddedDenoiser.predict_x0
+
+    def counted(self: EmbeddedDenoiser, x: Tensor, **values: Any) -> Tensor:
+        made.append(values["t"])
+        return denoise(self, x, **values)
+
+    monkeypatch.setattr(EmbeddedDenoiser, "predict_x0", counted)
+    method = engine("srx", options, device=CPU, dtype="float32").make(data)
+    method.run([data[0]])
+    assert method.nfe == len(made) == calls
 
 
 @pytest.mark.usefixtures("tiny")

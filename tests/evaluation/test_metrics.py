@@ -13,7 +13,7 @@ from torch import Tensor
 from sr_cli.errors import UsageError
 from sr_cli.evaluation import iqa, metrics
 from sr_cli.evaluation.iqa import SPECS
-from sr_cli.evaluation.metrics import BETTER, load, luma, psnr, ssim
+from sr_cli.evaluation.metrics import BETTER, load, luma, mean, psnr, ssim
 
 CPU = torch.device("cpu")
 
@@ -48,6 +48,12 @@ def test_identical_images_have_the_ends_of_the_scales() -> None:
     assert float(psnr(photo(), photo())) == pytest.approx(80)
     assert float(ssim(photo(), photo())) == pytest.approx(1)
     assert float(ssim(noisy(photo(), 0.1), photo())) < 0.9
+
+
+def test_a_mean_is_over_what_is_defined() -> None:
+    assert mean([1.0, None, 4.0]) == 2.5
+    assert mean([None, None]) is None
+    assert mean([]) is None
 
 
 @pytest.mark.parametrize("measure", [psnr, ssim])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -278,6 +279,21 @@ def test_a_search_measures_what_the_engine_gives(search: Make) -> None:
     distance = [prf.squared_norm((s.states[0] - s.states[1]).numpy()) for s in scenes]
     assert found.distance == pytest.approx(np.mean(distance))
     assert found.criterion == "amplitude"
+
+
+def test_what_one_image_has_no_score_of_is_not_compared(
+    search: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mean over the other images alone would make its time look better, or worse."""
+    real, values = Metrics.score, cycle((1.0, None))
+
+    def score(self: Metrics, *images: Tensor) -> dict[str, float | None]:
+        return {"of the first": next(values)} | real(self, *images)
+
+    monkeypatch.setattr(Metrics, "score", score)
+    for point in (p for row in search().run(lambda _: None).found for p in row.points):
+        assert point.scores["of the first"] is None
+        assert point.scores["psnr"] is not None
 
 
 def test_larger_scales_are_farther_away(search: Make) -> None:

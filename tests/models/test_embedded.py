@@ -8,8 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from sr_cli.errors import ModelError, UsageError
+from sr_cli.models import model
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet
 from sr_cli.models.layout import layout
+from sr_cli.models.registry import card
 
 CONFIG = EmbeddedConfig(widths=(8, 12, 16), blocks=(1, 2, 1), embed=16)
 
@@ -132,3 +135,21 @@ def test_channels_last_is_not_for_metal() -> None:
     layouts = {kind: layout(torch.device(kind)) for kind in ("cpu", "cuda", "mps")}
     usual = torch.channels_last
     assert layouts == {"cpu": usual, "cuda": usual, "mps": torch.preserve_format}
+
+
+@pytest.mark.parametrize(
+    ("widths", "blocks"),
+    [((8, 8), (1,)), ((8, 8), (1, 1, 1)), ((0, 8), (1, 1)), ((8, 8), (1, -1)), ((), ())],
+)
+def test_a_shape_that_makes_no_sense(widths: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match=r"--widths .* --blocks"):
+        EmbeddedConfig(widths, blocks)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_in_a_card_it_is_no_mistake_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = card("embedded")
+    wrong = replace(found, architecture={**found.architecture, "blocks": [1]})
+    monkeypatch.setattr(model, "card", lambda *_: wrong)
+    with pytest.raises(ModelError, match="do not fit their card"):
+        model.load_model("embedded", torch.device("cpu"), torch.float32)

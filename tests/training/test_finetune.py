@@ -1,5 +1,6 @@
 """DoSSR's fine-tuning: the released loss, what learns, resumption, and a model that runs."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
-from PIL import Image
 from torch import Tensor
 
 from sr_cli.engine.options import UpscaleOptions
@@ -54,17 +54,8 @@ def base(own_home: None) -> Card:
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pictures of sharp random shapes."""
-    folder = tmp_path_factory.mktemp("shapes")
-    random = np.random.default_rng(0)
-    for number in range(2):
-        image = np.zeros((96, 120, 3), np.uint8)
-        for _ in range(60):
-            top, left = random.integers(0, 80), random.integers(0, 100)
-            image[top : top + 12, left : left + 14] = random.integers(0, 256, 3)
-        Image.fromarray(image).save(folder / f"{number}.png")
-    return folder
+def photos(shapes: Path) -> Path:
+    return shapes
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +209,47 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     other = tuner(base, options(photos, tmp_path / "other", seed=1))
     list(other.run())
     assert not torch.equal(snapshot(other), snapshot(whole))
+
+
+@pytest.mark.parametrize(("part", "complete"), [(1, 0), (5, 2), (6, 3)])
+def test_an_interrupted_run_loses_no_iteration(
+    base: Card, photos: Path, tmp_path: Path, part: int, complete: int
+) -> None:
+    """Of two parts each: also where gradients of the next one are there already."""
+    whole = tuner(base, options(photos, tmp_path / "whole"))
+    list(whole.run())
+    settings = options(photos, tmp_path / "cut", save_every=1000)
+    cut = tuner(base, settings)
+    real, parts = cut._backward, iter(range(1, 9))
+
+    def backward(number: int, batch: Tensor) -> Tensor:
+        loss = real(number, batch)
+        if next(parts) == part:
+            signal.raise_signal(signal.SIGINT)
+        return loss
+
+    cut._backward = backward  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        list(cut.run())
+    kept = [p.name for p in (tmp_path / "cut").glob("checkpoint*")]
+    assert kept == ([f"checkpoint-{complete:08d}"] if complete else [])
+    resumed = tuner(base, settings)
+    assert resumed.iteration == complete
+    list(resumed.run())
+    assert torch.equal(snapshot(resumed), snapshot(whole))
+
+
+def test_an_interrupt_of_another_process_ends_this_one_too(
+    base: Card, photos: Path, tmp_path: Path
+) -> None:
+    """All save, and none goes on to export."""
+    run = tuner(base, options(photos, tmp_path, save_every=1000))
+    progress = run.run()
+    assert next(progress).iteration == 1
+    run.accelerator.set_trigger()
+    with pytest.raises(KeyboardInterrupt):
+        next(progress)
+    assert [p.name for p in tmp_path.glob("checkpoint*")] == ["checkpoint-00000001"]
 
 
 def test_a_resumed_run_may_have_other_batches(base: Card, photos: Path, tmp_path: Path) -> None:

@@ -1,7 +1,12 @@
 """Training: it learns, it resumes to the same result, and it ships what it learned."""
 
+import os
+import pickle
+import signal
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ from sr_cli.evaluation.degradations import Randomness
 from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.registry import card, load_weights
+from sr_cli.training import train
 from sr_cli.training.data import Crops, crop_loader, read_rgb
 from sr_cli.training.export import begin_with, export
 from sr_cli.training.objectives import (
@@ -34,17 +40,8 @@ CLEAN = Mix(1, 0, 0)
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures of sharp random shapes."""
-    folder = tmp_path_factory.mktemp("photos")
-    random = np.random.default_rng(0)
-    for number in range(3):
-        image = np.zeros((96, 120, 3), np.uint8)
-        for _ in range(60):
-            top, left = random.integers(0, 80), random.integers(0, 100)
-            image[top : top + 12, left : left + 14] = random.integers(0, 256, 3)
-        Image.fromarray(image).save(folder / f"{number}.png")
-    return folder
+def photos(shapes: Path) -> Path:
+    return shapes
 
 
 def embedded() -> EmbeddedObjective:
@@ -106,6 +103,109 @@ def test_a_resumed_run_equals_an_uninterrupted_one(photos: Path, tmp_path: Path)
     other = Trainer(embedded(), replace(options(photos, tmp_path / "other", 8), seed=1))
     list(other.run())
     assert not torch.equal(weights(other), weights(whole))
+
+
+def interrupting(function: Callable[..., Any], call: int) -> Callable[..., Any]:
+    """The function, with Ctrl-C at the end of this call of it, from 1."""
+    numbers = count(1)
+
+    def called(*args: Any, **values: Any) -> Any:
+        result = function(*args, **values)
+        if next(numbers) == call:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    return called
+
+
+def interrupted(trainer: Trainer, moment: str) -> None:
+    """Train until Ctrl-C comes in the third iteration, or between it and the fourth."""
+    if moment == "loss":
+        trainer.objective.loss = interrupting(trainer.objective.loss, 3)  # type: ignore[method-assign]
+    if moment == "update":
+        first = trainer.optimisers[0]
+        first.step = interrupting(first.step, 3)  # type: ignore[method-assign]
+    with closing(trainer.run()) as run:
+        for progress in run:
+            if moment == "between" and progress.iteration == 3:
+                signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("moment", "complete"), [("loss", 2), ("update", 3), ("between", 3)])
+def test_an_interrupted_run_loses_no_iteration(
+    photos: Path, tmp_path: Path, moment: str, complete: int
+) -> None:
+    """Long before the next checkpoint is due; and what it saves is no half of an iteration."""
+    whole = Trainer(embedded(), options(photos, tmp_path / "whole", 6))
+    list(whole.run())
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(Trainer(embedded(), options(photos, tmp_path / "cut", 6)), moment)
+    resumed = Trainer(embedded(), options(photos, tmp_path / "cut", 6))
+    assert resumed.iteration == complete
+    list(resumed.run())
+    torch.testing.assert_close(weights(resumed), weights(whole), atol=0, rtol=0)
+    log = (tmp_path / "cut" / "log.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in log[1:]] == [str(complete), "6"]
+
+
+def test_an_update_that_an_interrupt_cuts_in_two_would_be_noticed(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Trainer(embedded(), options(photos, tmp_path / "whole", 6))
+    list(whole.run())
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "held_back", nullcontext)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(Trainer(embedded(), options(photos, tmp_path / "cut", 6)), "update")
+    resumed = Trainer(embedded(), options(photos, tmp_path / "cut", 6))
+    list(resumed.run())
+    assert not torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_run_that_is_interrupted_at_once_leaves_no_checkpoint(
+    photos: Path, tmp_path: Path
+) -> None:
+    trainer = Trainer(embedded(), options(photos, tmp_path, 6))
+    trainer.objective.loss = interrupting(trainer.objective.loss, 1)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        list(trainer.run())
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:-1000],
+        lambda whole: whole[:1000],
+        lambda _: b"",
+        lambda _: b"not a checkpoint",
+        lambda _: pickle.dumps(Path("code"), protocol=2),
+        lambda _: pickle.dumps({"iteration": 1}, protocol=2),
+    ],
+)
+def test_a_damaged_checkpoint_is_a_sentence(
+    photos: Path, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    settings, file = options(photos, tmp_path, 1), tmp_path / "checkpoint.pt"
+    list(Trainer(compact(), settings).run())
+    file.write_bytes(damage(file.read_bytes()))
+    words = r"checkpoint\.pt cannot be read.* another --run folder"
+    with pytest.raises(ModelError, match=words):
+        Trainer(compact(), settings)
+    with pytest.raises(ModelError, match=words):
+        export(compact(), settings, tmp_path, {})
+
+
+def test_crops_fit_the_network(photos: Path, tmp_path: Path) -> None:
+    """Four levels need multiples of 32, also in validation."""
+    deep = EmbeddedConfig((8, 8, 8, 8), (1, 1, 1, 1), embed=8)
+    objective = EmbeddedObjective(deep, preprocess=None, mix=CLEAN)
+    settings = options(photos, tmp_path, 1)
+    with pytest.raises(UsageError, match="--crop 48 is no multiple of 32"):
+        Trainer(objective, replace(settings, crop=48))
+    Trainer(embedded(), replace(settings, crop=48))
+    (progress,) = Trainer(objective, replace(settings, crop=64)).run()
+    assert progress.psnr is not None
 
 
 def test_a_checkpoint_of_another_network_is_refused(photos: Path, tmp_path: Path) -> None:
@@ -214,7 +314,7 @@ def test_weights_that_float16_cannot_hold_are_refused(photos: Path, tmp_path: Pa
     list(trainer.run())
     with torch.no_grad():
         next(iter(trainer.ema.module.parameters())).fill_(1e6)
-    trainer._save(0.0, None)
+    trainer._save(None)
     with pytest.raises(ModelError, match="float16 cannot hold"):
         export(objective, settings, tmp_path / "out", {})
     assert not (tmp_path / "out").exists()
@@ -291,6 +391,18 @@ def test_memory_is_pinned_for_a_gpu_that_is_used_alone(
     settings = {"crop": 32, "batch": 2, "seed": 0, "workers": 0}
     loader = crop_loader(photos, **settings, iterations=range(1), device=torch.device(device))
     assert loader.pin_memory == pinned
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no process groups")
+def test_what_interrupts_the_run_spares_its_workers(photos: Path) -> None:
+    """A terminal, `timeout` and others send their signals to the whole process group."""
+    settings = {"crop": 32, "batch": 2, "seed": 0, "workers": 1}
+    loader = crop_loader(photos, **settings, iterations=range(4), device=torch.device("cpu"))
+    batches: Any = iter(loader)
+    next(batches)
+    (worker,) = batches._workers
+    assert os.getpgid(worker.pid) != os.getpgrp()
+    assert len(list(batches)) == 3
 
 
 def test_noise_levels_are_stratified() -> None:
