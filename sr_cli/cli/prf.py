@@ -95,7 +95,7 @@ def prf_search(
         option(
             "Reports and defaults",
             "--update-card",
-            help="Fit the limits of the PRF to what is measured and write them into the card.",
+            help="Fit the limits of the PRF to what is measured, and write both into the card.",
         ),
     ] = False,
     as_json: shared.Json = False,
@@ -142,7 +142,7 @@ def prf_search(
     kept = {name: str(_keep(searches[name], result)) for name, result in results.items()}
     tables = {name: _report(name, searches[name], results[name], kept[name]) for name in kept}
     if update_card:
-        _update_card(options, next(iter(results.values())))
+        _update_card(options, next(iter(results.values())), path)
     if plot:
         _draw(searches, results, plot)
     if as_json:
@@ -293,18 +293,29 @@ def _check_card(options: UpscaleOptions) -> None:
     reports.check_card(options.prior)
 
 
-def _update_card(options: UpscaleOptions, result: Result) -> None:
+def _update_card(options: UpscaleOptions, result: Result, path: Path | None) -> None:
+    """Write the scores at t* and without noise into the prior's card, and what fits the PRF."""
     from dataclasses import replace
 
+    from sr_cli.evaluation.datasets import pairs
     from sr_cli.models.registry import card, write_card
 
+    found = card(options.prior)
+    data = "examples" if path is None else pairs(path).name
+    scores = {
+        f"{data}, {row.scale:g}x, t = {point.t}": {
+            name: value and round(value, 4) for name, value in point.scores.items()
+        }
+        for row in result.found
+        for point in (row.at(row.reference), row.star)
+    }
+    limits = dict(found.limits)
     if result.limits is None:
         terminal.note("No noise helps at any scale, so the card gets no limits.")
-        return
-    found = card(options.prior)
-    limits = {**found.limits, "prf": asdict(result.limits)}
-    write_card(replace(found, limits=limits))
-    terminal.note(f"the limits of the PRF are in the card of {options.prior}")
+    else:
+        limits["prf"] = asdict(result.limits)
+    write_card(replace(found, limits=limits, scores=scores))
+    terminal.note(f"what was measured is in the card of {options.prior}")
 
 
 def _draw(searches: dict[str, Search], results: dict[str, Result], path: Path) -> None:

@@ -86,7 +86,9 @@ def test_the_document_holds_rows_and_points(srx: Srx, tmp_path: Path) -> None:
     assert plot.is_file()
 
 
-def test_limits_come_from_options_or_are_written_into_the_card(srx: Srx, tiny: Path) -> None:
+def test_limits_come_from_options_or_are_written_into_the_card(
+    srx: Srx, tiny: Path, tmp_path: Path
+) -> None:
     limits = ("--signature-limit", "1e-9", "--fidelity-limit", "1e-9")
     code, out, err = srx("prf-search", "HR", "--scale", "2", *limits, *FAST, "--json")
     assert code == 0
@@ -100,9 +102,11 @@ def test_limits_come_from_options_or_are_written_into_the_card(srx: Srx, tiny: P
     try:
         code, _, err = srx("prf-search", "HR", "--scale", "4", "--update-card", *FAST)
         assert code == 0
-        written = "are in the card" in err
-        assert ("prf" in card("prior").limits) == written
-        assert card("prior").sha256 == before.sha256
+        assert "in the card" in err
+        after = card("prior")
+        assert ("prf" in after.limits) == ("no limits" not in err)
+        assert f"{tmp_path.name}, 4x, t = 0" in after.scores
+        assert after.sha256 == before.sha256
     finally:
         for file, text in zip(files, texts, strict=True):
             file.write_text(text, "utf-8")
