@@ -39,10 +39,10 @@ def main() -> None:
     """Write figure.png."""
     methods: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "bicubic": lambda lr: bicubic(lr, (4 * lr.shape[1], 4 * lr.shape[2])),
-        "srx --steps 1": Upscaler(UpscaleOptions(steps=1), device="cpu"),
+        "1 step": Upscaler(UpscaleOptions(steps=1), device="cpu"),
         "srx (5 steps)": Upscaler(UpscaleOptions(), device="cpu"),
-        "--model clean --steps 1": Upscaler(UpscaleOptions(model="clean", steps=1), device="cpu"),
-        "--model clean": Upscaler(UpscaleOptions(model="clean"), device="cpu"),
+        "clean, 1 step": Upscaler(UpscaleOptions(model="clean", steps=1), device="cpu"),
+        "clean, 5 steps": Upscaler(UpscaleOptions(model="clean"), device="cpu"),
     }
     cell = 4 * SIDE
     size = ((cell + 6) * len(methods) - 6, HEAD + (cell + 6) * len(CROPS) - 6)

@@ -5,6 +5,7 @@ shipped weights; between the scales that were measured the start is interpolated
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,10 @@ class Calibration:
         return round(float(np.interp(scale, scales, [self.starts[s].t for s in scales])))
 
     def doubt(self, scale: float, run: Mapping[str, Any]) -> str:
-        """In what the start for a scale was found otherwise than `run`, as far as known; or ""."""
+        """In what the start for a scale was found otherwise than `run`, as far as known; or "".
+
+        Beyond the scales that were searched the start is that of the nearest.
+        """
         below = max((s for s in self.starts if s <= scale), default=min(self.starts))
         above = min((s for s in self.starts if s >= scale), default=max(self.starts))
         origins = [self.starts[near].origin for near in (below, above)]
@@ -69,6 +73,9 @@ class Calibration:
             for name, value in run.items()
             if origin.get(name, value) != value
         }
+        rounded = math.isclose(scale, below, rel_tol=0.02)  # as a picture's sides are
+        if below == above and not rounded:
+            found[f"scale {below:g}, not {scale:.3g}"] = None
         return f"t1 was found with {'; '.join(found)}" if found else ""
 
     @classmethod

@@ -22,7 +22,7 @@ from sr_cli.training.interrupts import held_back
 from sr_cli.training.objectives import Objective
 
 CHECKPOINT = "checkpoint.pt"
-PARTS = {"iteration", "elapsed", "model", "ema", "optimisers"}
+PARTS = {"data", "iteration", "elapsed", "model", "ema", "optimisers"}
 """Of a checkpoint."""
 
 
@@ -82,7 +82,8 @@ class Progress:
 class Trainer:
     """One run: a model, its moving average, Muon for its matrices and AdamW for the rest.
 
-    Raises UsageError when the crop does not fit the network; ModelError when the checkpoint in the
+    Raises UsageError when the crop does not fit the network, or the run in the folder had a folder
+    of photographs with another name; ModelError when the checkpoint in the
     run's folder is damaged or another network's.
     """
 
@@ -208,6 +209,7 @@ class Trainer:
 
     def _save(self, psnr: float | None) -> None:
         state = {
+            "data": self.options.data.resolve().name,
             "iteration": self.iteration,
             "elapsed": self.elapsed,
             "model": self.model.state_dict(),
@@ -225,6 +227,11 @@ class Trainer:
 
     def _resume(self) -> None:
         state = read_checkpoint(self.checkpoint)
+        if state["data"] != self.options.data.resolve().name:
+            raise UsageError(
+                f"{self.checkpoint} is of a run on {state['data']}: name another --run folder "
+                "(--init goes on from weights with other photographs)."
+            )
         try:
             self.model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])

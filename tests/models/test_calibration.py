@@ -77,13 +77,15 @@ def test_a_run_under_other_conditions_is_told_so() -> None:
     """By the starts that decide for its scale alone, and by what these say of themselves."""
     starts = {2.0: Start(5, {"steps": 5, "images": 4}), 4.0: Start(90, {"steps": 3})}
     found = Calibration({**starts, 8.0: Start(200, {})})
-    assert found.doubt(1.5, {"steps": 5, "preprocess": "none"}) == ""
+    assert found.doubt(1.99, {"steps": 5, "preprocess": "none"}) == ""
+    assert found.doubt(1.5, {"steps": 5}) == "t1 was found with scale 2, not 1.5"
     assert found.doubt(2, {"steps": 5}) == ""
     assert found.doubt(3, {"steps": 5}) == "t1 was found with steps 3, not 5"
     assert found.doubt(3, {"steps": 1}).endswith("steps 5, not 1; steps 3, not 1")
-    assert found.doubt(9, {"steps": 1}) == ""
+    assert found.doubt(8.1, {"steps": 1}) == ""
+    assert found.doubt(9, {"steps": 1}) == "t1 was found with scale 8, not 9"
     both = Calibration({2.0: Start(5, {"steps": 5, "preprocess": "compact"})})
-    assert both.doubt(4, {"steps": 1, "preprocess": "none"}) == (
+    assert both.doubt(2, {"steps": 1, "preprocess": "none"}) == (
         "t1 was found with steps 5, not 1; preprocess compact, not none"
     )
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import signal
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -428,3 +429,14 @@ def test_wrong_options_are_refused() -> None:
 def test_shares_sum_to_one(shares: tuple[float, float, float]) -> None:
     with pytest.raises(UsageError):
         Mix(*shares)
+
+
+def test_a_run_keeps_to_its_photographs(photos: Path, tmp_path: Path) -> None:
+    """Wherever they lie: by the name of their folder, which the card tells of."""
+    settings = options(photos, tmp_path, 1)
+    list(Trainer(compact(), settings).run())
+    moved = shutil.copytree(photos, tmp_path / "disk" / photos.name)
+    Trainer(compact(), replace(settings, data=moved))
+    other = photos.rename(photos.with_name("others"))
+    with pytest.raises(UsageError, match=f"run on {moved.name}: name another --run"):
+        Trainer(compact(), replace(settings, data=other))
