@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sr_cli.engine.arrays import to_rgb, to_tensor
 from sr_cli.engine.events import Event, Failed, Finished, Job, Started, Step
-from sr_cli.engine.images import Picture, load, probe, save
+from sr_cli.engine.images import Picture, load, losses, probe, save
 from sr_cli.engine.jobs import target_size
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.tiler import ignore
@@ -210,7 +210,16 @@ def _enlarged(
         share = seconds * math.prod(picture.size) / pixels
         spent = loaded.seconds + share
         sizes = loaded.picture.size, picture.size
+        said.extend(losses(picture, loaded.job.output))
+        if _stretched(*sizes):
+            said.append("stretched to other proportions")
         yield picture, Finished(loaded.job, *sizes, spent, memory, tuple(said))
+
+
+def _stretched(before: tuple[int, int], after: tuple[int, int]) -> bool:
+    """Whether the sides' ratio changed by more than rounding both to whole pixels can."""
+    (width, height), (wide, high) = before, after
+    return 2 * abs(wide * height - high * width) > width + height
 
 
 def _write(

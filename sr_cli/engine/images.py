@@ -302,10 +302,23 @@ def _levels(picture: Picture, format: str) -> Samples:  # noqa: A002
         alpha = picture.alpha[..., None]
         on_white = samples * alpha + (1 - alpha)
         samples = on_white if format == "jpeg" else np.concatenate([samples, alpha], axis=2)
-    wide = picture.depth == 16 and format in ("png", "tiff") and samples.shape[2] != 2
+    wide = picture.depth == 16 and _keeps_depth(picture, format)
     white, dtype = (65_535, np.uint16) if wide else (255, np.uint8)
     levels: Samples = np.rint(np.clip(samples, 0, 1) * white).astype(dtype)
     return levels[..., 0] if levels.shape[2] == 1 else levels
+
+
+def _keeps_depth(picture: Picture, format: str) -> bool:  # noqa: A002
+    gray_with_alpha = picture.gray and picture.alpha is not None
+    return picture.depth == 8 or (format in ("png", "tiff") and not gray_with_alpha)
+
+
+def losses(picture: Picture, path: Path) -> list[str]:
+    """What `save` cannot keep of a picture in a file of this name, a phrase each."""
+    chosen = format_of(path)
+    on_white = picture.alpha is not None and chosen == "jpeg"
+    cut = not _keeps_depth(picture, chosen)
+    return ["transparency became white"] * on_white + ["16 bits became 8"] * cut
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from PIL import (
 
 from sr_cli.engine import images
 from sr_cli.engine.formats import FORMATS, check_size, encode, format_of
-from sr_cli.engine.images import SUFFIXES, Picture, load, probe, save
+from sr_cli.engine.images import SUFFIXES, Picture, load, losses, probe, save
 from sr_cli.engine.metadata import Metadata
 from sr_cli.errors import InputError, SrxError, UsageError
 
@@ -193,6 +193,22 @@ def test_jpeg_lays_transparent_pictures_on_white(tmp_path: Path) -> None:
     assert back.alpha is None
     assert back.rgb[:, :12].min() > 0.98
     assert back.rgb[:, 20:].max() < 0.02
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jpg", "a.webp", "a.avif"])
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("depth", [8, 16])
+def test_losses_are_what_reading_the_result_misses(
+    tmp_path: Path, name: str, gray: bool, alpha: bool, depth: int
+) -> None:
+    samples = np.random.default_rng(0).integers(0, 2**depth, (24, 24, 4))
+    picture = picture_of(samples, alpha=alpha, depth=depth, gray=gray)
+    save(picture, tmp_path / name)
+    back = load(tmp_path / name)
+    missed = ["transparency became white"] * ((picture.alpha is None) != (back.alpha is None))
+    missed += ["16 bits became 8"] * (picture.depth != back.depth)
+    assert losses(picture, tmp_path / name) == missed
 
 
 @pytest.mark.parametrize(("quality", "sampling"), [(89, 2), (90, 0)])
