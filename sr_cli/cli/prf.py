@@ -271,7 +271,7 @@ def _report(name: str, search: Search, result: Result, kept: str) -> Table:
     terminal.results(made)
     criterion = result.found[0].criterion
     terminal.note(f"schedule {name}; t* is by {criterion}; seconds are medians an image.")
-    terminal.note(f"calibration: {kept}")
+    terminal.note(f"calibration: {kept} (delete the file to forget it)")
     known = calibration(search.engine.options, search.engine.model).starts
     searched = {f"{scale:g}" for scale in search.options.scales}
     if others := [text for scale in known if (text := f"{scale:g}") not in searched]:
