@@ -1,5 +1,6 @@
 """Small random weights, so that most tests need none of the shipped ones."""
 
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,12 @@ TINY_PRIOR = PriorObjective(replace(TINY, s=0.5, conditional=False))
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_for_tiny_networks() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell that starts the tests in the background has told them to ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

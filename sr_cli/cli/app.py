@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 from typing import Annotated, NoReturn
@@ -56,6 +57,8 @@ def srx(
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run `args` (the command line by default) and exit with a code of sr_cli.errors."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  (closed by the shell)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):  # names and signs that the encoding lacks are escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

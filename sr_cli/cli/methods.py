@@ -93,13 +93,18 @@ def engine_rows(
     The options are those of `srx upscale`, which parses them; what a row does not write is the
     default, whatever SRX_* variables and srx.toml say. Raises UsageError for wrong ones.
     """
-    lists = [
-        [f"--{name} {value.strip()}" for value in text.split(",")] if text else [""]
-        for name, text in (("model", models), ("steps", steps))
-    ]
+    lists = [_flags(name, text) for name, text in (("model", models), ("steps", steps))]
     texts = [" ".join(part for part in parts if part) for parts in product(*lists)]
     asked = (texts if steps or models else []) + list(rows or [])
     return {text or DEFAULTS: _parsed(ctx, text) for text in asked or DEFAULT_ROWS}
+
+
+def _flags(name: str, text: str | None) -> list[str]:
+    """An option once for each value of a list, or not at all."""
+    values = [value.strip() for value in text.split(",")] if text else []
+    if not all(values):
+        raise UsageError(f"--{name} {text!r} lacks a value beside a comma.")
+    return [f"--{name} {value}" for value in values] or [""]
 
 
 def _parsed(ctx: typer.Context, text: str) -> UpscaleOptions:

@@ -129,8 +129,15 @@ def from_scratch(
         objective = _embedded(_whole(widths), _whole(blocks), preprocess, str(place), shares)
     if init:
         begin_with(objective, init)
-    _watch(Trainer(objective, options).run())
+    trainer = Trainer(objective, options)
     folder = out or options.run / "out"
+    if trainer.done >= 1 and (folder / f"{name or network}.json").is_file():
+        terminal.note(
+            f"The run in {options.run} is complete, and {folder} has its weights: choose a larger "
+            "budget to go on, or another --run."
+        )
+        return
+    _watch(trainer.run())
     card = export(objective, options, folder, {"data": describe or data.name}, name)
     terminal.note(f"wrote {card.path}")
 

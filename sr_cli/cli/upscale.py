@@ -290,7 +290,7 @@ def _size(ctx: typer.Context) -> dict[str, Any]:
     strongest = next((rank for rank in SOURCES if rank in ranks.values()), None)
     values = {name: ctx.params[name] if ranks[name] == strongest else None for name in SIZES}
     if values["size"] is not None:
-        match = re.fullmatch(r"(\d+)[xX](\d+)", values["size"])
+        match = re.fullmatch(r"(\d{1,9})[xX](\d{1,9})", values["size"])
         if match is None:
             raise UsageError(f"size must be WIDTHxHEIGHT like 1920x1080, not {values['size']!r}.")
         values["size"] = (int(match[1]), int(match[2]))
@@ -316,10 +316,12 @@ def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:
 def _rehearse(ctx: typer.Context, options: UpscaleOptions, machine: Machine) -> None:
     """Fail as the run would before its first picture.
 
-    What srx chooses by itself is there: then torch, which takes seconds, is not imported.
+    What srx chooses by itself out of its own weights is there: then torch, which takes seconds, is
+    not imported.
     """
     sources = [ctx.get_parameter_source(name) for name in REHEARSED]
-    if any(source is not None and source.name in SOURCES for source in sources):
+    chosen = any(source is not None and source.name in SOURCES for source in sources)
+    if chosen or "SRX_WEIGHTS" in os.environ:
         from sr_cli.engine.readiness import check
 
         for note in check(options, device=machine.device, dtype=machine.dtype):
@@ -336,6 +338,7 @@ def _work(
 ) -> None:
     """Do the jobs, add what became of them to `outcomes` and to `engine` what computed."""
     from sr_cli.engine.batch import peak_memory, run, worth_compiling
+    from sr_cli.engine.jobs import taken
 
     def notify(event: Event) -> None:
         show(event)
@@ -344,7 +347,7 @@ def _work(
         if isinstance(event, Failed) and not isinstance(event.error, SrxError):
             terminal.trace(event.error)
 
-    earlier = {job for job in todo if job.output.exists()}
+    earlier = {job for job in todo if taken(job.output)}
     try:
         upscaler = make_upscaler(options, machine)
         engine |= {"device": upscaler.device, "dtype": upscaler.dtype}

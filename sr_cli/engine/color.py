@@ -48,7 +48,8 @@ def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:
     """
 
     def mean_std(x: Tensor) -> tuple[Tensor, Tensor]:
-        var, mean = torch.var_mean(x, dim=(-2, -1), keepdim=True)
+        pixels = x.shape[-2] * x.shape[-1]
+        var, mean = torch.var_mean(x, dim=(-2, -1), correction=min(1, pixels - 1), keepdim=True)
         return mean, (var + 1e-5).sqrt()
 
     content_mean, content_std = mean_std(content)

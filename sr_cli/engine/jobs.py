@@ -14,7 +14,7 @@ import psutil
 from sr_cli.engine.events import Failed, Job, Planned, Skipped
 from sr_cli.engine.formats import FORMATS, check_size, format_of
 from sr_cli.engine.images import SUFFIXES, probe
-from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
 from sr_cli.engine.sources import collect
 from sr_cli.errors import DeviceError, InputError, UsageError
 
@@ -193,12 +193,19 @@ def pending(
     """Split into what there is to do and what exists already."""
     todo, skipped = [], []
     for job in jobs:
-        if job.output.exists() and not overwrite:
+        if taken(job.output) and not overwrite:
             size = "" if _has_size(job, options) else ", made with another size"
             skipped.append(Skipped(job, f"the output exists{size} (--overwrite replaces it)"))
         else:
             todo.append(job)
     return todo, skipped
+
+
+def taken(path: Path) -> bool:
+    """Whether something would be replaced: a folder would not, it makes writing fail."""
+    with suppress(OSError):  # a name that is too long
+        return path.exists() and not path.is_dir()
+    return False
 
 
 def _has_size(job: Job, options: UpscaleOptions) -> bool:
@@ -225,9 +232,15 @@ def target_size(job: Job, size: tuple[int, int], options: UpscaleOptions) -> tup
     """The output's size.
 
     Raises:
-        InputError: its format cannot hold it.
+        InputError: its name is too long, or its format cannot hold it.
         DeviceError: this machine's memory, were it all free, could not either.
     """
+    length = len(os.fsencode(job.output.name))
+    if length > NAME_BYTES:
+        raise InputError(
+            f"The result of {job.input} would have a name of {length} bytes, but at most "
+            f"{NAME_BYTES} are possible: choose a shorter --name, or rename the file."
+        )
     width, height = options.target(*size)
     check_size(width, height, format_of(job.output))
     # In float32: preprocessed, decoded, with its colours fixed. Every run holds that at one time.

@@ -193,6 +193,10 @@ class OutputOptions:
             known = ", ".join(NAME_FIELDS)
             sentence = f"The name template has no field {field!r}; there are {known}."
             _require(field in NAME_FIELDS, sentence)
+        texts = (text for text, *_ in string.Formatter().parse(self.name))
+        literal = len("".join(texts).encode(errors="replace"))
+        long = f"The name template has {literal} bytes beside its fields; a name has {NAME_BYTES}."
+        _require(literal < NAME_BYTES, long)
 
     def _fields(self) -> set[str]:
         try:
@@ -214,16 +218,14 @@ class OutputOptions:
         """The file name for `values`, which hold every field that the template uses.
 
         Raises:
-            UsageError: the result is no plain file name, or too long.
+            UsageError: the result is no plain file name.
         """
         try:
             stem = self.name.format_map(values)
             name = stem if stem.lower().endswith(suffix) else stem + suffix
-            size = len(os.fsencode(name))
+            os.fsencode(name)
         except (ValueError, KeyError, OverflowError) as error:
             raise UsageError(f"The name template {self.name!r} is malformed: {error}.") from error
-        long = f"{name[:40]}…, a name of {size} bytes; at most {NAME_BYTES} are possible."
-        _require(size <= NAME_BYTES, f"The name template {self.name!r} gives {long}")
         plain = name != suffix and not set(name) & set("/\\\0")
         _require(plain, f"The name template {self.name!r} gives {name!r}, which names no file.")
         return name

@@ -121,7 +121,8 @@ class Trainer:
     def run(self) -> Generator[Progress, None, None]:
         """Train to the end of the budget; yields after each iteration, saves as it goes.
 
-        Interrupted (KeyboardInterrupt) or closed, it saves the iterations that are complete.
+        A run whose budget is spent (`done` is 1) stays as it is. Interrupted (KeyboardInterrupt)
+        or closed, it saves the iterations that are complete.
         """
         try:
             yield from self._iterate()
@@ -143,6 +144,8 @@ class Trainer:
             workers=options.workers,
             device=self.device,
         )
+        if self.done >= 1:
+            return
         batches = iter(loader)
         for _ in range(self.iteration, last):
             with held_back():  # a worker whose delivery is cut short prints a traceback

@@ -316,6 +316,8 @@ def test_the_card_is_updated_only_when_asked(bench: Srx, photos: Path) -> None:
         ("--steps 1 --update-card --model embedded,prior", "--update-card"),
         ("--row= --row '--method diffsr --t1 9' --update-card", "not for embedded, prior"),
         ("--steps 0", "steps"),
+        ("--steps 1,", "lacks a value"),
+        ("--model ,embedded", "lacks a value"),
         ("--peer bad", "NAME=FILE"),
         ("--peer bad=gone.pth", "gone.pth"),
         ("--metrics beauty", "beauty"),

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +97,15 @@ def test_a_dry_run_imports_no_torch(photos: Path) -> None:
     assert done.code == 0, done.err
     assert "out/a.png" in done.out
     assert not Path("out").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes them")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_closed_streams_cost_nothing(photos: Path, closed: str) -> None:
+    line = f'"$0" -m sr_cli upscale "$1" out --dry-run {closed}'
+    shell = ["sh", "-c", line, sys.executable, photos]
+    done = subprocess.run(shell, check=False, capture_output=True)
+    assert done.returncode == 0
 
 
 def test_python_m_is_the_same_command() -> None:

@@ -102,6 +102,14 @@ def test_a_dry_run_fails_as_the_run_would(
     assert srx("upscale", photos / "a.png", "out", *args.split()).code == code
 
 
+def test_a_dry_run_looks_for_weights_that_are_somewhere_else(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SRX_WEIGHTS", "gone")
+    run = srx("upscale", photos, "out", "--dry-run")
+    assert (run.code, "gone" in run.err) == (3, True)
+
+
 @pytest.mark.usefixtures("small")
 def test_a_dry_run_says_of_what_is_on_the_hub_that_it_is_not_checked(
     srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch

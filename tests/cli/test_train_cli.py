@@ -138,6 +138,21 @@ def test_the_same_command_goes_on(
     assert [line.split(",")[0] for line in log[1:]] == ["2", "4"]
 
 
+def test_a_run_whose_budget_is_spent_leaves_its_weights_and_card(srx: Srx, photos: str) -> None:
+    shape = ("--crop", "32", "--widths", "8,8,8", "--blocks", "1,1,1", "--preprocess", "none")
+    command = ("embedded", photos, *SMALL, *shape)
+    assert srx(*command)[0] == 0
+    made = Path("runs/embedded/out")
+    card = made / "embedded.json"
+    card.write_text(card.read_text().replace('"scores": {}', '"scores": {"Set5": {"psnr": 1}}'))
+    before = {file: file.read_bytes() for file in made.iterdir()}
+    code, err = srx(*command)
+    assert (code, "is complete" in err) == (0, True)
+    assert {file: file.read_bytes() for file in made.iterdir()} == before
+    assert srx(*command, "--iterations", "3")[0] == 0
+    assert '"scores": {}' in card.read_text()
+
+
 def test_the_name_of_the_weights(srx: Srx, photos: str) -> None:
     shape = ("--crop", "32", "--widths", "8,8,8", "--blocks", "1,1,1", "--preprocess", "none")
     code, err = srx("embedded", photos, *SMALL, *shape, "--name", "mine")

@@ -110,6 +110,11 @@ def test_adain_of_a_flat_picture_is_finite() -> None:
     assert torch.isfinite(adain_color_fix(flat, style)).all()
 
 
+def test_adain_of_one_pixel_is_its_style() -> None:
+    content, style = images(1, 1)
+    assert largest_difference(adain_color_fix(content, style), style) < 1e-6
+
+
 def test_an_unknown_name_is_a_usage_error() -> None:
     content, style = images(4, 4)
     with pytest.raises(UsageError, match="wavelet, adain, none"):

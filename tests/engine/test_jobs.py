@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from sr_cli.engine import jobs
+from sr_cli.engine.events import Failed, Job, Planned
 from sr_cli.engine.images import probe
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import InputError, UsageError
@@ -239,11 +240,35 @@ def test_paths_that_cannot_be_are_refused() -> None:
     for output in ("x" * 300, f"{'x' * 300}/y", "x/" * 3000, f"{'x' * 300}.png"):
         with pytest.raises(UsageError, match=r"cannot be used: File name too long"):
             plan(IN / "a.png", Path(output))
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_name_that_is_too_long_is_its_own_file_s(overwrite: bool) -> None:
     stem = "ü" * 125
-    paint(IN / f"{stem}.png")
-    assert len(plan(IN, OUT)) == 2
-    with pytest.raises(UsageError, match=r"gives ü+…, a name of 256 bytes"):
-        plan(IN, OUT, name="{stem}__")
+    for name in ("a", stem):
+        paint(IN / f"{name}.png")
+    for template, count in (("{stem}_", 2), ("{stem}__", 1)):  # 255 and 256 bytes
+        todo, skipped = jobs.pending(
+            jobs.plan([IN], OUT, OPTIONS, OutputOptions(name=template)).jobs,
+            OPTIONS,
+            overwrite=overwrite,
+        )
+        assert not skipped
+        outcomes = list(jobs.preview(todo, OPTIONS))
+        assert [isinstance(outcome, Planned) for outcome in outcomes].count(True) == count
+        reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Failed)]
+        assert all(f"{stem}.png would have a name of 256 bytes" in reason for reason in reasons)
+
+
+def test_a_folder_in_the_way_is_no_result() -> None:
+    job = Job(paint(IN / "a.png"), OUT / "a.png")
+    for make, left in ((Path.mkdir, 1), (Path.touch, 0)):
+        OUT.mkdir(exist_ok=True)
+        make(job.output)
+        todo, skipped = jobs.pending([job], OPTIONS, overwrite=False)
+        assert (len(todo), len(skipped)) == (left, 1 - left)
+        if left:
+            job.output.rmdir()
 
 
 @pytest.mark.parametrize(
