@@ -151,7 +151,8 @@ class EmbeddedNet(nn.Module):
         silence(self.tail)
 
     def forward(self, z: Tensor, y: Tensor, log_ratio: Tensor) -> Tensor:
-        """z, y: (N, 3, H, W); log_ratio: (N,). y is not read unless the network is conditional."""
+        """z, y: (N, 3, H, W); log_ratio: (N,), or (1,) for all. y is read by conditional networks
+        alone."""
         level = self.level(fourier(log_ratio))
         factor = self.config.unshuffle
         seen = torch.cat((z, y), dim=1) if self.config.conditional else z
@@ -216,7 +217,8 @@ class EmbeddedDenoiser:
         known = a / sigma
         if self.net.config.conditional and known < self.least:
             known = 0.0
-        ratio = torch.full((len(x),), known, device=x.device)
+        # One for the whole batch: in bfloat16 the same level, embedded N times, differs from once.
+        ratio = torch.full((1,), known, device=x.device)
         z = (x - (a + m) * y) / sigma
         log_ratio, c_in, c_skip, c_out = self.net.config.preconditioning(ratio)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
