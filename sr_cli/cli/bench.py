@@ -205,7 +205,7 @@ def _sets(
         for each in found
     ]
     names = _names(sets, folders)
-    return [_usable(pairs.called(name)) for pairs, name in zip(sets, names, strict=True)]
+    return [reports.usable(pairs.called(name)) for pairs, name in zip(sets, names, strict=True)]
 
 
 def _names(sets: Sequence[Pairs], folders: Sequence[Path]) -> list[str]:
@@ -221,16 +221,6 @@ def _names(sets: Sequence[Pairs], folders: Sequence[Path]) -> list[str]:
             if names[i] in shared:
                 names[i] = Path(*folder.resolve().parts[-depth:]).as_posix()
     return names
-
-
-def _usable(pairs: Pairs) -> Pairs:
-    """Without images that no method could be measured on, each of which is named."""
-    usable, small = pairs.large_enough()
-    for file in small:
-        terminal.note(f"{file} is left out: it is too small to be reduced by {pairs.scale:g}.")
-    if not usable:
-        raise UsageError(f"No image of {pairs.name} is large enough to be reduced.")
-    return usable
 
 
 def _measured(

@@ -13,6 +13,7 @@ from sr_cli.errors import InputError, UsageError
 if TYPE_CHECKING:
     import torch
 
+    from sr_cli.evaluation.datasets import Pairs
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.tables import Table
 
@@ -65,3 +66,16 @@ def write_csv(table: Table, csv: Path) -> None:
         csv.write_text(table.csv(), encoding="utf-8")
     except OSError as error:
         raise InputError(f"The table {csv} cannot be written: {error.strerror}.") from error
+
+
+def usable(pairs: Pairs) -> Pairs:
+    """Without images that no method could be measured on, each of which is named.
+
+    Raises InputError when a file cannot be read, UsageError when none is left.
+    """
+    large, small = pairs.large_enough()
+    for file in small:
+        terminal.note(f"{file} is left out: it is too small to be reduced by {pairs.scale:g}.")
+    if not large:
+        raise UsageError(f"No image of {pairs.name} is large enough to be reduced.")
+    return large

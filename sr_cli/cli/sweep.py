@@ -180,7 +180,8 @@ def _pairs(path: Path, lr: Path | None, options: UpscaleOptions, degradation: st
     from sr_cli.evaluation import datasets
 
     scale = options.scale or 4.0
-    pairs = datasets.pairs(path, lr=lr, scale=scale, degradation=degradation, seed=options.seed)
+    found = datasets.pairs(path, lr=lr, scale=scale, degradation=degradation, seed=options.seed)
+    pairs = reports.usable(found)
     terminal.detail(f"{pairs.name}: {len(pairs)} images, {pairs.made_by}")
     return pairs
 

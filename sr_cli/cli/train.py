@@ -309,7 +309,7 @@ def _watch(run: Generator[Progress, None, None]) -> None:
                 if hidden and progress.saved:
                     psnr = "" if progress.psnr is None else f", PSNR {progress.psnr:.2f} dB"
                     terminal.note(
-                        f"{100 * progress.done:.0f} %, iteration {progress.iteration}, "
+                        f"{min(100.0, 100 * progress.done):.0f} %, iteration {progress.iteration}, "
                         f"loss {progress.loss:.4f}{psnr}"
                     )
     except KeyboardInterrupt:

@@ -337,7 +337,6 @@ def _work(
     engine: dict[str, Any],
 ) -> None:
     """Do the jobs, add what became of them to `outcomes` and to `engine` what computed."""
-    from sr_cli.engine.batch import peak_memory, run, worth_compiling
     from sr_cli.engine.jobs import taken
 
     def notify(event: Event) -> None:
@@ -349,6 +348,8 @@ def _work(
 
     earlier = {job for job in todo if taken(job.output)}
     try:
+        from sr_cli.engine.batch import peak_memory, run, worth_compiling
+
         upscaler = make_upscaler(options, machine)
         engine |= {"device": upscaler.device, "dtype": upscaler.dtype}
         if machine.compile == "on" or (

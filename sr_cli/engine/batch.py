@@ -210,16 +210,18 @@ def _enlarged(
         share = seconds * math.prod(picture.size) / pixels
         spent = loaded.seconds + share
         sizes = loaded.picture.size, picture.size
-        said.extend(losses(picture, loaded.job.output))
-        if _stretched(*sizes):
-            said.append("stretched to other proportions")
+        said.extend((*losses(picture, loaded.job.output), *_oddities(*sizes)))
         yield picture, Finished(loaded.job, *sizes, spent, memory, tuple(said))
 
 
-def _stretched(before: tuple[int, int], after: tuple[int, int]) -> bool:
-    """Whether the sides' ratio changed by more than rounding both to whole pixels can."""
+def _oddities(before: tuple[int, int], after: tuple[int, int]) -> Iterator[str]:
+    """What few want of an enlargement: a ratio of the sides that changed by more than rounding both
+    to whole pixels can, or fewer pixels."""
     (width, height), (wide, high) = before, after
-    return 2 * abs(wide * height - high * width) > width + height
+    if 2 * abs(wide * height - high * width) > width + height:
+        yield "stretched to other proportions"
+    if wide * high < width * height:
+        yield "made smaller"
 
 
 def _write(

@@ -64,6 +64,8 @@ def plan(
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
         _check_single(arguments, output, files)
         jobs = [Job(sources[0].path, output)]
+        if files.name != OutputOptions.name:
+            notes.append(f"--name is for results in a folder: this one is {output}.")
     else:
         _check_folder(arguments, output)
         jobs = [

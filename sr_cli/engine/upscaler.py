@@ -211,7 +211,8 @@ class Upscaler:
         groups: dict[int, list[int]] = {}
         run = conditions(self.options, self._model)
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
-            scale = max(source.shape[-1] / lr.shape[-1], source.shape[-2] / lr.shape[-2])
+            sides = source.shape[-1] / lr.shape[-1], source.shape[-2] / lr.shape[-2]
+            scale = self.options.scale or max(sides)
             t1 = self._calibration.start(scale)
             groups.setdefault(t1, []).append(i)
             on_note(i, f"t1 = {t1}" if t1 else "t1 = 0: the enlargement as it is, no diffusion")

@@ -234,13 +234,19 @@ def examples() -> list[Path]:
 
 def images(folder: Path) -> list[Path]:
     """The image files of a folder in natural order. Raises UsageError when there are none."""
-    if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder}.")
+    _check_folder(folder)
     files = (path for path in folder.iterdir() if not path.name.startswith("."))
     found = [path for path in files if path.is_file() and path.suffix.lower() in SUFFIXES]
     if not found:
         raise UsageError(f"There is no image in {folder}.")
     return sorted(found, key=natural)
+
+
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file, not a folder.")
+    if not path.is_dir():
+        raise UsageError(f"There is no folder {path}.")
 
 
 def _found(
@@ -251,8 +257,7 @@ def _found(
         return "images", path, None
     if lr is not None:
         return _title(path), images(path), images(lr)
-    if not path.is_dir():
-        raise UsageError(f"There is no folder {path}.")
+    _check_folder(path)
     folders = list(_folders(path, scale))
     if len(folders) > 1:
         several = " and ".join(str(hr) for hr, _ in folders)

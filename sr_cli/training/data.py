@@ -11,10 +11,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sr_cli.engine.images import SUFFIXES, load
+from sr_cli.engine.images import SUFFIXES, load, probe
 from sr_cli.errors import InputError, UsageError
 
 CACHE_BYTES = 2**30
+
+
+class BadPhotographError(UsageError):
+    """A file of the folder cannot be read.
+
+    Of one that a worker raised torch makes another, with the worker's traceback before the message.
+    """
+
+    def __init__(self, message: str) -> None:
+        own = message.strip().rpartition(f"{type(self).__name__}: ")[2]
+        super().__init__(f"{own.removesuffix(REMEDY)}{REMEDY}")
+
+
+REMEDY = " Remove it from the training folder."
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -28,22 +42,28 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Decoded image, upright, (H, W, 3) uint8 RGB. Raises UsageError when it cannot be decoded."""
+    """Decoded image, upright, (H, W, 3) uint8 RGB. Raises BadPhotographError."""
     try:
         return np.rint(load(path).rgb * 255).astype(np.uint8)
     except InputError as error:
-        raise UsageError(f"{error} Remove it from the training folder.") from error
+        raise BadPhotographError(str(error)) from error
 
 
 class Crops(Dataset[Tensor]):
     """Crop i of a run: image, place, flips and quarter turns drawn from the key (seed, i).
 
     Of two random places the one with more detail is taken, since flat sky teaches little.
-    Items are uint8 (3, crop, crop). Decoded images are kept up to 1 GiB a process.
+    Items are uint8 (3, crop, crop). Decoded images are kept up to 1 GiB a process. Raises
+    BadPhotographError, at once where a file's header tells it, else when it is drawn.
     """
 
     def __init__(self, folder: Path, *, crop: int, seed: int, length: int) -> None:
         self.files = image_files(folder)
+        for file in self.files:
+            try:
+                probe(file)
+            except InputError as error:
+                raise BadPhotographError(str(error)) from error
         self.crop, self.seed, self.length = crop, seed, length
         self._cache: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
 

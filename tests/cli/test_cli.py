@@ -103,7 +103,7 @@ def test_a_dry_run_imports_no_torch(photos: Path) -> None:
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_closed_streams_cost_nothing(photos: Path, closed: str) -> None:
     line = f'"$0" -m sr_cli upscale "$1" out --dry-run {closed}'
-    shell = ["sh", "-c", line, sys.executable, photos]
+    shell = ["sh", "-c", line, sys.executable, str(photos)]
     done = subprocess.run(shell, check=False, capture_output=True)
     assert done.returncode == 0
 

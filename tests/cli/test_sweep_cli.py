@@ -106,6 +106,13 @@ def test_an_interrupted_sweep_goes_on_to_the_same_table(srx: Srx, scored: list[A
     assert len(scored) == 22
 
 
+def test_a_bad_image_ends_a_sweep_before_it_begins(srx: Srx, scored: list[Any]) -> None:
+    Path("HR/zz.png").write_text("no image")
+    code, _, err = srx("HR", *FAST)
+    assert (code, "zz.png" in err, scored) == (1, True, [])
+    assert "zz.png is a file, not a folder" in srx("HR/zz.png", *FAST)[2]
+
+
 @pytest.mark.parametrize(
     ("change", "measurements"),
     [

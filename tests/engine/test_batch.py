@@ -396,15 +396,23 @@ def test_notes_and_seconds_are_of_the_picture() -> None:
 
 
 def test_what_a_result_is_not_is_noted() -> None:
-    """16 bits where the format has 8; and only --size gives a picture other proportions."""
+    """16 bits where the format has 8, other proportions, fewer pixels."""
     Image.fromarray(np.full((5, 7), 40_000, np.uint16)).save("deep.png")
     job = Job(Path("deep.png"), Path("deep.jpg"))
     (finished,) = (e for e in run([job], Nearest(), OPTIONS) if isinstance(e, Finished))
     assert finished.notes == ("slow", "16 bits became 8")
-    for options in ({"scale": 2.7}, {"long_side": 97}, {"short_side": 3}, {"size": (14, 10)}):
+    stretched, smaller = ["stretched to other proportions"], ["made smaller"]
+    for options, notes in (
+        ({"scale": 2.7}, []),
+        ({"long_side": 97}, []),
+        ({"long_side": 7}, []),
+        ({"short_side": 3}, smaller),
+        ({"size": (14, 10)}, []),
+        ({"size": (14, 13)}, stretched),
+        ({"size": (2, 3)}, stretched + smaller),
+    ):
         target = UpscaleOptions(**options).target(7, 5)
-        assert not batch._stretched((7, 5), target), options
-    assert batch._stretched((7, 5), (14, 13))
+        assert list(batch._oddities((7, 5), target)) == notes, options
 
 
 @pytest.mark.parametrize("error", [DeviceError("Too large."), MemoryError()], ids=repr)

@@ -260,6 +260,14 @@ def test_a_name_that_is_too_long_is_its_own_file_s(overwrite: bool) -> None:
         assert all(f"{stem}.png would have a name of 256 bytes" in reason for reason in reasons)
 
 
+def test_a_template_is_for_results_in_a_folder() -> None:
+    paint(IN / "a.png")
+    for name, count in ((OutputOptions.name, 0), ("{stem}_x4", 1)):
+        planned = jobs.plan([IN / "a.png"], Path("b.png"), OPTIONS, OutputOptions(name=name))
+        assert [job.output for job in planned.jobs] == [Path("b.png")]
+        assert len(planned.notes) == count
+
+
 def test_a_folder_in_the_way_is_no_result() -> None:
     job = Job(paint(IN / "a.png"), OUT / "a.png")
     for make, left in ((Path.mkdir, 1), (Path.touch, 0)):

@@ -383,6 +383,25 @@ def test_photos_are_read_as_the_engine_reads_them(tmp_path: Path) -> None:
         read_rgb(tmp_path / "bad.png")
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_photograph_is_one_sentence(photos: Path, tmp_path: Path, workers: int) -> None:
+    """Also when a worker meets it, of which torch tells the traceback."""
+    shutil.copytree(photos, tmp_path / "in")
+    for file in (tmp_path / "in").iterdir():
+        file.write_bytes(file.read_bytes()[:-40])
+    settings = replace(options(tmp_path / "in", tmp_path / "run", 2), workers=workers, val=None)
+    with pytest.raises(UsageError) as caught:
+        list(Trainer(compact(), settings).run())
+    said = str(caught.value)
+    assert said.startswith(str(tmp_path))
+    assert said.endswith(". Remove it from the training folder.")
+    assert said.count("Remove it") == 1
+    assert "\n" not in said
+    (tmp_path / "in" / "a.png").touch()
+    with pytest.raises(UsageError, match=r"a\.png is empty"):
+        Crops(tmp_path / "in", crop=32, seed=0, length=1)
+
+
 @pytest.mark.parametrize(("device", "pinned"), [("cpu", False), ("cuda:1", True)])
 def test_memory_is_pinned_for_a_gpu_that_is_used_alone(
     photos: Path, monkeypatch: pytest.MonkeyPatch, device: str, pinned: bool
