@@ -130,7 +130,7 @@ class EmbeddedObjective(PixelObjective):
     """
 
     name = "embedded"
-    PREPROCESSED = 0.5
+    PREPROCESSED = 0.6
     NO_SIGNAL = 0.3
     LOG_RATIO = (-4.0, 0.5)
 
