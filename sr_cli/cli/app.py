@@ -64,6 +64,8 @@ def main(args: list[str] | None = None) -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have told us to ignore SIGINT
         signal.signal(number, signal.default_int_handler)
+    # Threads of torch that spin while one of them waits for its core: a busy machine is 7x slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         command = typer.main.get_command(app)
         sys.exit(command.main(args, prog_name="srx", standalone_mode=False))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sr_cli.training.objectives import Mix, Objective
     from sr_cli.training.train import Progress
 
-DEFAULT_MIX = {"compact": "0.3,0.5,0.2", "embedded": "0.45,0.55,0"}
+DEFAULT_MIX = {"compact": "0.3,0.5,0.2", "embedded": "0.35,0.65,0"}
 PRIOR_DEVIATION = 0.5
 """Standard deviation of photographs in [−1, 1], about."""
 

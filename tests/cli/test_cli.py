@@ -99,6 +99,17 @@ def test_a_dry_run_imports_no_torch(photos: Path) -> None:
     assert not Path("out").exists()
 
 
+@pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_do_not_spin(
+    srx: Srx, monkeypatch: pytest.MonkeyPatch, given: str | None, used: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    assert srx("--version").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == used
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes them")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_closed_streams_cost_nothing(photos: Path, closed: str) -> None:

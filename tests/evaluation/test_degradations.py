@@ -113,6 +113,28 @@ def test_blur_is_convolution() -> None:
         torch.testing.assert_close(result[i : i + 1], direct, atol=1e-5, rtol=0)
 
 
+def test_sharpening_is_an_unsharp_mask_in_its_share_of_the_images() -> None:
+    image = photos()
+    kernel = degradations._gaussian(np.random.default_rng(0), (1.5, 1.5))
+    smooth = degradations._blur(image, [kernel] * 3, Randomness.keyed(CPU, 0))
+    expected = (image + 0.8 * (image - smooth)).clamp(0, 1)
+
+    def sharpened(x: Tensor, probability: float) -> Tensor:
+        rng = Randomness.keyed(CPU, 1)
+        return degradations._sharpen(
+            x, rng, radius=(1.5, 1.5), amount=(0.8, 0.8), probability=probability
+        )
+
+    torch.testing.assert_close(sharpened(image, 1), expected)
+    assert torch.equal(sharpened(image, 0), image)
+    assert float(sharpened(image, 1).var()) > float(image.var())
+    grey = torch.full((3, 3, 32, 32), 0.4)
+    torch.testing.assert_close(sharpened(grey, 1), grey)
+    many = image[:1].repeat(200, 1, 1, 1)
+    touched = (sharpened(many, 0.7) != many).flatten(1).any(dim=1).sum()
+    assert int(touched) == pytest.approx(140, abs=4 * (200 * 0.7 * 0.3) ** 0.5)
+
+
 def test_noise_has_the_variance_it_states() -> None:
     grey = torch.full((64, 3, 32, 32), 0.5)
     rng = Randomness.keyed(CPU, 0)

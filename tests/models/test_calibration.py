@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from sr_cli.cli.prf import SCALES
 from sr_cli.engine.course import conditions, setting
-from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.options import Sampler, UpscaleOptions
 from sr_cli.errors import ModelError
 from sr_cli.models.calibration import FOLDER, Calibration, Setting, Start, find, keep
 from sr_cli.models.model import load_model
@@ -135,9 +135,11 @@ def test_shipped_weights_have_their_calibrations(monkeypatch: pytest.MonkeyPatch
     methods = {"embedded": "dossr", "prior": "diffsr"}
     shipped = {name: methods[card(name).kind] for name in names() if card(name).kind in methods}
     assert {"embedded", "prior"} <= set(shipped)
-    for name, method in shipped.items():
+    samplers = [(name, method, UpscaleOptions.sampler) for name, method in shipped.items()]
+    samplers += [("prior", "diffsr", sampler) for sampler in get_args(Sampler)]
+    for name, method, sampler in samplers:
         model = load_model(name, torch.device("cpu"), torch.float32)
-        options = UpscaleOptions(method=method)  # type: ignore[arg-type]
+        options = UpscaleOptions(method=method, sampler=sampler)  # type: ignore[arg-type]
         found = find(setting(options, model))
         option = "--prior" if method == "diffsr" else "--model"
         assert found, f"run srx prf-search Set14/HR --method {method} {option} {name}"
