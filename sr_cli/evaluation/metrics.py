@@ -130,7 +130,8 @@ class Metrics:
         return {name: self._of(name, results, hrs) for name in self.of_sets}
 
     def _column(self, name: str, results: Tensor, hrs: Tensor) -> list[float | None]:
-        what = f"images of {results.shape[-2]}x{results.shape[-1]} pixels"
+        height, width = results.shape[-2:]
+        what = f"images of {width}x{height} pixels"
         try:
             with enough_memory(f"{name} of {what}"):
                 values = self._measured(name, results, hrs)

@@ -103,6 +103,8 @@ def test_images_too_small_for_a_metric_have_no_value() -> None:
     assert scores["ssim"] is None
     assert scores["psnr"] == pytest.approx(80)
     assert measures.undefined == {"ssim": "ssim cannot measure images of 8x8 pixels."}
+    measures.score(photo(side=8)[0, ..., :6], photo(side=8)[0, ..., :6])
+    assert measures.undefined == {"ssim": "ssim cannot measure images of 6x8 pixels."}
 
 
 def test_results_of_another_size_are_refused() -> None:
