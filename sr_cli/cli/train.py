@@ -304,12 +304,13 @@ def _watch(run: Generator[Progress, None, None]) -> None:
             tqdm(total=100.0, unit="%", bar_format=shape, disable=hidden) as bar,
         ):
             for progress in run:
-                bar.update(min(100.0, 100 * progress.done) - bar.n)
+                percent = min(100.0, 100 * progress.done)
+                bar.update(percent - bar.n)
                 bar.set_postfix_str(f"iteration {progress.iteration}, loss {progress.loss:.4f}")
                 if hidden and progress.saved:
                     psnr = "" if progress.psnr is None else f", PSNR {progress.psnr:.2f} dB"
                     terminal.note(
-                        f"{min(100.0, 100 * progress.done):.0f} %, iteration {progress.iteration}, "
+                        f"{percent:.0f} %, iteration {progress.iteration}, "
                         f"loss {progress.loss:.4f}{psnr}"
                     )
     except KeyboardInterrupt:

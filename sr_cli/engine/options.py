@@ -189,30 +189,28 @@ class OutputOptions:
 
     def __post_init__(self) -> None:
         _require(1 <= self.quality <= 100, f"quality must lie in 1..100, not {self.quality}.")
-        for field in self._fields():
+        try:
+            parts = self._parts()
+        except ValueError as error:
+            raise UsageError(f"The name template {self.name!r} is malformed: {error}.") from error
+        for _, field, spec, _ in parts:
+            wide = re.search(r"\d{4}|{", spec or "")  # would fill memory
+            _require(not wide, f"The name template {self.name!r} has a format wider than 999.")
             known = ", ".join(NAME_FIELDS)
             sentence = f"The name template has no field {field!r}; there are {known}."
-            _require(field in NAME_FIELDS, sentence)
-        texts = (text for text, *_ in string.Formatter().parse(self.name))
-        literal = len("".join(texts).encode(errors="replace"))
+            _require(field is None or field in NAME_FIELDS, sentence)
+        literal = len("".join(text for text, *_ in parts).encode(errors="replace"))
         long = f"The name template has {literal} bytes beside its fields; a name has {NAME_BYTES}."
         _require(literal < NAME_BYTES, long)
 
-    def _fields(self) -> set[str]:
-        try:
-            parsed = list(string.Formatter().parse(self.name))
-        except ValueError as error:
-            raise UsageError(f"The name template {self.name!r} is malformed: {error}.") from error
-        wide = any(
-            re.search(r"\d{4}|{", spec or "") for _, _, spec, _ in parsed
-        )  # would fill memory
-        _require(not wide, f"The name template {self.name!r} has a format wider than 999.")
-        return {field for _, field, _, _ in parsed if field is not None}
+    def _parts(self) -> list[tuple[str, str | None, str | None, str | None]]:
+        """Of the name template: literal text, and field, format and conversion after it."""
+        return list(string.Formatter().parse(self.name))
 
     @property
     def name_needs_size(self) -> bool:
         """Whether a name depends on the picture's size."""
-        return bool(self._fields() & {"scale", "width", "height"})
+        return any(field in ("scale", "width", "height") for _, field, _, _ in self._parts())
 
     def file_name(self, values: Mapping[str, str | int | float], suffix: str) -> str:
         """The file name for `values`, which hold every field that the template uses.
@@ -236,7 +234,7 @@ class OutputOptions:
         It is the name's suffix, stem and ext; the name itself where it is not of this template.
         """
         pattern = ""
-        for literal, field, _, _ in string.Formatter().parse(self.name):
+        for literal, field, _, _ in self._parts():
             group = f"(?P<{field}>"
             repeated = group in pattern
             pattern += re.escape(literal)

@@ -243,10 +243,9 @@ def images(folder: Path) -> list[Path]:
 
 
 def _check_folder(path: Path) -> None:
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file, not a folder.")
     if not path.is_dir():
-        raise UsageError(f"There is no folder {path}.")
+        missing = f"There is no folder {path}."
+        raise UsageError(f"{path} is a file, not a folder." if path.exists() else missing)
 
 
 def _found(

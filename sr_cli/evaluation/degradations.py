@@ -8,6 +8,7 @@ quality; the intermediate sizes are drawn once a batch. Figures of `realesrgan`:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -132,8 +133,12 @@ def _sharpen(
     pick = rng.numbers
     amounts = pick.uniform(*amount, len(x)) * (pick.random(len(x)) < probability)
     smooth = _blur(x, [_gaussian(pick, radius) for _ in x], rng)
-    gain = torch.from_numpy(amounts.astype(np.float32)).to(x)[:, None, None, None]
-    return (x + gain * (x - smooth)).clamp(0, 1)
+    return (x + _for_each(x, amounts) * (x - smooth)).clamp(0, 1)
+
+
+def _for_each(x: Tensor, values: NDArray[np.float64] | NDArray[np.bool_]) -> Tensor:
+    """A value for each image of x, (N, 1, 1, 1) float32 on its device."""
+    return torch.from_numpy(values.astype(np.float32)).to(x.device)[:, None, None, None]
 
 
 def _noise(
@@ -145,10 +150,7 @@ def _noise(
     probability: float = 1.0,
 ) -> Tensor:
     """Gaussian (8-bit σ) or Poisson (scale) noise with equal chance, grey in 40 % of images."""
-
-    def column(values: NDArray[np.float64] | NDArray[np.bool_]) -> Tensor:
-        return torch.from_numpy(values.astype(np.float32)).to(x.device)[:, None, None, None]
-
+    column = partial(_for_each, x)
     count, pick = len(x), rng.numbers
     white = torch.randn(x.shape, generator=rng.fields, device=x.device)
     grey = column(pick.random(count) < 0.4)

@@ -2,6 +2,8 @@
 
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -24,11 +26,15 @@ class BadPhotographError(UsageError):
     """
 
     def __init__(self, message: str) -> None:
-        own = message.strip().rpartition(f"{type(self).__name__}: ")[2]
-        super().__init__(f"{own.removesuffix(REMEDY)}{REMEDY}")
+        super().__init__(message.strip().rpartition(f"{type(self).__name__}: ")[2])
 
 
-REMEDY = " Remove it from the training folder."
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        raise BadPhotographError(f"{error} Remove it from the training folder.") from error
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -43,10 +49,8 @@ def image_files(folder: Path) -> list[Path]:
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Decoded image, upright, (H, W, 3) uint8 RGB. Raises BadPhotographError."""
-    try:
+    with _readable():
         return np.rint(load(path).rgb * 255).astype(np.uint8)
-    except InputError as error:
-        raise BadPhotographError(str(error)) from error
 
 
 class Crops(Dataset[Tensor]):
@@ -59,11 +63,9 @@ class Crops(Dataset[Tensor]):
 
     def __init__(self, folder: Path, *, crop: int, seed: int, length: int) -> None:
         self.files = image_files(folder)
-        for file in self.files:
-            try:
+        with _readable():
+            for file in self.files:
                 probe(file)
-            except InputError as error:
-                raise BadPhotographError(str(error)) from error
         self.crop, self.seed, self.length = crop, seed, length
         self._cache: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
 

@@ -83,8 +83,8 @@ class Trainer:
     """One run: a model, its moving average, Muon for its matrices and AdamW for the rest.
 
     Raises UsageError when the crop does not fit the network, or the run in the folder had a folder
-    of photographs with another name; ModelError when the checkpoint in the
-    run's folder is damaged or another network's.
+    of photographs with another name; ModelError when the checkpoint in the run's folder is damaged
+    or another network's.
     """
 
     def __init__(self, objective: Objective, options: TrainOptions) -> None:
@@ -144,10 +144,10 @@ class Trainer:
             workers=options.workers,
             device=self.device,
         )
-        if self.done >= 1:
-            return
         batches = iter(loader)
         for _ in range(self.iteration, last):
+            if self.done >= 1:
+                return
             with held_back():  # a worker whose delivery is cut short prints a traceback
                 batch = next(batches)
             self._step(batch)
@@ -159,8 +159,6 @@ class Trainer:
                 psnr = self.validate()
                 self._save(psnr)
             yield Progress(self.iteration, self.loss, self.done, self.elapsed, due, psnr)
-            if self.done >= 1:
-                return
 
     @property
     def done(self) -> float:
