@@ -34,6 +34,11 @@ class EmbeddedConfig:
         last level).
     embed: width of the noise-level embedding. s: standard deviation of x0 − y for [−1, 1] images.
     conditional: whether the network sees y; one that does not has y = 0, so s is that of x0.
+    cap: the largest root mean square over the channels of a cell that a layer is shown, beyond
+        which the cell is scaled down: photographs stay below it, and nothing can run away. 0: none.
+    detail: channels at full resolution beside the picture's three, which one more convolution
+        reads, so that neighbouring cells agree along their edges. 0: none.
+    dial: whether the network is told how much texture is wanted (0 to 1, beside the noise level).
     Raises UsageError.
     """
 
@@ -43,6 +48,9 @@ class EmbeddedConfig:
     embed: int = 128
     s: float = 0.12
     conditional: bool = True
+    cap: float = 0.0
+    detail: int = 0
+    dial: bool = False
 
     def __post_init__(self) -> None:
         widths, blocks = self.widths, self.blocks
@@ -83,7 +91,7 @@ class EmbeddedConfig:
 
     def receptive_field(self) -> int:
         """Pixels beyond a cell-aligned tile that can influence it: the margin of exact tiling."""
-        reach = 0
+        reach = 1 if self.detail else 0
 
         def convolve(level: int, convolutions: int) -> None:
             nonlocal reach
@@ -101,11 +109,23 @@ class EmbeddedConfig:
         return reach
 
 
+def capped(x: Tensor, cap: float) -> Tensor:
+    """x, (N, C, H, W), with every cell whose root mean square over C is above cap > 0 scaled to it.
+
+    Each cell is looked at alone, so that tiles stay exact.
+    """
+    if not cap:
+        return x
+    power = x.float().square().mean(dim=1, keepdim=True)
+    return x * (cap * torch.rsqrt(power.clamp(min=cap**2))).to(x.dtype)
+
+
 class Block(nn.Module):
     """Two 3×3 convolutions around a SiLU, modulated by the noise level, on a residual branch."""
 
-    def __init__(self, width: int, embed: int) -> None:
+    def __init__(self, width: int, embed: int, cap: float = 0.0) -> None:
         super().__init__()
+        self.cap = cap
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.modulation = nn.Linear(embed, 2 * width)
@@ -114,7 +134,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         scale, shift = self.modulation(level)[:, :, None, None].chunk(2, dim=1)
-        h: Tensor = self.conv2(F.silu(torch.addcmul(shift, self.conv1(x), 1 + scale)))
+        h: Tensor = self.conv2(
+            F.silu(torch.addcmul(shift, self.conv1(capped(x, self.cap)), 1 + scale))
+        )
         return x + h
 
 
@@ -132,12 +154,16 @@ class EmbeddedNet(nn.Module):
         self.config = config
         widths, blocks, cell = config.widths, config.blocks, 3 * config.unshuffle**2
         self.level = nn.Sequential(
-            nn.Linear(16, config.embed), nn.SiLU(), nn.Linear(config.embed, config.embed), nn.SiLU()
+            nn.Linear(16 + config.dial, config.embed),
+            nn.SiLU(),
+            nn.Linear(config.embed, config.embed),
+            nn.SiLU(),
         )
         self.head = nn.Conv2d((1 + config.conditional) * cell, widths[0], 3, padding=1)
 
         def stage(index: int) -> nn.ModuleList:
-            return nn.ModuleList(Block(widths[index], config.embed) for _ in range(blocks[index]))
+            blank = (Block(widths[index], config.embed, config.cap) for _ in range(blocks[index]))
+            return nn.ModuleList(blank)
 
         inner = range(len(widths) - 1)
         self.encoder = nn.ModuleList(stage(i) for i in inner)
@@ -147,13 +173,23 @@ class EmbeddedNet(nn.Module):
             nn.ConvTranspose2d(widths[i + 1], widths[i], 2, stride=2) for i in inner
         )
         self.decoder = nn.ModuleList(stage(i) for i in inner)
-        self.tail = nn.Conv2d(widths[0], cell, 3, padding=1)
-        silence(self.tail)
+        self.tail = nn.Conv2d(widths[0], cell + config.detail * config.unshuffle**2, 3, padding=1)
+        if config.detail:
+            self.finish = nn.Conv2d(3 + config.detail, 3, 3, padding=1)
+            silence(self.finish)
+        else:
+            silence(self.tail)
 
-    def forward(self, z: Tensor, y: Tensor, log_ratio: Tensor) -> Tensor:
-        """z, y: (N, 3, H, W); log_ratio: (N,), or (1,) for all. y is read by conditional networks
-        alone."""
-        level = self.level(fourier(log_ratio))
+    def forward(
+        self, z: Tensor, y: Tensor, log_ratio: Tensor, texture: Tensor | None = None
+    ) -> Tensor:
+        """z, y: (N, 3, H, W); log_ratio and texture: (N,), or (1,) for all. y is read by
+        conditional networks alone, and texture (0 to 1, None: 1) by those with a dial."""
+        features = fourier(log_ratio)
+        if self.config.dial:
+            texture = torch.ones_like(log_ratio) if texture is None else texture
+            features = torch.cat((features, 1 - texture[:, None]), dim=1)
+        level = self.level(features)
         factor = self.config.unshuffle
         seen = torch.cat((z, y), dim=1) if self.config.conditional else z
         x = self.head(F.pixel_unshuffle(seen, factor))
@@ -169,7 +205,8 @@ class EmbeddedNet(nn.Module):
             x = up(x) + skip
             for block in stage.children():
                 x = block(x, level)
-        return F.pixel_shuffle(self.tail(x), factor)
+        full = F.pixel_shuffle(self.tail(capped(x, self.config.cap)), factor)
+        return full[:, :3] + self.finish(F.silu(full)) if self.config.detail else full
 
 
 def fourier(log_ratio: Tensor) -> Tensor:
