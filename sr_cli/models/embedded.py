@@ -76,7 +76,7 @@ class EmbeddedConfig:
     @property
     def bytes_per_pixel(self) -> int:
         """Peak memory of a float32 forward pass for each pixel, as measured, rounded up."""
-        return 4 * self.widths[0]
+        return 4 * (self.widths[0] + (3 + self.detail if self.detail else 0))
 
     def preconditioning(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """For ratio = a/σ ≥ 0, (N,): log(a·s/σ), (N,), and c_in, c_skip, c_out, (N, 1, 1, 1).
