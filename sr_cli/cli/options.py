@@ -55,6 +55,16 @@ LastStep = Annotated[
         "its noise.",
     ),
 ]
+Texture = Annotated[
+    float | None,
+    option(
+        "Diffusion",
+        "--texture",
+        metavar="0...1",
+        show_default="the model's",
+        help="Of a model with a dial: 0 is the smooth, faithful answer, 1 the crispest.",
+    ),
+]
 Preprocess = Annotated[
     str | None,
     option(

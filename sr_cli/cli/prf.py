@@ -81,6 +81,7 @@ def prf_search(
     order: shared.Order = UpscaleOptions.order,
     solver: shared.Solver = UpscaleOptions.solver,
     last_step: shared.LastStep = UpscaleOptions.last_step,
+    texture: shared.Texture = UpscaleOptions.texture,
     preprocess: shared.Preprocess = UpscaleOptions.preprocess,
     seed: Annotated[
         int, option("Diffusion", "--seed", metavar="N", help="Of the noise and the degradation.")
@@ -124,6 +125,7 @@ def prf_search(
         order=order,
         solver=solver,
         last_step=last_step,
+        texture=texture if method == "dossr" else None,
         preprocess=preprocess,
         seed=seed,
         degradation=degradation,
@@ -146,7 +148,7 @@ def prf_search(
     if plot:
         _draw(searches, results, plot)
     if as_json:
-        machine = {"device": engine.device, "dtype": engine.dtype}
+        machine = {"device": engine.device, "dtype": engine.dtype, "texture": engine.texture}
         terminal.document(
             {
                 "options": asdict(options) | asdict(wanted),

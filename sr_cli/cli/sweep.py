@@ -79,6 +79,16 @@ def sweep_t1(
             help="What makes the first, smooth enlargement.",
         ),
     ] = None,
+    texture: Annotated[
+        float | None,
+        option(
+            "Network",
+            "--texture",
+            metavar="0...1",
+            show_default="the model's",
+            help="Of a model with a dial: 0 smooth and faithful, 1 crispest.",
+        ),
+    ] = UpscaleOptions.texture,
     color: Annotated[
         Color, option("Network", "--color", help="Take the colours of the input over.")
     ] = UpscaleOptions.color,
@@ -114,7 +124,13 @@ def sweep_t1(
     talk(quiet, verbose)
     varied = _varied(t1, steps, order, solver, baseline)
     options = UpscaleOptions(
-        scale=scale, model=model, preprocess=preprocess, color=color, seed=seed, tile=tile
+        scale=scale,
+        model=model,
+        preprocess=preprocess,
+        texture=texture,
+        color=color,
+        seed=seed,
+        tile=tile,
     )
     reports.check_reports(csv=csv, plot=plot, sheet=sheet)
     pairs = _pairs(path, lr, options, degradation)
@@ -128,7 +144,7 @@ def sweep_t1(
         draw_sheet(pairs, varied, engine, sheet)
     if as_json:
         data = {"name": pairs.name, "images": len(pairs), "lr": pairs.made_by}
-        machine = {"device": engine.device, "dtype": engine.dtype}
+        machine = {"device": engine.device, "dtype": engine.dtype, "texture": engine.texture}
         terminal.document(
             {
                 "options": asdict(options) | asdict(varied),
