@@ -86,7 +86,7 @@ def dialled_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)
         if dial:
-            objective.model.level[0].weight.data[:, -1] *= 20
+            objective.model.get_parameter("level.0.weight").data[:, -1] *= 20
         described = dict(objective.architecture), dict(objective.limits)
         write(folder, name, objective.model, *described, kind="embedded")
     return folder

@@ -36,6 +36,15 @@ DataDegradation = Annotated[
         help="Make LR images of HR by this, even where there are some.",
     ),
 ]
+Half = Annotated[
+    Literal["first", "second", "all"],
+    option(
+        "Data",
+        "--half",
+        help="Every other image of each set, from the 1st or the 2nd by name: choose settings on "
+        "one half, report the other.",
+    ),
+]
 
 Steps = Annotated[
     int, option("Diffusion", "--steps", metavar="N", help="Solver steps; more give more texture.")

@@ -77,6 +77,24 @@ def test_the_table_goes_to_stderr_and_json_alone_to_stdout(srx: Srx) -> None:
     assert srx("HR", *FAST)[1] == ""
 
 
+def test_a_half_is_swept_and_named(srx: Srx) -> None:
+    _, out, err = srx("HR", *FAST, "--half", "second", "--json")
+    data = json.loads(out)["data"]
+    assert (data["half"], data["images"]) == ("second", 1)
+    assert "second half: 1 images" in err
+
+
+def test_a_texture_of_a_model_with_a_dial_is_swept(
+    srx: Srx, dialled_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("HR", *FAST, "--steps", "1", "--baseline", "none", "--json", "--texture")
+    assert srx(*run, "0.5").code == 2
+    monkeypatch.setenv("SRX_WEIGHTS", str(dialled_weights))
+    smooth, crisp = (json.loads(srx(*run, value).out) for value in ("0", "1"))
+    assert smooth["environment"]["texture"] == 0
+    assert smooth["rows"][0]["psnr"] != crisp["rows"][0]["psnr"]
+
+
 def test_quiet_says_nothing(srx: Srx) -> None:
     assert srx("HR", *FAST, "--quiet") == (0, "", "")
 
