@@ -31,8 +31,8 @@ SCALE, SIDE, ZOOM = 4, 128, 2
 """SIDE: of a crop in output pixels, each of which is ZOOM pixels of the sheet wide."""
 CONTEXT = 16
 """LR pixels around a crop that the methods see too."""
-GAP, HEAD, LEFT = 8, 40, 132
-"""Pixels between crops, above the first row and before the first column."""
+GAP, HEAD = 8, 40
+"""Pixels between crops, and above the first row."""
 INK, FAINT = (20, 24, 33), (120, 126, 138)
 
 Method = Callable[[torch.Tensor], torch.Tensor]
@@ -127,22 +127,21 @@ def tile(image: torch.Tensor, corner: tuple[int, int]) -> Image.Image:
 def sheet(rows: list[Row]) -> Image.Image:
     """All rows beside their methods and the original."""
     columns = methods() | {"original": None}
-    cell = ZOOM * SIDE + GAP
-    size = (LEFT + cell * len(columns), HEAD + cell * len(rows))
-    drawn = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(drawn)
+    notes = [scenes.MADE_BY[row.made_by] for row in rows]
     large, small = ImageFont.load_default(20), ImageFont.load_default(14)
+    widths = [large.getlength(row.label) for row in rows] + [small.getlength(n) for n in notes]
+    first, cell = round(max(widths)) + 2 * GAP, ZOOM * SIDE + GAP
+    drawn = Image.new("RGB", (first + cell * len(columns), HEAD + cell * len(rows)), "white")
+    draw = ImageDraw.Draw(drawn)
     for j, label in enumerate(columns):
-        middle = LEFT + j * cell + ZOOM * SIDE // 2
-        draw.text((middle, HEAD // 2), label, INK, large, anchor="mm")
+        draw.text((first + j * cell + ZOOM * SIDE // 2, HEAD // 2), label, INK, large, anchor="mm")
     for i, row in enumerate(rows):
         top = HEAD + i * cell
         draw.text((GAP, top + ZOOM * SIDE // 2 - 10), row.label, INK, large, anchor="lm")
-        note = scenes.MADE_BY.get(row.made_by, row.made_by)
-        draw.text((GAP, top + ZOOM * SIDE // 2 + 12), note, FAINT, small, anchor="lm")
+        draw.text((GAP, top + ZOOM * SIDE // 2 + 12), notes[i], FAINT, small, anchor="lm")
         for j, method in enumerate(columns.values()):
             image = method(row.lr) if method else row.hr
-            drawn.paste(tile(image, row.corner), (LEFT + j * cell, top))
+            drawn.paste(tile(image, row.corner), (first + j * cell, top))
     return drawn
 
 

@@ -45,12 +45,11 @@ def text() -> Levels:
         (23, "shift starts"),
         (23, "from the LR"),
         (16, "Fig. 3: 28.67 dB"),
-        (16, "in 5 steps, not 50"),
     )
-    top = 10
+    top = 4
     for size, line in lines:
         draw.text((8 * FINE, top * FINE), line, (28, 30, 38), ImageFont.load_default(size * FINE))
-        top += round(1.35 * size)
+        top += round(1.25 * size)
     return _reduced(page)
 
 
@@ -140,7 +139,7 @@ SCENES = (
     Scene("water", water, (64, 64), "mild"),
     Scene("night", data.rocket, (268, 280), "mild"),
     Scene("stars", data.hubble_deep_field, (620, 400), "mild"),
-    Scene("text", text, (4, 8), "bicubic"),
+    Scene("text", text, (4, 0), "bicubic"),
     Scene("line art", line_art, (116, 24), "bicubic"),
     Scene("logo", logo, (180, 60), "bicubic"),
     Scene("gradient", gradient, (72, 96), "bicubic"),
