@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 EVAL ?= data/eval
 PHOTOS ?= data/photos
 MINUTES ?= 60
+CROPS ?=
 # Threads that spin while they wait take the cores from whatever else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint train scores sweep figure clean
+.PHONY: demo test lint train scores sweep figure crops clean
 
 demo: $(VENV)/installed
 	$(BIN)/srx upscale examples out/demo --overwrite
@@ -42,6 +43,10 @@ sweep: $(VENV)/installed-iqa
 # The pictures of README.
 figure: $(VENV)/installed-dev
 	$(BIN)/python examples/figures/make.py
+
+# Crops of many kinds side by side; of your own pictures with CROPS=folder.
+crops: $(VENV)/installed-dev
+	$(BIN)/python examples/figures/crops.py $(CROPS)
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,5 +1,6 @@
 """Small random weights, so that most tests need none of the shipped ones."""
 
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -64,11 +65,31 @@ def write(
     net: torch.nn.Module,
     architecture: Mapping[str, object],
     limits: Mapping[str, object],
+    *,
+    kind: str = "",
 ) -> None:
     file = f"{name}.safetensors"
     save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / file)
-    card = Card(name, name, file, architecture, "CC0-1.0", {}, limits, {}, folder=folder)
+    card = Card(name, kind or name, file, architecture, "CC0-1.0", {}, limits, {}, folder=folder)
     write_card(card)
+
+
+@pytest.fixture(scope="session")
+def dialled_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_weights`, but `embedded` has a dial, to which it listens; `clean` has none."""
+    folder = tmp_path_factory.mktemp("dialled") / "weights"
+    shutil.copytree(tiny_weights, folder)
+    torch.manual_seed(8)
+    for name, dial in (("embedded", True), ("clean", False)):
+        objective = EmbeddedObjective(replace(TINY, dial=dial), preprocess=None, mix=Mix(1, 0, 0))
+        for parameter in objective.model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.05)
+        if dial:
+            objective.model.get_parameter("level.0.weight").data[:, -1] *= 20
+        described = dict(objective.architecture), dict(objective.limits)
+        write(folder, name, objective.model, *described, kind="embedded")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sr_cli.evaluation.bench import BenchOptions, Row
-    from sr_cli.evaluation.datasets import Pairs
+    from sr_cli.evaluation.datasets import Half, Pairs
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.peers import Peer
 
@@ -41,6 +41,7 @@ def bench(
     lr: shared.Lr = None,
     scale: shared.DataScale = 4.0,
     degradation: shared.DataDegradation = None,
+    half: shared.Half = "all",
     seed: Annotated[int, option("Data", "--seed", metavar="N", help="Of the degradation.")] = 0,
     steps: Annotated[
         str | None,
@@ -148,7 +149,7 @@ def bench(
     place = computer(Machine(device, dtype, threads))
     settings = BenchOptions(warmup, repeat, batch)
     rows = engine_rows(ctx, steps, model, row)
-    sets = _sets(images, lr, scale, degradation, seed)
+    sets = _sets(images, lr, scale, degradation, seed, half)
     if profile:
         bench_reports.profile(sets, rows, place, as_json=as_json, markdown=markdown)
         return
@@ -169,7 +170,8 @@ def bench(
     if as_json:
         terminal.document(
             {
-                "options": asdict(settings) | {"scale": scale, "degradation": degradation},
+                "options": asdict(settings)
+                | {"scale": scale, "degradation": degradation, "half": half},
                 "environment": environment() | asdict(place.summary),
                 "metrics": {"conditions": measures.conditions, "missing": measures.missing},
                 "rows": [found_row.record for found_row in found],
@@ -185,7 +187,12 @@ def bench(
 
 
 def _sets(
-    data: Sequence[Path] | None, lr: Path | None, scale: float, degradation: str | None, seed: int
+    data: Sequence[Path] | None,
+    lr: Path | None,
+    scale: float,
+    degradation: str | None,
+    seed: int,
+    half: Half,
 ) -> list[Pairs]:
     """Each folder is a set, whatever it is called by; the files together are one."""
     from sr_cli.evaluation import datasets
@@ -201,7 +208,7 @@ def _sets(
     found: list[Path | list[Path]] = [*folders, files] if files else [*folders]
     UpscaleOptions(scale=scale)  # checks it
     sets = [
-        datasets.pairs(each, lr=lr, scale=scale, degradation=degradation, seed=seed)
+        datasets.pairs(each, lr=lr, scale=scale, degradation=degradation, seed=seed, half=half)
         for each in found
     ]
     names = _names(sets, folders)
@@ -242,7 +249,7 @@ def _measured(
                 for peer in compared:
                     begun = done
 
-                    def advance(what: str = f"{pairs.name}: {peer.name}") -> None:
+                    def advance(what: str = f"{pairs.title}: {peer.name}") -> None:
                         nonlocal done
                         done += 1
                         show(done, what)
@@ -253,7 +260,7 @@ def _measured(
                         )
                     )
                     done = begun + len(pairs)
-                    show(done, f"{pairs.name}: {peer.name}")
+                    show(done, f"{pairs.title}: {peer.name}")
     except KeyboardInterrupt:
         terminal.line(f"interrupted: {len(found)} of {len(compared) * len(sets)} rows measured.")
         return found, True

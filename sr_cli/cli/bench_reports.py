@@ -35,12 +35,12 @@ def show(found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics, place: 
 
 
 def _by_set(found: Sequence[Row], sets: Sequence[Pairs]) -> list[tuple[Pairs, list[Row]]]:
-    parts = [(pairs, [row for row in found if row.data == pairs.name]) for pairs in sets]
+    parts = [(pairs, [row for row in found if row.data == pairs.title]) for pairs in sets]
     return [(pairs, rows) for pairs, rows in parts if rows]
 
 
 def _title(pairs: Pairs) -> str:
-    return f"{pairs.name}: {len(pairs)} images x{pairs.scale:g}, {pairs.made_by}"
+    return f"{pairs.title}: {len(pairs)} images x{pairs.scale:g}, {pairs.made_by}"
 
 
 def tables(found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics) -> str:
@@ -88,10 +88,10 @@ def profile(
             found.append((pairs, one))
     terminal.note(place.summary.sentence)
     if markdown:
-        texts = [f"**{p.name}, {one.name}**\n\n{one.table.markdown()}" for p, one in found]
+        texts = [f"**{p.title}, {one.name}**\n\n{one.table.markdown()}" for p, one in found]
         typer.echo("\n\n".join(texts))
     if as_json:
-        records = [{"data": p.name, "outside": one.outside, **asdict(one)} for p, one in found]
+        records = [{"data": p.title, "outside": one.outside, **asdict(one)} for p, one in found]
         machine = environment() | asdict(place.summary)
         terminal.document({"environment": machine, "profiles": records})
 

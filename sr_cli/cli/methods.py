@@ -134,14 +134,15 @@ def _parsed(ctx: typer.Context, text: str) -> UpscaleOptions:
 def check(
     rows: Mapping[str, UpscaleOptions], compared: Sequence[Peer], sets: Sequence[Pairs]
 ) -> None:
-    """Raise before anything is measured: ModelError for a --model that is none, UsageError for
-    results on disk that lack an image."""
+    """Raise before anything is measured: ModelError for a --model that is none, UsageError for a
+    texture without a dial and for results on disk that lack an image."""
+    from sr_cli.engine.course import check_texture
     from sr_cli.models.model import DIFFUSION
     from sr_cli.models.registry import card
 
     for options in rows.values():
         if options.method == "dossr":
-            card(options.model, DIFFUSION)
+            check_texture(options, card(options.model, DIFFUSION))
     for peer in (peer for peer in compared if not peer.timed):
         for pairs in sets:
             peer.make(pairs)

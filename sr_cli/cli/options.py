@@ -36,6 +36,15 @@ DataDegradation = Annotated[
         help="Make LR images of HR by this, even where there are some.",
     ),
 ]
+Half = Annotated[
+    Literal["first", "second", "all"],
+    option(
+        "Data",
+        "--half",
+        help="Every other image of each set, from the 1st or the 2nd by name: choose settings on "
+        "one half, report the other.",
+    ),
+]
 
 Steps = Annotated[
     int, option("Diffusion", "--steps", metavar="N", help="Solver steps; more give more texture.")
@@ -53,6 +62,16 @@ LastStep = Annotated[
         show_default="the model's",
         help="End on the network's x0, or, crisper, on the mean of the solver's step; step keeps "
         "its noise.",
+    ),
+]
+Texture = Annotated[
+    float | None,
+    option(
+        "Diffusion",
+        "--texture",
+        metavar="0...1",
+        show_default="the model's",
+        help="Of a model with a dial: 0 is the smooth, faithful answer, 1 the crispest.",
     ),
 ]
 Preprocess = Annotated[

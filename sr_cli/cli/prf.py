@@ -20,6 +20,7 @@ from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
+    from sr_cli.evaluation.datasets import Half
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.prf_found import Result
     from sr_cli.evaluation.prf_search import Search, SearchOptions
@@ -46,6 +47,7 @@ def prf_search(
             help="Search at several.",
         ),
     ] = None,
+    half: shared.Half = "all",
     degradation: Annotated[
         Degradation, option("Search", "--degradation", help="What makes the LR images.")
     ] = UpscaleOptions.degradation,
@@ -81,6 +83,7 @@ def prf_search(
     order: shared.Order = UpscaleOptions.order,
     solver: shared.Solver = UpscaleOptions.solver,
     last_step: shared.LastStep = UpscaleOptions.last_step,
+    texture: shared.Texture = UpscaleOptions.texture,
     preprocess: shared.Preprocess = UpscaleOptions.preprocess,
     seed: Annotated[
         int, option("Diffusion", "--seed", metavar="N", help="Of the noise and the degradation.")
@@ -124,6 +127,7 @@ def prf_search(
         order=order,
         solver=solver,
         last_step=last_step,
+        texture=texture if method == "dossr" else None,
         preprocess=preprocess,
         seed=seed,
         degradation=degradation,
@@ -131,7 +135,7 @@ def prf_search(
     )
     if update_card:
         _check_card(options)
-    files = _files(path)
+    files = _files(path, half)
     engine = make_upscaler(options, Machine(device, dtype, threads))
     metrics = _metrics(engine)
     searches = {
@@ -139,14 +143,14 @@ def prf_search(
         for name, chosen in _schedules(schedule, engine).items()
     }
     results = _run(searches)
-    kept = {name: str(_keep(searches[name], result)) for name, result in results.items()}
+    kept = {name: str(_keep(searches[name], result, half)) for name, result in results.items()}
     tables = {name: _report(name, searches[name], results[name], kept[name]) for name in kept}
     if update_card:
-        _update_card(options, next(iter(results.values())), path)
+        _update_card(options, next(iter(results.values())), path, half)
     if plot:
         _draw(searches, results, plot)
     if as_json:
-        machine = {"device": engine.device, "dtype": engine.dtype}
+        machine = {"device": engine.device, "dtype": engine.dtype, "texture": engine.texture}
         terminal.document(
             {
                 "options": asdict(options) | asdict(wanted),
@@ -191,10 +195,10 @@ def _search_options(
     return SearchOptions(scales, crop, rounds, limits, refit)
 
 
-def _files(path: Path | None) -> list[Path]:
+def _files(path: Path | None, half: Half) -> list[Path]:
     from sr_cli.evaluation import datasets
 
-    return datasets.examples() if path is None else list(datasets.pairs(path).hr_files)
+    return list(datasets.pairs(path or datasets.examples(), half=half).hr_files)
 
 
 def _schedules(text: str | None, engine: Upscaler) -> dict[str, Any]:
@@ -245,7 +249,7 @@ def _run(searches: dict[str, Search]) -> dict[str, Result]:
         raise typer.Exit(130) from None
 
 
-def _keep(search: Search, result: Result) -> Path:
+def _keep(search: Search, result: Result, half: Half) -> Path:
     """Keep where each scale starts best."""
     from sr_cli.engine.course import conditions, setting
     from sr_cli.models.calibration import Calibration, Start, keep
@@ -254,6 +258,7 @@ def _keep(search: Search, result: Result) -> Path:
     origin = {
         "srx": __version__,
         "images": len(search.images),
+        "half": half,
         "crop": search.options.crop,
         **conditions(options, model),
     }
@@ -293,15 +298,16 @@ def _check_card(options: UpscaleOptions) -> None:
     reports.check_card(options.prior)
 
 
-def _update_card(options: UpscaleOptions, result: Result, path: Path | None) -> None:
+def _update_card(options: UpscaleOptions, result: Result, path: Path | None, half: Half) -> None:
     """Write the scores at t* and without noise into the prior's card, and what fits the PRF."""
     from dataclasses import replace
 
-    from sr_cli.evaluation.datasets import pairs
+    from sr_cli.evaluation.datasets import examples, pairs
     from sr_cli.models.registry import card, write_card
 
     found = card(options.prior)
-    data = "examples" if path is None else pairs(path).name
+    images = pairs(path or examples(), half=half)
+    data = (images if path else images.called("examples")).title
     scores = {
         f"{data}, {row.scale:g}x, t = {point.t}": {
             name: value and round(value, 4) for name, value in point.scores.items()

@@ -77,5 +77,5 @@ def usable(pairs: Pairs) -> Pairs:
     for file in small:
         terminal.note(f"{file} is left out: it is too small to be reduced by {pairs.scale:g}.")
     if not large:
-        raise UsageError(f"No image of {pairs.name} is large enough to be reduced.")
+        raise UsageError(f"No image of {pairs.title} is large enough to be reduced.")
     return large

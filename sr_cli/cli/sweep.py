@@ -20,7 +20,7 @@ from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
-    from sr_cli.evaluation.datasets import Pairs
+    from sr_cli.evaluation.datasets import Half, Pairs
     from sr_cli.evaluation.ledger import Measured
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.sweep import Setting, SweepOptions
@@ -63,6 +63,7 @@ def sweep_t1(
     scale: shared.DataScale = 4.0,
     lr: shared.Lr = None,
     degradation: shared.DataDegradation = None,
+    half: shared.Half = "all",
     seed: Annotated[
         int, option("Data", "--seed", metavar="N", help="Of the noise and the degradation.")
     ] = UpscaleOptions.seed,
@@ -79,6 +80,16 @@ def sweep_t1(
             help="What makes the first, smooth enlargement.",
         ),
     ] = None,
+    texture: Annotated[
+        float | None,
+        option(
+            "Network",
+            "--texture",
+            metavar="0...1",
+            show_default="the model's",
+            help="Of a model with a dial: 0 smooth and faithful, 1 crispest.",
+        ),
+    ] = UpscaleOptions.texture,
     color: Annotated[
         Color, option("Network", "--color", help="Take the colours of the input over.")
     ] = UpscaleOptions.color,
@@ -114,10 +125,16 @@ def sweep_t1(
     talk(quiet, verbose)
     varied = _varied(t1, steps, order, solver, baseline)
     options = UpscaleOptions(
-        scale=scale, model=model, preprocess=preprocess, color=color, seed=seed, tile=tile
+        scale=scale,
+        model=model,
+        preprocess=preprocess,
+        texture=texture,
+        color=color,
+        seed=seed,
+        tile=tile,
     )
     reports.check_reports(csv=csv, plot=plot, sheet=sheet)
-    pairs = _pairs(path, lr, options, degradation)
+    pairs = _pairs(path, lr, options, degradation, half)
     engine = make_upscaler(options, Machine(device, dtype, threads))
     measures = _metrics(metrics, engine, border, download)
     found = _measured(pairs, varied, engine, measures, cache)
@@ -127,8 +144,8 @@ def sweep_t1(
 
         draw_sheet(pairs, varied, engine, sheet)
     if as_json:
-        data = {"name": pairs.name, "images": len(pairs), "lr": pairs.made_by}
-        machine = {"device": engine.device, "dtype": engine.dtype}
+        data = {"name": pairs.name, "half": half, "images": len(pairs), "lr": pairs.made_by}
+        machine = {"device": engine.device, "dtype": engine.dtype, "texture": engine.texture}
         terminal.document(
             {
                 "options": asdict(options) | asdict(varied),
@@ -176,13 +193,17 @@ def _time(text: str) -> int:
     return 1000 * int(match["times"] or 1) // int(match["parts"] or 1)
 
 
-def _pairs(path: Path, lr: Path | None, options: UpscaleOptions, degradation: str | None) -> Pairs:
+def _pairs(
+    path: Path, lr: Path | None, options: UpscaleOptions, degradation: str | None, half: Half
+) -> Pairs:
     from sr_cli.evaluation import datasets
 
     scale = options.scale or 4.0
-    found = datasets.pairs(path, lr=lr, scale=scale, degradation=degradation, seed=options.seed)
+    found = datasets.pairs(
+        path, lr=lr, scale=scale, degradation=degradation, seed=options.seed, half=half
+    )
     pairs = reports.usable(found)
-    terminal.detail(f"{pairs.name}: {len(pairs)} images, {pairs.made_by}")
+    terminal.note(f"{pairs.title}: {len(pairs)} images, {pairs.made_by}")
     return pairs
 
 

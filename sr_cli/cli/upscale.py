@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
 
 SIZES = ("scale", "size", "long_side", "short_side")
-REHEARSED = ("model", "method", "prior", "t1", "preprocess", "device", "dtype")
+REHEARSED = ("model", "method", "prior", "t1", "texture", "preprocess", "device", "dtype")
 SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 OPTIONS_OF: dict[Method, tuple[str, ...]] = {
-    "dossr": ("model", "order", "solver", "last_step"),
+    "dossr": ("model", "order", "solver", "last_step", "texture"),
     "diffsr": ("prior", "sampler"),
 }
 Compile = Literal["auto", "on", "off"]
@@ -104,6 +104,7 @@ def upscale(
     order: shared.Order = UpscaleOptions.order,
     solver: shared.Solver = UpscaleOptions.solver,
     last_step: shared.LastStep = UpscaleOptions.last_step,
+    texture: shared.Texture = UpscaleOptions.texture,
     t1: Annotated[
         str | None,
         option(
@@ -256,6 +257,8 @@ def upscale_options(ctx: typer.Context) -> UpscaleOptions:
     """What a parsed command line of `srx upscale` asks for."""
     _check_method(ctx)
     values = {field.name: ctx.params[field.name] for field in fields(UpscaleOptions)}
+    if values["method"] != "dossr":
+        values["texture"] = None  # the engine refuses one that means nothing
     return UpscaleOptions(**values | _size(ctx) | {"t1": _start(values["t1"])})
 
 
@@ -351,13 +354,14 @@ def _work(
         from sr_cli.engine.batch import peak_memory, run, worth_compiling
 
         upscaler = make_upscaler(options, machine)
-        engine |= {"device": upscaler.device, "dtype": upscaler.dtype}
+        engine |= {"device": upscaler.device, "dtype": upscaler.dtype, "texture": upscaler.texture}
         if machine.compile == "on" or (
             machine.compile == "auto" and worth_compiling(todo, options, upscaler)
         ):
             upscaler.compile()
         name = options.prior if options.method == "diffsr" else options.model
-        terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}")
+        texture = "" if upscaler.texture is None else f", texture {upscaler.texture:g}"
+        terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}{texture}")
         with terminal.watching(len(todo)) as show:
             run(todo, options, upscaler, notify, quality=files.quality)
     except (KeyboardInterrupt, FullDiskError) as ending:

@@ -14,7 +14,7 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 from sr_cli.models.calibration import Calibration, Setting, find
 from sr_cli.models.model import Model
-from sr_cli.models.registry import Card
+from sr_cli.models.registry import Card, card, names
 
 
 def course(options: UpscaleOptions, model: Model, t1: int) -> tuple[Path, tuple[Step, ...]]:
@@ -76,7 +76,18 @@ def conditions(options: UpscaleOptions, model: Model) -> dict[str, Any]:
     if options.method == "diffsr":
         return own
     solver = {"order": options.order, "solver": options.solver}
-    return {**own, **solver, "last_step": options.last_step or model.final}
+    texture = {} if model.dial is None else {"texture": model.texture_of(options.texture)}
+    return {**own, **solver, "last_step": options.last_step or model.final, **texture}
+
+
+def check_texture(options: UpscaleOptions, model: Model | Card) -> None:
+    """Raise UsageError where a texture is asked for of a model that has no dial for it."""
+    if options.texture is None or model.dial:
+        return
+    name = options.prior if options.method == "diffsr" else options.model
+    able = [other for other in names() if card(other).dial]
+    others = f"or choose --model {' or '.join(able)}" if able else "since no model here has one"
+    raise UsageError(f"{name} has no dial for --texture: leave it out, {others}.")
 
 
 def calibration(options: UpscaleOptions, model: Model | Card) -> Calibration:

@@ -54,9 +54,10 @@ class UpscaleOptions:
     with none of them `scale` becomes 4. `tile` and `overlap`: None chooses by the free memory and
     by the model's card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap` output
     pixels. `model` and `preprocess` name entries of the registry, `preprocess` also a checkpoint;
-    `preprocess`, `schedule`, `last_step` and `t1` are the model's own where they are None. `t1`
-    "auto" is what `srx prf-search` found best for the picture's scale and the assumed
-    `degradation`.
+    `preprocess`, `schedule`, `last_step`, `texture` and `t1` are the model's own where they are
+    None. `texture` runs from 0, the smooth, faithful answer, to 1, the crispest; only models with a
+    dial take one. `t1` "auto" is what `srx prf-search` found best for the picture's scale and the
+    assumed `degradation`.
 
     `method` "dossr" walks with `model` by `order` and `solver`, and ends with `last_step`: on the
     network's x0, on the mean of the solver's step, or on the step with its noise. "diffsr" walks
@@ -75,6 +76,7 @@ class UpscaleOptions:
     order: int = 3
     solver: Solver = "paper"
     last_step: LastStep | None = None
+    texture: float | None = None
     t1: int | Literal["auto"] | None = None
     preprocess: str | None = None
     color: Color = "wavelet"
@@ -123,6 +125,9 @@ class UpscaleOptions:
         _one_of("solver", self.solver, get_args(Solver))
         if self.last_step is not None:
             _one_of("last step", self.last_step, get_args(LastStep))
+        if self.texture is not None:
+            sentence = f"texture must lie between 0 and 1, not {self.texture:g}."
+            _require(0 <= self.texture <= 1, sentence)
         _one_of("color", self.color, get_args(Color))
         _one_of("method", self.method, get_args(Method))
         _one_of("sampler", self.sampler, get_args(Sampler))

@@ -1,6 +1,6 @@
 """What would stop a run before its first picture, found without loading the model."""
 
-from sr_cli.engine.course import calibration
+from sr_cli.engine.course import calibration, check_texture
 from sr_cli.engine.device import resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.models import registry
@@ -18,7 +18,8 @@ def check(options: UpscaleOptions, *, device: str = "auto", dtype: str = "auto")
 
     Raises:
         ModelError: the model, the prior or the preprocessor is missing or of the wrong kind.
-        UsageError: an automatic t1 has no calibration; an unknown device.
+        UsageError: an automatic t1 has no calibration; the model has no dial for a texture; an
+            unknown device.
         DeviceError: the device is missing, or does not compute in this dtype.
     """
     resolve_dtype(dtype, resolve_device(device))
@@ -33,6 +34,7 @@ def check(options: UpscaleOptions, *, device: str = "auto", dtype: str = "auto")
     else:
         return (f"Not checked: {options.prior} is on the hub, if anywhere; the run fetches it.",)
     registry.check(card, hashing=False)
+    check_texture(options, card)
     if options.automatic:
         calibration(options, card)
     return ()

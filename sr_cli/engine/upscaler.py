@@ -13,7 +13,7 @@ from torch import Tensor
 from sr_cli.diffusion.noise import digest, gaussian_noise, noise_key
 from sr_cli.engine.coder import Coder
 from sr_cli.engine.color import WAVELET_MARGIN, color_fix
-from sr_cli.engine.course import calibration, conditions, course
+from sr_cli.engine.course import calibration, check_texture, conditions, course
 from sr_cli.engine.device import compile_all, resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.tiler import OnTile, Tiler, ignore
@@ -49,7 +49,8 @@ class Upscaler:
 
     Raises:
         ModelError: weights are missing or damaged.
-        UsageError: the steps do not fit the model's t1, or an automatic t1 has no calibration.
+        UsageError: the steps do not fit the model's t1, an automatic t1 has no calibration, or the
+            model has no dial for a texture.
         DeviceError: the device is missing, or its memory does not suffice for the smallest tile.
     """
 
@@ -87,6 +88,11 @@ class Upscaler:
         return str(self._dtype).removeprefix("torch.")
 
     @property
+    def texture(self) -> float | None:
+        """What the model is asked for, 0…1, for reports; None of one without a dial."""
+        return self._model.texture_of(self.options.texture) if self._model.dial else None
+
+    @property
     def model(self) -> Model:
         """What is walked with."""
         return self._model
@@ -99,6 +105,8 @@ class Upscaler:
         return other
 
     def _choose_course(self) -> None:
+        check_texture(self.options, self._model)
+        self._model = self._model.textured(self.options.texture)
         if self.options.automatic:
             self._calibration = calibration(self.options, self._model)
         else:

@@ -96,7 +96,7 @@ def measure(
         failure, code = str(error), error.exit_code
     except Exception as error:  # a peer may be anybody's network
         failure, code = f"{type(error).__name__}: {error}", 1
-    return Row(pairs.name, peer.name, len(pairs), failure=failure, exit_code=code)
+    return Row(pairs.title, peer.name, len(pairs), failure=failure, exit_code=code)
 
 
 def _measured(
@@ -120,7 +120,7 @@ def _measured(
             seconds.append(spent)
         scorer.add(results[0], pair)
         on_image()
-    row = Row(pairs.name, peer.name, len(pairs), method.nfe, method.parameters)
+    row = Row(pairs.title, peer.name, len(pairs), method.nfe, method.parameters)
     row = replace(row, scores=scorer.means())
     if not peer.timed:
         return row

@@ -9,13 +9,16 @@
 
 Names match when they are equal but for what tells the two apart: 0801 and 0801x4, a_HR and a_LR4,
 a_x1 and a_x4.
+
+A half of a set, to choose settings on one and to report the other: in the natural order of the
+files' paths the 1st, 3rd, … are the first half, the 2nd, 4th, … the second.
 """
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Literal, get_args, overload
 
 import numpy as np
 from PIL import Image
@@ -40,6 +43,9 @@ LR_FILE = re.compile(r"(?P<key>.+)_LR(?P<scale>[\d.]*)", re.IGNORECASE)
 MARK = re.compile(r"(?<=.)(_(HR|GT|LR[\d.]*|LQ)|_?x\d+(\.\d+)?)$", re.IGNORECASE)
 
 
+Half = Literal["first", "second", "all"]
+
+
 @dataclass(frozen=True, eq=False)
 class Pair:
     """lr (3, h, w) and hr (3, H, W), float32 in [0, 1]; (H, W) is round(scale · (h, w))."""
@@ -60,13 +66,26 @@ class Pairs(Sequence[Pair]):
     """Pairs in the natural order of their names, each read when it is asked for."""
 
     def __init__(
-        self, name: str, files: Sequence[_Files], scale: float, degradation: str, seed: int
+        self,
+        name: str,
+        files: Sequence[_Files],
+        scale: float,
+        degradation: str,
+        seed: int,
+        *,
+        half: Half,
     ) -> None:
         self.name = name
+        self.half = half
         self.scale = scale
         self._files = files
         self._degradation = degradation
         self._seed = seed
+
+    @property
+    def title(self) -> str:
+        """The set's name, and which half of it these are, for reports."""
+        return self.name if self.half == "all" else f"{self.name}, {self.half} half"
 
     @property
     def made_by(self) -> str:
@@ -126,10 +145,10 @@ class Pairs(Sequence[Pair]):
 
     def called(self, name: str) -> "Pairs":
         """The same pairs under another name."""
-        return Pairs(name, self._files, self.scale, self._degradation, self._seed)
+        return Pairs(name, self._files, self.scale, self._degradation, self._seed, half=self.half)
 
     def _with(self, files: Sequence[_Files]) -> "Pairs":
-        return Pairs(self.name, files, self.scale, self._degradation, self._seed)
+        return Pairs(self.name, files, self.scale, self._degradation, self._seed, half=self.half)
 
     def _made(self, files: _Files, hr: Tensor) -> tuple[Tensor, Tensor]:
         """LR of 1/scale the size, and HR cropped to what an enlargement of that gives."""
@@ -167,16 +186,17 @@ def pairs(
     scale: float = 4,
     degradation: str | None = None,
     seed: int = 0,
+    half: Half = "all",
 ) -> Pairs:
     """The pairs of a folder in one of the layouts above, of HR files, or of two folders.
 
     lr: the folder of the LR images, where `path` has only HR. degradation: one of
     `degradations.KINDS` makes LR of HR, whether there is LR or not; None takes what is there, or
-    else makes it by "bicubic". Nothing is read yet but folders.
+    else makes it by "bicubic". half: see above. Nothing is read yet but folders.
 
     Raises:
-        UsageError: no image is there; a file has no partner; two files have one name; both `lr`
-            and `degradation` are given.
+        UsageError: no image is there, or none in this half; a file has no partner; two files have
+            one name; both `lr` and `degradation` are given.
     """
     if degradation is not None and degradation not in KINDS:
         known = ", ".join(KINDS)
@@ -188,7 +208,19 @@ def pairs(
         files = [_Files(file.stem, file, None) for file in hr_files]
     else:
         files = _matched(hr_files, lr_files)
-    return Pairs(name, files, scale, degradation or "bicubic", seed)
+    return Pairs(name, _half(files, half, name), scale, degradation or "bicubic", seed, half=half)
+
+
+def _half(files: Sequence[_Files], half: Half, name: str) -> Sequence[_Files]:
+    if half not in get_args(Half):
+        raise UsageError(f"half must be one of {', '.join(get_args(Half))}, not {half!r}.")
+    if half == "all":
+        return files
+    order = sorted(files, key=lambda each: natural(each.hr))
+    chosen = order[half == "second" :: 2]
+    if not chosen:
+        raise UsageError(f"{name} has a single image, so no second half.")
+    return chosen
 
 
 def partners(hr: Sequence[Path], others: Sequence[Path]) -> dict[Path, Path]:

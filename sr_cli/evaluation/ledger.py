@@ -38,7 +38,7 @@ def conditions(engine: Upscaler, metrics: Metrics, varied: Collection[str]) -> d
         "versions": [__version__, torch.__version__],
         "options": {k: v for k, v in asdict(engine.options).items() if k not in varied},
         "weights": dict(_weights(engine)),
-        "card": [digest(model.alpha_bar).hex(), model.final],
+        "card": [digest(model.alpha_bar).hex(), model.final, engine.texture],
         "machine": [engine.device, engine.dtype, torch.get_num_threads()],
         "metrics": [sorted(set(metrics.names) - set(metrics.missing)), metrics.border],
     }

@@ -7,6 +7,7 @@ No normalisation across space and no attention: a tile with the margin `receptiv
 the same pixels as the whole image.
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -222,6 +223,7 @@ class EmbeddedDenoiser:
     trained: the least and the largest log(a·s/σ) that the network was trained at; what it says
     beyond them is arbitrary. A state with less noise is shown as one of the largest, and to a
     conditional network, which was trained without any signal too, one with more as pure noise.
+    texture: 0 (smooth) to 1 (crispest), for a network with a dial.
     """
 
     def __init__(
@@ -229,10 +231,18 @@ class EmbeddedDenoiser:
         net: EmbeddedNet,
         dtype: torch.dtype = torch.float32,
         trained: tuple[float, float] = (-math.inf, math.inf),
+        texture: float = 1.0,
     ) -> None:
         self.net = net
         self.dtype = dtype
+        self.texture = texture
         self.least, self.largest = (math.exp(bound) / net.config.s for bound in trained)
+
+    def textured(self, texture: float) -> "EmbeddedDenoiser":
+        """The same network, asked for this much texture."""
+        other = copy.copy(self)
+        other.texture = texture
+        return other
 
     @torch.inference_mode()
     def predict_x0(
@@ -259,7 +269,7 @@ class EmbeddedDenoiser:
         z = (x - (a + m) * y) / sigma
         log_ratio, c_in, c_skip, c_out = self.net.config.preconditioning(ratio)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output: Tensor = self.net(c_in * z, y, log_ratio)
+            output: Tensor = self.net(c_in * z, y, log_ratio, torch.full_like(ratio, self.texture))
         return y + c_skip * z + c_out * output.float()
 
 
@@ -285,8 +295,11 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
     net.load_state_dict({k: v.float() for k, v in load_weights(card).items()})
     net.eval().requires_grad_(False).to(device).to(memory_format=layout(device))
     limits = card.limits
+    texture = limits.get("texture", Model.texture)
+    trained = limits.get("log_ratio", (-math.inf, math.inf))
+    denoiser = EmbeddedDenoiser(net, dtype, trained, texture)
     return Model(
-        denoiser=EmbeddedDenoiser(net, dtype, limits.get("log_ratio", (-math.inf, math.inf))),
+        denoiser=denoiser,
         codec=PixelCodec(),
         schedule=limits["schedule"],
         final=limits["last_step"],
@@ -295,5 +308,7 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         bytes_per_pixel=limits["bytes_per_pixel"],
         preprocess=limits.get("preprocess", Model.preprocess),
         t1=limits.get("t1", Model.t1),
+        dial=denoiser.textured if net.config.dial else None,
+        texture=texture,
         networks=(net,),
     )

@@ -1,6 +1,6 @@
 """A diffusion model by name: its denoiser, its codec and the limits of its card."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -35,6 +35,8 @@ class Model:
     in output pixels (a multiple of factor · multiple_of), None for exact tiling.
     preprocess: name, checkpoint or network that is used where the user chooses none.
     t1: start of the diffusion where the user chooses none.
+    dial: the denoiser for a texture of 0…1, of a model that can be told how much is wanted.
+    texture: of a model with a dial, how much where the user chooses none.
     networks: what torch.compile may take: modules that are called, as it compiles no methods.
     identity: SHA-256 of the weights, by which calibrations are kept.
     prf: C^S and C^F of a prior that has been calibrated.
@@ -53,6 +55,8 @@ class Model:
     tile: int | None = None
     preprocess: str | Preprocessor = "compact"
     t1: int = 500
+    dial: Callable[[float], Denoiser] | None = None
+    texture: float = 1.0
     networks: Sequence[nn.Module] = ()
     identity: str = ""
     prf: Thresholds | None = None
@@ -61,6 +65,16 @@ class Model:
     def alpha_bar(self) -> Array:
         """ᾱ of the model's own schedule, float64 (T,)."""
         return alpha_bar(self.schedule) if isinstance(self.schedule, str) else self.schedule
+
+    def textured(self, texture: float | None) -> "Model":
+        """The model with its dial at `texture`, None: at its own; itself where it has no dial."""
+        if self.dial is None:
+            return self
+        return replace(self, denoiser=self.dial(self.texture_of(texture)))
+
+    def texture_of(self, texture: float | None) -> float:
+        """What a user's choice means: None is the model's own."""
+        return self.texture if texture is None else texture
 
 
 def load_model(

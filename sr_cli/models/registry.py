@@ -28,9 +28,10 @@ class Card:
     name, file: of the card and of the weights beside it. kind: which class takes the weights
     ("embedded", "compact", "prior", "dossr"). architecture: its constructor's arguments. licence:
     of the weights. training: data with their licences, iterations, hardware, time. limits: scale,
-    multiple_of, tile margins, last_step ("step", "mean" or "x0"), t1. scores: measured figures by
-    data set. sha256: of the file, filled in by `write_card`. shards: instead of file and sha256,
-    the files of a model that has several. folder: where all of it lies, not part of the JSON.
+    multiple_of, tile margins, last_step ("step", "mean" or "x0"), t1, texture. scores: measured
+    figures by data set. sha256: of the file, filled in by `write_card`. shards: instead of file
+    and sha256, the files of a model that has several. folder: where all of it lies, not part of
+    the JSON.
     """
 
     name: str
@@ -65,6 +66,11 @@ class Card:
     def schedule(self) -> str:
         """Name of ᾱ."""
         return str(self.limits["schedule"])
+
+    @property
+    def dial(self) -> bool:
+        """Whether the network can be told how much texture is wanted."""
+        return bool(self.architecture.get("dial"))
 
     @property
     def remedy(self) -> str:

@@ -40,7 +40,7 @@ Srx = Callable[..., Run]
 class Nearest:
     """An upscaler without weights; `failure` is raised at pictures 7 pixels wide."""
 
-    device, dtype = "cpu", "float32"
+    device, dtype, texture = "cpu", "float32", None
 
     def __init__(self, options: UpscaleOptions, failure: BaseException | None = None) -> None:
         self.options, self.failure = options, failure

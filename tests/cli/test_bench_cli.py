@@ -131,6 +131,36 @@ def test_sets_of_one_name_are_told_apart(bench: Srx, photos: Path) -> None:
     assert [row["data"] for row in rows] == names
 
 
+def test_a_half_is_measured_and_named_in_every_report(bench: Srx, photos: Path) -> None:
+    run = (photos, "--no-baselines", "--row=--steps 1")
+    halves = {}
+    for half in ("first", "second"):
+        _, out, err = bench(*run, "--half", half, "--json")
+        document = json.loads(out)
+        (row,) = document["rows"]
+        assert (row["data"], row["images"]) == (f"photos, {half} half", 1)
+        assert document["options"]["half"] == half
+        assert f"photos, {half} half: 1 images" in err
+        halves[half] = row["scores"]["psnr"]
+    assert halves["first"] != halves["second"]
+    whole = json.loads(bench(*run, "--json")[1])["rows"][0]
+    assert whole["data"] == "photos"
+    assert whole["scores"]["psnr"] == pytest.approx(sum(halves.values()) / 2)
+    assert bench(photos / "0.png", "--half", "second").code == 2
+
+
+def test_a_row_can_turn_the_dial(
+    bench: Srx, photos: Path, dialled_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = (photos, "--no-baselines", "--row=--texture 0", "--row=--texture 1", "--row=", "--json")
+    code, out, err = bench(*run)
+    assert (code, out) == (2, "")
+    assert "embedded has no dial" in err
+    monkeypatch.setenv("SRX_WEIGHTS", str(dialled_weights))
+    smooth, crisp, own = (row["scores"]["psnr"] for row in json.loads(bench(*run).out)["rows"])
+    assert smooth != crisp == own
+
+
 def test_an_explicit_degradation_makes_lr(bench: Srx, photos: Path) -> None:
     pair = photos.parent / "set"
     photos.rename(photos.parent / "HR")

@@ -1,5 +1,6 @@
 """What users get wrong at first, and what the command then says."""
 
+import json
 import logging
 import tomllib
 from pathlib import Path
@@ -68,6 +69,41 @@ def test_options_of_the_other_method_are_refused(
     assert srx("upscale", photos, "out", "--method", own, name, value).code == 0
     monkeypatch.setenv("SRX_" + name[2:].replace("-", "_").upper(), value)
     assert srx("upscale", photos, "out", "--method", other).code == 0
+
+
+@pytest.mark.usefixtures("small")
+def test_a_texture_needs_a_model_with_a_dial(
+    srx: Srx, photos: Path, dialled_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "make_upscaler", MAKE_UPSCALER)
+    args = ("upscale", photos / "a.png", "out", "--device", "cpu", "--json", "--texture")
+    for extra in ((), ("--dry-run",)):
+        run = srx(*args, "0.5", *extra)
+        assert (run.code, run.err.count("embedded has no dial for --texture")) == (2, 1)
+    monkeypatch.setenv("SRX_WEIGHTS", str(dialled_weights))
+    for extra in ((), ("--dry-run",)):
+        run = srx(*args, "0.5", *extra, "--model", "clean")
+        assert run.code == 2
+        assert "clean has no dial" in run.err
+        assert "choose --model embedded." in run.err
+    assert srx(*args, "1.5").code == 2
+    run = srx(*args, "0.5")
+    report = json.loads(run.out)
+    assert (run.code, report["options"]["texture"]) == (0, 0.5)
+    assert report["environment"]["texture"] == 0.5
+    own = json.loads(srx(*args[:-1], "--overwrite").out)
+    assert (own["options"]["texture"], own["environment"]["texture"]) == (None, 1.0)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_texture_of_the_file_waits_for_a_method_that_takes_one(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "make_upscaler", MAKE_UPSCALER)
+    Path("srx.toml").write_text("texture = 0.5")
+    args = ("upscale", photos / "a.png", "out", "--device", "cpu")
+    assert srx(*args, "--method", "diffsr", "--t1", "0").code == 0
+    assert srx(*args, "--overwrite").code == 2
 
 
 @pytest.mark.usefixtures("small")

@@ -72,6 +72,18 @@ def test_a_search_is_kept_and_upscale_uses_it(srx: Srx, tmp_path: Path) -> None:
     assert Path("same/a.png").read_bytes() == Path("out/a.png").read_bytes()
 
 
+def test_a_half_of_the_images_can_be_searched_and_the_calibration_says_so(srx: Srx) -> None:
+    Image.open("HR/a.png").rotate(90).save("HR/b.png")
+    run = ("prf-search", "HR", "--scale", "2", "--json", *FAST)
+    for half, name in (("first", "a.png"), ("second", "b.png")):
+        document = json.loads(srx(*run, "--half", half)[1])
+        assert [Path(file).name for file in document["images"]] == [name]
+        (kept,) = document["calibrations"].values()
+        origin = json.loads(Path(kept).read_text())["starts"]["2"]["origin"]
+        assert (origin["half"], origin["images"]) == (half, 1)
+    assert len(json.loads(srx(*run)[1])["images"]) == 2
+
+
 def test_the_document_holds_rows_and_points(srx: Srx, tmp_path: Path) -> None:
     plot = tmp_path / "prf.png"
     names = ("--scales", "2.7,1.6", "--schedule", "linear,cosine", "--plot", plot, "--json")
@@ -207,7 +219,7 @@ def test_a_start_that_is_no_number_is_refused(srx: Srx) -> None:
 def test_without_a_folder_the_examples_are_searched(
     srx: Srx, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert command._files(None) == datasets.examples()
+    assert command._files(None, "all") == datasets.examples()
     monkeypatch.setattr(datasets, "PACKAGE", tmp_path / "nothing")
     code, _, err = srx("prf-search")
     assert code == 2

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,43 @@ def test_the_table_goes_to_stderr_and_json_alone_to_stdout(srx: Srx) -> None:
     assert "[1/24] a" in err
     assert "\x1b" not in err
     assert srx("HR", *FAST)[1] == ""
+
+
+def test_a_half_is_swept_and_named(srx: Srx) -> None:
+    _, out, err = srx("HR", *FAST, "--half", "second", "--json")
+    data = json.loads(out)["data"]
+    assert (data["half"], data["images"]) == ("second", 1)
+    assert "second half: 1 images" in err
+
+
+def test_a_texture_of_a_model_with_a_dial_is_swept(
+    srx: Srx, dialled_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("HR", *FAST, "--steps", "1", "--baseline", "none", "--json", "--texture")
+    assert srx(*run, "0.5").code == 2
+    monkeypatch.setenv("SRX_WEIGHTS", str(dialled_weights))
+    smooth, crisp = (json.loads(srx(*run, value).out) for value in ("0", "1"))
+    assert smooth["environment"]["texture"] == 0
+    assert smooth["rows"][0]["psnr"] != crisp["rows"][0]["psnr"]
+
+
+def test_another_texture_in_the_card_is_measured_again(
+    srx: Srx,
+    dialled_weights: Path,
+    tmp_path: Path,
+    scored: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = shutil.copytree(dialled_weights, tmp_path / "weights")
+    monkeypatch.setenv("SRX_WEIGHTS", str(weights))
+    run = ("HR", *FAST, "--t1", "500", "--steps", "1", "--order", "1", "--baseline", "none")
+    for texture, measured in ((None, 2), (None, 2), (0.0, 4)):
+        content = json.loads((weights / "embedded.json").read_text())
+        if texture is not None:
+            content["limits"]["texture"] = texture
+        (weights / "embedded.json").write_text(json.dumps(content))
+        assert srx(*run).code == 0
+        assert len(scored) == measured
 
 
 def test_quiet_says_nothing(srx: Srx) -> None:

@@ -58,11 +58,13 @@ BAD: list[dict[str, Any]] = [
     *({"steps": 500, "t1": 500}, {"t1": 2}, {"t1": 9}, {"t1": 1001}),
     *({"order": 0}, {"order": 4}, {"solver": "euler"}, {"last_step": "y"}, {"color": "sepia"}),
     *({"seed": -1}, {"seed": 2**64}, {"tile": 1}, {"tile": 15}, {"tile": -16}),
+    *({"texture": value} for value in (-0.01, 1.01, float("nan"))),
     *({"overlap": -1}, {"batch": 0}, {"model": ""}, {"preprocess": ""}),
 ]
 GOOD: list[dict[str, Any]] = [
     *({"scale": value} for value in (0.01, 1, 2.7, 32)),
     *({"size": (1, 1)}, {"long_side": 1}, {"steps": 499, "t1": 500}, {"t1": 10}, {"t1": 1000}),
+    *({"texture": 0}, {"texture": 1.0}),
     *({"seed": 2**64 - 1}, {"tile": 0}, {"tile": 16}, {"overlap": 0}, {"batch": 99}),
 ]
 

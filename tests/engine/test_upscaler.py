@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,13 @@ from torch import Tensor
 
 from sr_cli.diffusion.solvers import start
 from sr_cli.engine import upscaler, walk
+from sr_cli.engine.course import conditions
 from sr_cli.engine.device import resolve_dtype
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
-from sr_cli.errors import DeviceError, ModelError
+from sr_cli.errors import DeviceError, ModelError, UsageError
+from sr_cli.models import model, registry
 from sr_cli.models.embedded import EmbeddedDenoiser
 
 ONE_LEVEL = 1
@@ -152,6 +155,62 @@ def test_the_last_step_is_the_cards_unless_an_option_says_otherwise() -> None:
     assert ends["x0"][:-1] == ends["mean"][:-1] == ends["step"][:-1]
     assert len(ends["mean"][-1].x0) == 3
     assert ends["mean"][-1].noise == 0 < ends["step"][-1].noise
+
+
+@pytest.fixture
+def dialled(dialled_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SRX_WEIGHTS", str(dialled_weights))
+    return dialled_weights
+
+
+@pytest.mark.usefixtures("dialled")
+def test_texture_reaches_the_network_and_is_the_cards_without_an_option() -> None:
+    lr = photo(20, 30)
+    engine = Upscaler(UpscaleOptions(), **CPU)
+    own = engine(lr)
+    smooth = engine.using(texture=0)
+    assert (engine.texture, smooth.texture) == (1, 0)
+    assert levels_apart(smooth(lr), own) > ONE_LEVEL
+    assert torch.equal(smooth(lr), upscaled(lr, texture=0))
+    assert torch.equal(engine(lr), own)  # the first engine has not changed
+    assert torch.equal(smooth.using(texture=None)(lr), own)
+    assert torch.equal(smooth.using(texture=1.0, steps=5)(lr), own)
+
+
+@pytest.mark.usefixtures("dialled")
+def test_a_card_can_say_how_much_texture(monkeypatch: pytest.MonkeyPatch) -> None:
+    lr, found = photo(20, 30), registry.card("embedded")
+    half = replace(found, limits={**found.limits, "texture": 0.5})
+    expected = upscaled(lr, texture=0.5)
+    monkeypatch.setattr(model, "card", lambda *_: half)
+    engine = Upscaler(UpscaleOptions(), **CPU)
+    assert engine.texture == 0.5
+    assert torch.equal(engine(lr), expected)
+    assert conditions(engine.options, engine.model)["texture"] == 0.5
+    assert conditions(engine.using(texture=0).options, engine.model)["texture"] == 0
+
+
+@pytest.mark.usefixtures("dialled")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tiles_and_batches_do_not_show_at_any_texture(dtype: str) -> None:
+    lrs = [photo(53, 33), photo(20, 30, 1)]
+    wholes = [upscaled(lr, dtype, texture=0.3, tile=0) for lr in lrs]
+    engine = Upscaler(UpscaleOptions(texture=0.3, tile=16, batch=4), device="cpu", dtype=dtype)
+    for tiled, whole in zip(engine.together(lrs), wholes, strict=True):
+        assert levels_apart(tiled, whole) <= ONE_LEVEL
+
+
+@pytest.mark.usefixtures("dialled")
+def test_a_model_without_a_dial_refuses_a_texture_and_names_those_that_have_one() -> None:
+    refusals = {"clean": {"model": "clean"}, "prior": {"method": "diffsr", "t1": 100}}
+    for name, options in refusals.items():
+        plain = Upscaler(UpscaleOptions(**options), **CPU)  # type: ignore[arg-type]
+        assert plain.texture is None
+        assert "texture" not in conditions(plain.options, plain.model)
+        with pytest.raises(UsageError, match=f"{name} has no dial .*--model embedded"):
+            plain.using(texture=1)
+        with pytest.raises(UsageError, match=f"{name} has no dial .*--model embedded"):
+            Upscaler(UpscaleOptions(texture=0, **options), **CPU)  # type: ignore[arg-type]
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, pixels: int, error: type[Exception]) -> list[int]:

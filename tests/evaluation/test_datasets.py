@@ -170,6 +170,36 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
         pairs(tmp_path, degradation="rain")
 
 
+def test_halves_are_every_other_image_by_name_whatever_the_order(tmp_path: Path) -> None:
+    names = ("img1", "img2", "img10", "img11", "img20")
+    files = [save(tmp_path / "HR" / f"{name}.png", 1, 8) for name in names]
+    for source in (files, files[::-1], tmp_path):
+        halves = [pairs(source, half=half) for half in ("first", "second")]
+        assert [half.names for half in halves] == [names[::2], names[1::2]]
+    assert [half.title for half in halves] == [
+        f"{tmp_path.name}, {h} half" for h in ("first", "second")
+    ]
+    whole = pairs(files[::-1])
+    assert (whole.names, whole.title) == (names[::-1], "images")
+    assert halves[0][1:].called("S").large_enough()[0].title == "S, first half"
+
+
+def test_halves_of_pairs_keep_their_partners(tmp_path: Path) -> None:
+    for level, name in enumerate("abc"):
+        save(tmp_path / "HR" / f"{name}.png", 10 * level, 8)
+        save(tmp_path / "LR" / f"{name}x4.png", 10 * level + 1, 2)
+    assert [levels(pair) for pair in pairs(tmp_path, half="second")] == [(11, 10)]
+
+
+def test_a_half_that_is_none_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 1, 8)
+    assert pairs(tmp_path, half="first").names == ("a",)
+    with pytest.raises(UsageError, match="no second half"):
+        pairs(tmp_path, half="second")
+    with pytest.raises(UsageError, match="half must be one of"):
+        pairs(tmp_path, half="third")  # type: ignore[arg-type]
+
+
 def test_a_slice_is_read_no_sooner_than_asked(tmp_path: Path) -> None:
     for name in "abc":
         save(tmp_path / f"{name}.png", 1, 8)

@@ -1,6 +1,7 @@
 """Metrics: closed forms, two independent libraries, and what happens without pyiqa's weights."""
 
 import socket
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,39 @@ def test_the_files_are_those_that_pyiqa_asks_for(name: str) -> None:
     for file in SPECS[name].files:
         if file.startswith("pyiqa/"):
             assert f"'{Path(file).name}'" in source
+
+
+@pytest.mark.parametrize(("name", "model"), [("dists", "VGG16"), ("lpips", "AlexNet")])
+def test_the_backbones_are_those_that_torchvision_asks_for(name: str, model: str) -> None:
+    weights = getattr(import_module("torchvision.models"), f"{model}_Weights").IMAGENET1K_V1
+    assert f"checkpoints/{Path(weights.url).name}" in SPECS[name].files
+
+
+def test_dists_is_measured_by_the_weights_that_lie_there(
+    offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them no network is made; with both files it is, and it sees the result and HR."""
+    seen: list[int] = []
+
+    def made(name: str, _: torch.device) -> Any:
+        assert name == "dists"
+
+        def measure(*images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return torch.tensor([0.25])
+
+        return measure
+
+    monkeypatch.setattr(metrics, "create", made)
+    result, hr = noisy(photo(), 0.1)[0], photo()[0]
+    vgg, own = (offline / file for file in SPECS["dists"].files)
+    for file, lacking in ((vgg, vgg), (own, own)):
+        measures = load(["dists"], CPU)
+        assert str(lacking) in measures.missing["dists"]
+        assert measures.score(result, hr) == {"dists": None}
+        file.parent.mkdir()
+        file.touch()
+    assert seen == []
+    measures = load(["dists"], CPU)
+    assert (measures.missing, measures.score(result, hr)) == ({}, {"dists": 0.25})
+    assert seen == [2]

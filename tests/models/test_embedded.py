@@ -58,6 +58,26 @@ def test_the_noise_level_is_embedded_once_for_a_batch(net: EmbeddedNet) -> None:
         torch.testing.assert_close(one, alone, atol=1e-5, rtol=0)
 
 
+def test_a_dial_is_heard_and_one_that_is_set_changes_no_other() -> None:
+    torch.manual_seed(0)
+    net = EmbeddedNet(replace(CONFIG, dial=True)).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, y = torch.randn(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    values: dict[str, Any] = {"alpha": 0.7, "sigma": 0.4, "a": 0.5, "m": 0.2, "t": 0}
+
+    def answer(denoiser: EmbeddedDenoiser) -> Tensor:
+        return denoiser.predict_x0(x, y=y, hint=y, **values)
+
+    own = EmbeddedDenoiser(net)
+    before = answer(own)
+    smooth = own.textured(0)
+    assert smooth.net is own.net
+    assert (answer(smooth) - before).abs().max() > 1e-3
+    assert torch.equal(answer(own), before)
+    assert torch.equal(answer(smooth.textured(1)), before)
+
+
 def test_margin_grows_with_depth() -> None:
     deeper = EmbeddedConfig(widths=(8, 12, 16), blocks=(2, 2, 1), embed=16)
     assert deeper.receptive_field() > CONFIG.receptive_field()
