@@ -10,8 +10,8 @@
 Names match when they are equal but for what tells the two apart: 0801 and 0801x4, a_HR and a_LR4,
 a_x1 and a_x4.
 
-A half of a set, to choose settings on one and to report the other: in the natural order of the
-files' paths the 1st, 3rd, … are the first half, the 2nd, 4th, … the second.
+A half of a set, to choose settings on one and to report the other: of the paths of the HR
+images, sorted as text, the 1st, 3rd, … are the first half, the 2nd, 4th, … the second.
 """
 
 import re
@@ -216,7 +216,7 @@ def _half(files: Sequence[_Files], half: Half, name: str) -> Sequence[_Files]:
         raise UsageError(f"half must be one of {', '.join(get_args(Half))}, not {half!r}.")
     if half == "all":
         return files
-    order = sorted(files, key=lambda each: natural(each.hr))
+    order = sorted(files, key=lambda each: each.hr.as_posix())
     chosen = order[half == "second" :: 2]
     if not chosen:
         raise UsageError(f"{name} has a single image, so no second half.")

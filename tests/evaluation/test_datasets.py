@@ -171,7 +171,7 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
 
 
 def test_halves_are_every_other_image_by_name_whatever_the_order(tmp_path: Path) -> None:
-    names = ("img1", "img2", "img10", "img11", "img20")
+    names = ("img1", "img10", "img11", "img2", "img20")
     files = [save(tmp_path / "HR" / f"{name}.png", 1, 8) for name in names]
     for source in (files, files[::-1], tmp_path):
         halves = [pairs(source, half=half) for half in ("first", "second")]
