@@ -78,7 +78,7 @@ def bench(
         option(
             "Methods",
             "--baselines/--no-baselines",
-            help="Bicubic, Lanczos, the preprocessor alone and Real-ESRGAN x4plus.",
+            help="Bicubic, Lanczos, the preprocessor alone and Real-ESRGAN x4plus, also by ncnn.",
         ),
     ] = True,
     metrics: shared.Metrics = "psnr,ssim,lpips,niqe",

@@ -152,7 +152,7 @@ def methods(
     rows: Mapping[str, UpscaleOptions], peers: Sequence[str], place: Computer, *, baselines: bool
 ) -> list[Peer]:
     """Everything that is compared, the quick ones first. Raises UsageError for a wrong --peer."""
-    from sr_cli.evaluation.peers import engine, interpolation, network
+    from sr_cli.evaluation.peers import engine, interpolation, network, through_ncnn
 
     device, dtype = place.device, place.dtype
     found = [engine(n, o, device=device, dtype=place.dtype_name) for n, o in rows.items()]
@@ -163,6 +163,7 @@ def methods(
             network("compact alone", "compact", device=device, dtype=dtype),
             *found,
             network("Real-ESRGAN x4plus", "realesrgan", device=device, dtype=dtype),
+            *([] if device.type != "cpu" else [through_ncnn("Real-ESRGAN x4plus, ncnn")]),
         ]
     return found + [_peer(text, place) for text in peers]
 

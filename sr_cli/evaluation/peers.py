@@ -14,9 +14,9 @@ from sr_cli.engine.course import calibration
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler, preprocessed
-from sr_cli.errors import InputError
+from sr_cli.errors import InputError, ModelError
 from sr_cli.evaluation.datasets import Pair, Pairs, images, partners
-from sr_cli.models.preprocess import load_preprocessor
+from sr_cli.models.preprocess import load_preprocessor, realesrgan_files
 from sr_cli.models.resampling import resize
 
 
@@ -84,6 +84,37 @@ def network(name: str, source: str | Path, *, device: torch.device, dtype: torch
             return [_fitted(r, pair.hr) for r, pair in zip(results, group, strict=True)]
 
         return Method(run, 1, parameters(loaded))
+
+    return Peer(name, make)
+
+
+def through_ncnn(name: str) -> Peer:
+    """Real-ESRGAN x4plus as most people run it on a CPU: by ncnn, with torch's threads.
+
+    Raises ModelError, when it is made, unless ncnn and the network are installed.
+    """
+
+    def make(_: Pairs) -> Method:
+        try:
+            import ncnn
+        except ImportError as error:
+            raise ModelError("ncnn is not installed: run pip install 'srx[realesrgan]'.") from error
+        graph, weights = realesrgan_files()
+        net = ncnn.Net()
+        net.opt.num_threads = torch.get_num_threads()
+        net.load_param(str(graph))
+        net.load_model(str(weights))
+
+        def run(group: Sequence[Pair]) -> list[Tensor]:
+            results = []
+            for pair in group:
+                extractor = net.create_extractor()
+                extractor.input("data", ncnn.Mat(pair.lr.numpy()).clone())  # it would not copy
+                _, result = extractor.extract("output")
+                results.append(_fitted(torch.from_numpy(np.array(result))[None], pair.hr))
+            return results
+
+        return Method(run, 1)
 
     return Peer(name, make)
 

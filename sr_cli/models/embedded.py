@@ -39,6 +39,7 @@ class EmbeddedConfig:
         which the cell is scaled down: photographs stay below it, and nothing can run away. 0: none.
     detail: channels at full resolution beside the picture's three, which one more convolution
         reads, so that neighbouring cells agree along their edges. 0: none.
+    refine: residual blocks at full resolution before it; they need detail.
     dial: whether the network is told how much texture is wanted (0 to 1, beside the noise level).
     Raises UsageError.
     """
@@ -51,6 +52,7 @@ class EmbeddedConfig:
     conditional: bool = True
     cap: float = 0.0
     detail: int = 0
+    refine: int = 0
     dial: bool = False
 
     def __post_init__(self) -> None:
@@ -92,7 +94,7 @@ class EmbeddedConfig:
 
     def receptive_field(self) -> int:
         """Pixels beyond a cell-aligned tile that can influence it: the margin of exact tiling."""
-        reach = 1 if self.detail else 0
+        reach = 1 + 2 * self.refine if self.detail else 0
 
         def convolve(level: int, convolutions: int) -> None:
             nonlocal reach
@@ -176,6 +178,9 @@ class EmbeddedNet(nn.Module):
         self.decoder = nn.ModuleList(stage(i) for i in inner)
         self.tail = nn.Conv2d(widths[0], cell + config.detail * config.unshuffle**2, 3, padding=1)
         if config.detail:
+            self.refine = nn.ModuleList(
+                Block(3 + config.detail, config.embed) for _ in range(config.refine)
+            )
             self.finish = nn.Conv2d(3 + config.detail, 3, 3, padding=1)
             silence(self.finish)
         else:
@@ -207,7 +212,11 @@ class EmbeddedNet(nn.Module):
             for block in stage.children():
                 x = block(x, level)
         full = F.pixel_shuffle(self.tail(capped(x, self.config.cap)), factor)
-        return full[:, :3] + self.finish(F.silu(full)) if self.config.detail else full
+        if not self.config.detail:
+            return full
+        for block in self.refine:
+            full = block(full, level)
+        return full[:, :3] + self.finish(F.silu(full))
 
 
 def fourier(log_ratio: Tensor) -> Tensor:

