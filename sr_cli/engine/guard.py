@@ -41,7 +41,7 @@ TERMS: Final = 3
 """Of Neumann's series in `_concentrated`."""
 REACH: Final = 10
 """A cell of `limits` depends on the cells at most this far from it."""
-TILE: Final = 512
+TILE: Final = 256
 """Cells, or output pixels: what is worked on at a time stays in a processor's cache."""
 MAPS: Final = [1, 3, 3, 3, 1]
 """Channels of doubt, correction, least, largest and colour."""
@@ -107,7 +107,7 @@ def limited(image: Tensor, y: Tensor, maps: Tensor) -> Tensor:
     doubt, correction, least, largest, colour = torch.split(maps, MAPS, dim=1)
     result = image.lerp(y, doubt).add_(correction).clamp_(least, largest)
     grey = result.mean(dim=1, keepdim=True)
-    return grey.lerp(result, colour)
+    return grey.lerp(result, colour).clamp_(0, 1)
 
 
 def enlarged(maps: Tensor, size: tuple[int, int], window: Window) -> Tensor:
