@@ -38,7 +38,7 @@ def photo(name: str, left: int, top: int, side: int) -> Tensor:
 
 
 def tensor(image: Image.Image) -> Tensor:
-    return to_tensor(np.asarray(image).astype(np.float32) / 255)
+    return to_tensor(np.asarray(image).astype(np.float32)) / 255
 
 
 @cache
@@ -71,7 +71,7 @@ def drawn(number: int) -> Tensor:
     name = PHOTOGRAPHS[int(numbers.integers(3))]
     left, top = (int(numbers.integers(40)) for _ in range(2))
     picture = (photo(name, left, top, 56) * 255).round().byte().permute(1, 2, 0).numpy()
-    return to_tensor(drawing_on(np.ascontiguousarray(picture), numbers).astype(np.float32) / 255)
+    return to_tensor(drawing_on(np.ascontiguousarray(picture), numbers).astype(np.float32)) / 255
 
 
 def errors(result: Tensor, lr: Tensor) -> tuple[float, float]:
