@@ -13,7 +13,9 @@ from hypothesis import settings
 from PIL import Image
 from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
+from torch import Tensor
 
+from sr_cli.engine import upscaler
 from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.registry import Card, write_card
 from sr_cli.training.objectives import EmbeddedObjective, Mix, PriorObjective
@@ -104,6 +106,16 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
             image[top : top + 12, left : left + 14] = random.integers(0, 256, 3)
         Image.fromarray(image).save(folder / f"{number}.png")
     return folder
+
+
+@pytest.fixture
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the engine give what its networks say, even if they are random."""
+
+    def as_it_is(image: Tensor, *_: object) -> tuple[Tensor, float]:
+        return image.clamp(0, 1), 0.0
+
+    monkeypatch.setattr(upscaler, "guarded", as_it_is)
 
 
 @pytest.fixture

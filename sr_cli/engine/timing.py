@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 
 Timer = Callable[[str], AbstractContextManager[object]]
-"""`with timer(part):` around the parts preprocess, encode, network (each call), decode, colour."""
+"""`with timer(part):` around the parts preprocess, encode, network (each call), decode, colour,
+guard."""
 
 
 def untimed(part: str) -> AbstractContextManager[object]:

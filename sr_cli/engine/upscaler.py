@@ -1,4 +1,4 @@
-"""Pictures, tensor to tensor: preprocess, resize, encode, walk, decode, crop, fix colours."""
+"""Pictures, tensor to tensor: preprocess, resize, encode, walk, decode, fix colours, guard."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from sr_cli.engine.coder import Coder
 from sr_cli.engine.color import WAVELET_MARGIN, color_fix
 from sr_cli.engine.course import calibration, check_texture, conditions, course
 from sr_cli.engine.device import compile_all, resolve_device, resolve_dtype
+from sr_cli.engine.guard import guarded
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.tiler import OnTile, Tiler, ignore
 from sr_cli.engine.tiling import Window
@@ -32,6 +33,9 @@ PREPROCESS_TILE = 512
 
 COLOR_TILE = 512
 """Output pixels: what the wavelet fix works on stays in a processor's cache, or fits any GPU."""
+
+WORTH_A_NOTE = 0.01
+"""Share of a picture on which the guard doubted the network."""
 
 OnNote = Callable[[int, str], None]
 """(picture, what its user should know)."""
@@ -167,7 +171,7 @@ class Upscaler:
                 step, note = partial(on_step, i), partial(on_note, i)
                 results.append(self._repeated(lr, sampler, step, note))
             else:
-                results.append(self._finished(image, source))
+                results.append(self._finished(image, source, lr, partial(on_note, i)))
         return results
 
     def _walked(
@@ -245,14 +249,24 @@ class Upscaler:
             results |= dict(zip(group, images, strict=True))
         return [results[i] for i in range(len(lrs))]
 
-    def _finished(self, image: Tensor, source: Tensor) -> Tensor:
+    def _finished(
+        self, image: Tensor, source: Tensor, lr: Tensor, on_note: Callable[[str], None]
+    ) -> Tensor:
         if not image.isfinite().all():
             raise DeviceError(
                 f"The networks gave no picture, even with --dtype float32 on {self.device}: "
                 "their weights may be damaged; try another --t1 or --steps."
             )
         with self._timer("colour"):
-            return self._recoloured(image, source)[0].clamp_(0, 1)
+            image = self._recoloured(image, source)
+        with self._timer("guard"):
+            result, strayed = guarded(image, source, lr[None], self._device)
+        if strayed >= WORTH_A_NOTE:
+            on_note(
+                f"the network strayed on {strayed:.0%} of the picture: "
+                "the plain enlargement is shown there"
+            )
+        return result[0]
 
     def _recoloured(self, image: Tensor, source: Tensor) -> Tensor:
         """By the colour fix, in tiles where it is one of tiles (AdaIN is not); float32 on the CPU.

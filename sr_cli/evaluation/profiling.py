@@ -16,7 +16,7 @@ from sr_cli.engine.upscaler import Upscaler
 from sr_cli.evaluation.datasets import Pairs
 from sr_cli.evaluation.tables import Column, Table
 
-PARTS = ("read", "preprocess", "encode", "network", "decode", "colour", "write")
+PARTS = ("read", "preprocess", "encode", "network", "decode", "colour", "guard", "write")
 REST = "everything else"
 """Noise, solver steps, cropping."""
 COLUMNS = (Column("part"), Column("s/image", digits=4), Column("share (%)", digits=1))

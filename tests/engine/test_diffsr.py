@@ -127,6 +127,7 @@ def test_without_noise_the_result_is_the_enlargement(scale: float) -> None:
     assert (diffsr(scale=scale, t1=100, color="none")(lr) - result).abs().max() > 1e-2
 
 
+@pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_engine_walks_from_the_noised_enlargement(name: Sampler) -> None:
     """x_t = α y + σ z at t1, then the sampler of diffusers with the prior, all on one tile."""

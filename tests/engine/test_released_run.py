@@ -69,6 +69,7 @@ def drawn(noises: Tensor) -> Noise:
     return draw
 
 
+@pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize(("steps", "order"), [(1, 1), (1, 2), (1, 3), (5, 1)])
 @pytest.mark.parametrize("color", ["none", "wavelet"])
 def test_a_run_is_the_released_run(

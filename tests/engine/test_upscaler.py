@@ -112,7 +112,7 @@ def test_noise_differs_between_pictures() -> None:
     assert (one - two)[:, 350:, 350:].abs().max() > 1e-3
 
 
-@pytest.mark.usefixtures("tiny")
+@pytest.mark.usefixtures("tiny", "unguarded")
 def test_the_tiled_walk_is_the_solver() -> None:
     """The engine's loop over one shared state against the plain one."""
     engine = Upscaler(

@@ -267,7 +267,7 @@ def test_numbers_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
 def test_a_profile_splits_the_whole_time(data: Pairs) -> None:
     found = profile("srx", data[:2], UpscaleOptions(steps=3), device=CPU, dtype="float32")
     parts = ["read", "preprocess", "encode", *(f"network, step {i}" for i in (1, 2, 3))]
-    assert list(found.parts) == [*parts, "decode", "colour", "write", REST]
+    assert list(found.parts) == [*parts, "decode", "colour", "guard", "write", REST]
     assert all(value >= 0 for value in found.parts.values())
     assert sum(row[2] for row in found.table.rows[:-1]) == pytest.approx(100)  # type: ignore[misc]
     assert found.outside == pytest.approx(1 - found.network / found.total)
