@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sr_cli.engine.states import ENCODING, Noise
 from sr_cli.engine.tiler import Tiler
 from sr_cli.engine.tiling import Window, scaled
 from sr_cli.engine.timing import Timer
-from sr_cli.engine.walk import ENCODING, Noise
 from sr_cli.models.model import Model
 
 

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sr_cli.diffusion.noise import digest, gaussian_noise, noise_key
+from sr_cli.diffusion.noise import digest
 from sr_cli.engine.coder import Coder
 from sr_cli.engine.color import WAVELET_MARGIN, color_fix
 from sr_cli.engine.course import calibration, conditions, course
 from sr_cli.engine.device import compile_all, resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.states import Noise
 from sr_cli.engine.tiler import OnTile, Tiler, ignore
-from sr_cli.engine.tiling import Window
 from sr_cli.engine.timing import Timer, untimed
-from sr_cli.engine.walk import Noise, Walk
+from sr_cli.engine.walk import Walk
 from sr_cli.errors import DeviceError, enough_memory
 from sr_cli.models.model import DIFFUSION, Model, load_model
 from sr_cli.models.preprocess import load_preprocessor
@@ -35,7 +35,7 @@ COLOR_TILE = 512
 
 OnNote = Callable[[int, str], None]
 """(picture, what its user should know)."""
-Sampler = Callable[[Model, Tiler, Sequence[tuple[Tensor, Tensor]], Sequence[Noise]], list[Tensor]]
+Sampler = Callable[[Model, Tiler, list[tuple[Tensor, Tensor]], Sequence[Noise]], list[Tensor]]
 """(model, tiler, y and hint of each picture, their noises) → x of each, as from a `Walk`."""
 
 
@@ -313,17 +313,9 @@ class Upscaler:
         return F.pad(image, (0, right, 0, bottom), mode="replicate")
 
     def _noise(self, lr: Tensor) -> Noise:
-        """Noise of the picture's own, by step and position."""
-        picture = digest(lr.numpy())
-        channels, threads = self._model.channels, torch.get_num_threads()
-
-        def draw(step: int, window: Window) -> Tensor:
-            rows, cols = ((side.start, side.stop) for side in window)
-            key = noise_key(self.options.seed, picture, step)
-            z = gaussian_noise(key, rows, cols, channels=channels, threads=threads)
-            return torch.from_numpy(z)[None]
-
-        return draw
+        """Noise of the picture's own, which it is known by at 8 bits."""
+        picture = digest((lr * 255).round().to(torch.uint8).cpu().numpy())
+        return Noise(self.options.seed, picture, self._model.channels, self._device)
 
 
 def preprocessed(
