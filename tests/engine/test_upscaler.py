@@ -295,3 +295,13 @@ def test_shipped_weights_tile_within_one_level(scale: float, dtype: str) -> None
         assert levels_apart(tiled, whole) <= ONE_LEVEL
     short = upscaled(lr, dtype, scale=scale, tile=64, overlap=0)
     assert levels_apart(short, whole) > ONE_LEVEL  # the control
+
+
+@pytest.mark.usefixtures("tiny")
+def test_bytes_give_what_their_floats_give() -> None:
+    """And what is kept of a picture for its noise is its bytes: deeper ones share it."""
+    lr = photo(20, 24)
+    usual = upscaled(lr)
+    assert torch.equal(upscaled((lr * 255).round().to(torch.uint8)), usual)
+    deeper = lr + 0.3 / 255
+    assert 0 < levels_apart(upscaled(deeper.clamp(0, 1)), usual) < 20
