@@ -38,7 +38,7 @@ scores: $(VENV)/installed-iqa
 
 # A table of this machine's GPU for BENCHMARKS.md, and the same as JSON.
 bench-gpu: $(VENV)/installed
-	$(BIN)/python benchmarks/measure.py --device cuda --json benchmarks.json >> BENCHMARKS.md
+	$(BIN)/python docs/measure.py --device cuda --json benchmarks.json >> BENCHMARKS.md
 
 sweep: $(VENV)/installed-iqa
 	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --model clean --steps 1,2,3,5,7 --order 1,2,3

@@ -88,12 +88,14 @@ def home(device: torch.device, nbytes: int, share: float) -> torch.device:
 
 def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
     """On the CPU; from a GPU through pinned memory, and waiting for it once."""
-    if not any(tensor.is_cuda for tensor in tensors):
+    devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+    if not devices:
         return [tensor.cpu() for tensor in tensors]
     copies = [torch.empty_like(tensor, device="cpu", pin_memory=True) for tensor in tensors]
     for copy, tensor in zip(copies, tensors, strict=True):
         copy.copy_(tensor, non_blocking=True)
-    torch.cuda.synchronize()
+    for device in devices:
+        torch.cuda.synchronize(device)
     return copies
 
 

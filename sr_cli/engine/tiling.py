@@ -113,7 +113,8 @@ def _share(
     start, stop = torch.tensor(every, dtype=torch.float64).T[..., None]
     bells = -(((start + stop) / 2 - cells) ** 2) / (2 * variance)
     bells[(cells < start) | (cells > stop)] = -torch.inf
-    return bells.softmax(dim=0)[own].float().to(device)
+    shares: Tensor = bells.softmax(dim=0)[own].float().to(device)
+    return shares
 
 
 def scaled(window: Window, scale: int) -> Window:

@@ -33,7 +33,7 @@ WAITS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "lift_
 STEPS = 4
 
 
-class Watch(TorchDispatchMode):
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operations but views; fails on those that cross between devices, or wait for one."""
 
     count = 0
@@ -66,7 +66,7 @@ class Network:
 @contextmanager
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """From the first state on: what a walk needs of its picture and steps is there by then."""
-    watch = Watch()
+    watch = Watch()  # type: ignore[no-untyped-call]
     begin = States.start
 
     def refuse(*_: object, **__: object) -> None:
@@ -76,7 +76,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
         if torch.utils._python_dispatch._get_current_dispatch_mode() is not watch:
             patch.setattr(torch, "tensor", refuse)
             patch.setattr(torch, "from_numpy", refuse)
-            watch.__enter__()
+            watch.__enter__()  # type: ignore[no-untyped-call]
         begin(self, alpha, sigma)
 
     with monkeypatch.context() as patch:
@@ -85,7 +85,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
             yield watch
         finally:
             if torch.utils._python_dispatch._get_current_dispatch_mode() is watch:
-                watch.__exit__(None, None, None)
+                watch.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
 
 def operations(monkeypatch: pytest.MonkeyPatch, side: int, pictures: int = 1, **tiled: Any) -> int:
@@ -112,7 +112,7 @@ def test_a_walk_stays_on_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_blended_tiles_stay_on_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """When their shares are there: taken to the device once for all pictures of a size."""
-    options = {"cores": [32], "margin": 8, "batch": 4, "tiling": "blend"}
+    options: dict[str, Any] = {"cores": [32], "margin": 8, "batch": 4, "tiling": "blend"}
     tiling._share.cache_clear()
     with pytest.raises(AssertionError, match=r"waits|crosses|numbers"):
         operations(monkeypatch, 80, **options)

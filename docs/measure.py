@@ -1,6 +1,6 @@
 """What the engine takes on a device, as a table of Markdown on stdout and JSON beside it.
 
-    python benchmarks/measure.py --device cuda --json benchmarks.json >> BENCHMARKS.md
+    python docs/measure.py --device cuda --json benchmarks.json >> BENCHMARKS.md
 
 Seconds are the best of some repetitions of whole calls, from the LR's bytes in memory to the result
 in memory, with the results of the first call compared: with the CPU's, with tiles, with batches.
