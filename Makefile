@@ -10,7 +10,7 @@ CROPS ?=
 # Threads that spin while they wait take the cores from whatever else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint train scores sweep figure crops clean
+.PHONY: demo test lint train scores sweep figure crops bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/srx upscale examples out/demo --overwrite
@@ -36,6 +36,10 @@ scores: $(VENV)/installed-iqa
 	  --row '--model clean --last-step x0' \
 	  --row '--preprocess none --steps 1' --row '--steps 1' --row '--order 1' \
 	  --row '--t1 500' --row '--t1 800' --row '--last-step mean' --row ''
+
+# A table of this machine's GPU for BENCHMARKS.md, and the same as JSON.
+bench-gpu: $(VENV)/installed
+	$(BIN)/python docs/measure.py --device cuda --json benchmarks.json >> BENCHMARKS.md
 
 sweep: $(VENV)/installed-iqa
 	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --model clean --steps 1,2,3,5,7 --order 1,2,3

@@ -1,18 +1,29 @@
-"""Gaussian noise by position: a pixel's noise depends on (seed, image, step, channel, row, column).
+"""Gaussian noise by position: it depends on (seed, picture, step, channel, row, column) alone.
 
-It is drawn in fixed blocks from a counter-based generator, so any two windows of the infinite
-plane agree where they overlap, whatever the tiling, the batch, the device or the order of files.
+It comes from Squares, a counter-based generator (Widynski, *Squares: A Fast Counter-Based RNG*,
+arXiv 2004.06278), through the transform of Box and Muller. Both are tensor operations, so whole
+windows of whole batches are drawn at once wherever their tensors live: the integers are the same on
+every device, and the floats are so to a few units in the last place. Any two windows of the
+infinite plane agree where they overlap, whatever the tiling, the batch or the order of files.
 """
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 Window = tuple[int, int]
-_WORD = 2**64  # Philox counts in four 64-bit words
+LOW = 2**32 - 1
+ROW, CHANNEL = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64
+"""How far a pair of rows and a channel are from the next in the generator's counter, modulo 2⁶⁴:
+the golden ratio keeps positions that are not very far apart from sharing one."""
+STRIP = {"cpu": 2**15, "else": 2**23}
+"""Pairs that are drawn at a time: for each thread as many as a processor's cache holds, or what
+little memory of a GPU holds."""
 
 
 def digest(image: NDArray[np.generic]) -> bytes:
@@ -23,40 +34,112 @@ def digest(image: NDArray[np.generic]) -> bytes:
 
 
 def noise_key(seed: int, image: bytes, step: int) -> int:
-    """The 128-bit Philox key of one step's draw; `image` is its `digest`, step 0 the start."""
-    head = f"{seed} {step} ".encode()
-    return int.from_bytes(hashlib.blake2b(head + image, digest_size=16).digest(), "little")
+    """The 64-bit key of one step's draw; `image` is its `digest`, step 0 the start.
 
-
-def gaussian_noise(
-    key: int, rows: Window, cols: Window, channels: int, block: int = 64, *, threads: int = 1
-) -> NDArray[np.float32]:
-    """z ~ N(0, 1) in the window [rows[0], rows[1]) × [cols[0], cols[1]) of an infinite plane.
-
-    float32 of shape (channels, height, width), C-contiguous; positions may be negative. `key`,
-    `channels` and `block` fix the plane: keep them the same for all windows that should agree.
-    threads: draw blocks at a time, as NumPy lets others run while it draws.
+    As the paper asks, a key is odd, and each half of it has eight different hexadecimal digits
+    without 0.
     """
-    (r0, r1), (c0, c1) = rows, cols
-    out = np.empty((channels, r1 - r0, c1 - c0), np.float32)
-
-    def fill(place: tuple[int, int]) -> None:
-        i, j = place
-        top, left = i * block, j * block
-        y0, y1 = max(r0, top), min(r1, top + block)
-        x0, x1 = max(c0, left), min(c1, left + block)
-        out[:, y0 - r0 : y1 - r0, x0 - c0 : x1 - c0] = _block(key, i, j, channels, block)[
-            :, y0 - top : y1 - top, x0 - left : x1 - left
-        ]
-
-    places = product(range(r0 // block, -(-r1 // block)), range(c0 // block, -(-c1 // block)))
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(fill, places))
-    return out
+    head = f"{seed} {step} ".encode()
+    chance = int.from_bytes(hashlib.blake2b(head + image, digest_size=16).digest(), "little")
+    key = 0
+    for half in range(2):
+        digits = list(range(1, 16))
+        for place in range(8):
+            choices = digits[::2] if half == place == 0 else digits
+            chance, choice = divmod(chance, len(choices))
+            key |= choices[choice] << 4 * (8 * half + place)
+            digits.remove(choices[choice])
+    return key
 
 
-def _block(key: int, i: int, j: int, channels: int, block: int) -> NDArray[np.float32]:
-    # The low two words of the counter run within the block, the high two name it.
-    counter = np.array([0, 0, i % _WORD, j % _WORD], np.uint64)
-    generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
-    return generator.standard_normal((channels, block, block), np.float32)
+def noise_keys(keys: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """Keys as a tensor, int64 (N,) with their 64 bits, on the device that draws for this one.
+
+    That is the CPU for MPS, whose integers have not been tried.
+    """
+    place = "cpu" if torch.device(device).type == "mps" else device
+    return torch.tensor([key - 2**64 if key >> 63 else key for key in keys], device=place)
+
+
+def gaussian_noise(keys: Tensor, rows: Window, cols: Window, channels: int) -> Tensor:
+    """z ~ N(0, 1) in the window [rows[0], rows[1]) × [cols[0], cols[1]) of infinite planes.
+
+    keys: one for each plane. Returns float32 (N, channels, height, width), on the keys' device.
+    Positions may be negative; they count modulo 2⁶⁴.
+    """
+    strips = [z for _, z in _strips(keys, rows, cols, channels)]
+    return torch.cat(strips, dim=2)
+
+
+def add_noise(x: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """x + scale·z, in x itself, (N, C, H, W) float32 with a key for each of the N.
+
+    z is of the window whose first row and column are 0.
+    """
+    channels, height, width = x.shape[1:]
+    for span, z in _strips(keys, (0, height), (0, width), channels):
+        x[:, :, span].add_(z.to(x.device), alpha=scale)
+    return x
+
+
+def _strips(
+    keys: Tensor, rows: Window, cols: Window, channels: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """The window in strips of as many rows as are drawn at a time: their place in it, and z."""
+    cpu = keys.device.type == "cpu"
+    pairs = STRIP["cpu"] * torch.get_num_threads() if cpu else STRIP["else"]
+    height = 2 * max(1, pairs // max(1, len(keys) * channels * (cols[1] - cols[0])))
+    top, bottom = rows
+    for begin in range(top, max(bottom, top + 1), height):
+        end = min(begin + height, bottom)
+        first = begin // 2
+        bits = squares64(_weyl(keys, (first, -(-end // 2)), cols, channels), keys.view(-1, 1, 1, 1))
+        z = normals(bits)[:, :, begin - 2 * first : end - 2 * first]
+        yield slice(begin - top, end - top), z
+
+
+def _weyl(keys: Tensor, pairs: Window, cols: Window, channels: int) -> Tensor:
+    """key · counter of each pair of rows, (N, channels, pairs, width), modulo 2⁶⁴."""
+    key = keys.view(-1, 1, 1, 1)
+    channel, row, col = (
+        torch.arange(*window, device=keys.device) for window in ((0, channels), pairs, cols)
+    )
+    counted = (channel * CHANNEL)[:, None, None] + (row * ROW)[:, None]
+    return counted * key + col * key
+
+
+def squares64(weyl: Tensor, key: Tensor) -> Tensor:
+    """64 random bits for each counter: Widynski's `squares64`, int64 of weyl's shape.
+
+    weyl: key · counter, which is overwritten. His rotation by half a word before each squaring is
+    folded into it: with x = 2³²·h + l, (2³²·l + h)² = h·(h + 2³³·x) modulo 2⁶⁴.
+    """
+    y, z = weyl, weyl + key
+    x = torch.addcmul(y, y, y)
+    high, factor = torch.empty_like(x), torch.empty_like(x)
+
+    def rotated_square(addend: Tensor, out: Tensor) -> Tensor:
+        torch.bitwise_right_shift(x, 32, out=high).bitwise_and_(LOW)
+        torch.add(high, x, alpha=2**33, out=factor)
+        return torch.addcmul(addend, high, factor, out=out)
+
+    for addend in (z, y, z):
+        rotated_square(addend, x)
+    last = rotated_square(y, y).bitwise_right_shift_(32).bitwise_and_(LOW)
+    return x.bitwise_xor_(last)
+
+
+def normals(bits: Tensor) -> Tensor:
+    """Two ~ N(0, 1) of each 64 bits, one above the other: int64 (N, C, H, W) → (N, C, 2·H, W).
+
+    Float32. The high half of the bits gives the radius, the low half the angle; bits are
+    overwritten.
+    """
+    n, channels, height, width = bits.shape
+    radius = (bits >> 32).bitwise_and_(LOW).float().add_(1).mul_(2.0**-32)
+    radius.log_().mul_(-2).sqrt_()
+    angle = bits.bitwise_and_(LOW).float().mul_(math.pi * 2.0**-31)
+    z = bits.new_empty((n, channels, height, 2, width), dtype=torch.float32)
+    torch.mul(radius, angle.cos(), out=z[:, :, :, 0])
+    torch.mul(radius, angle.sin_(), out=z[:, :, :, 1])
+    return z.flatten(2, 3)

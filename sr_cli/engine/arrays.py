@@ -1,5 +1,7 @@
 """Colours as files have them, (H, W, 3), and as networks take them, (3, H, W)."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,3 +17,13 @@ def to_rgb(image: Tensor) -> Floats:
     """(3, H, W) on any device → (H, W, 3), contiguous."""
     rgb: Floats = image.permute(1, 2, 0).contiguous().cpu().numpy()
     return rgb
+
+
+def levels(image: Tensor) -> Tensor:
+    """An image of uint8, or of float32 in [0, 1], as the latter."""
+    return image.float().div_(255) if image.dtype == torch.uint8 else image
+
+
+def finite(image: Tensor) -> bool:
+    """Whether all of it are numbers, in one pass."""
+    return math.isfinite(image.sum(dtype=torch.float64))

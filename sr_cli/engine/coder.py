@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sr_cli.engine.states import ENCODING, Noise
 from sr_cli.engine.tiler import Tiler
 from sr_cli.engine.tiling import Window, scaled
 from sr_cli.engine.timing import Timer
-from sr_cli.engine.walk import ENCODING, Noise
 from sr_cli.models.model import Model
 
 
@@ -24,7 +24,7 @@ class Coder:
     def encode(
         self, images: Sequence[Tensor], noises: Sequence[Noise]
     ) -> list[tuple[Tensor, Tensor]]:
-        """y and hint of each image, (1, 3, H, W) on the CPU with sides that the model takes."""
+        """y and hint of each image, (1, 3, H, W) with sides that the model takes, beside it."""
         codec, factor, channels = self.model.codec, self.model.factor, self.model.channels
         if self.model.tiling == "exact":  # the codec of such a model has no context and no noise
             with self.timer("encode"):
@@ -45,7 +45,7 @@ class Coder:
         return [(state[:, :channels], state[:, channels:]) for state in states]
 
     def decode(self, states: Sequence[Tensor]) -> list[Tensor]:
-        """The image of each state, (1, 3, H, W) float32 on the CPU."""
+        """The image of each state, (1, 3, H, W) float32, beside it."""
         codec, factor = self.model.codec, self.model.factor
 
         def decode(state: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Coder:
                 return codec.decode(state)
 
         if self.model.tiling == "exact":
-            return [decode(state).cpu() for state in states]
+            return [decode(state) for state in states]
         images = [_blank(state, 3, factor) for state in states]
         self.tiler.fill(decode, lambda i, w: (states[i][(..., *w)],), images, scale=factor)
         return images
@@ -61,4 +61,4 @@ class Coder:
 
 def _blank(image: Tensor, channels: int, factor: float) -> Tensor:
     height, width = (round(side * factor) for side in image.shape[-2:])
-    return torch.empty(1, channels, height, width)
+    return torch.empty(1, channels, height, width, device=image.device)

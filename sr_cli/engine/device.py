@@ -2,11 +2,11 @@
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sr_cli.errors import DeviceError, UsageError
 
@@ -77,6 +77,26 @@ def free_memory(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + unused)
     return int(psutil.virtual_memory().available)
+
+
+def home(device: torch.device, nbytes: int, share: float) -> torch.device:
+    """Where pictures of so many bytes stay while they are worked on: on a GPU that has room for
+    them in that share of its free memory, else in the machine's memory."""
+    roomy = device.type == "cuda" and nbytes < share * free_memory(device)
+    return device if roomy else torch.device("cpu")
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """On the CPU; from a GPU through pinned memory, and waiting for it once."""
+    devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+    if not devices:
+        return [tensor.cpu() for tensor in tensors]
+    copies = [torch.empty_like(tensor, device="cpu", pin_memory=True) for tensor in tensors]
+    for copy, tensor in zip(copies, tensors, strict=True):
+        copy.copy_(tensor, non_blocking=True)
+    for device in devices:
+        torch.cuda.synchronize(device)
+    return copies
 
 
 def compile_all(networks: Iterable[nn.Module]) -> None:

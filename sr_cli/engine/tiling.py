@@ -8,6 +8,7 @@ one fades into the next.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, product
 
 import torch
@@ -43,13 +44,14 @@ class Tile:
         """Whether other tiles have a share in its core."""
         return self.grid is not None
 
-    def weight(self, scale: int = 1) -> Tensor:
+    def weight(self, scale: int = 1, device: torch.device | str = "cpu") -> Tensor:
         """A blended tile's share in its core, (scale·h, scale·w) float32; all tiles' sum is 1."""
         assert self.grid is not None
         rows, cols = (
-            _share(own, every, scale) for own, every in zip(self.core, self.grid, strict=True)
+            _share(own.start, tuple((span.start, span.stop) for span in every), scale, device)
+            for own, every in zip(self.core, self.grid, strict=True)
         )
-        return (rows[:, None] * cols).float()
+        return rows[:, None] * cols
 
 
 def tiles(height: int, width: int, *, core: int, margin: int, multiple: int) -> list[Tile]:
@@ -92,23 +94,27 @@ def _even(side: int, window: int, overlap: int) -> list[slice]:
     return [slice(start, start + window) for start in starts]
 
 
-def _share(own: slice, every: Sequence[slice], scale: int) -> Tensor:
-    """Share of `own` in each of its cells, float64: a Gaussian over the sum of all windows'.
+@lru_cache(maxsize=1024)  # a step asks for what the last one did
+def _share(
+    begin: int, every: tuple[tuple[int, int], ...], scale: int, device: torch.device | str
+) -> Tensor:
+    """Share, float32, of the window that begins there in each of its cells.
 
-    Their deviation is such that a window has 2 % of the weight (1/(1 + e⁴)) at its edge inside a
-    neighbour, and all of it where it is alone.
+    It is a Gaussian over the sum of all windows'. Their deviation is such that a window has 2 % of
+    the weight (1/(1 + e⁴)) at its edge inside a neighbour, and all of it where it is alone.
     """
+    own = [start for start, _ in every].index(begin)
+    begin, end = every[own]
     if len(every) == 1:
-        return torch.ones(scale * (own.stop - own.start), dtype=torch.float64)
-    window, stride = own.stop - own.start, (every[-1].start - every[0].start) / (len(every) - 1)
+        return torch.ones(scale * (end - begin), device=device)
+    window, stride = end - begin, (every[-1][0] - every[0][0]) / (len(every) - 1)
     variance = max(window - stride, 1) * stride / 8
-    cells = (torch.arange(scale * own.start, scale * own.stop, dtype=torch.float64) + 0.5) / scale
-    edges = torch.tensor([(span.start, span.stop) for span in every], dtype=torch.float64)
-    start, stop = edges.T[..., None]
+    cells = (torch.arange(scale * begin, scale * end, dtype=torch.float64) + 0.5) / scale
+    start, stop = torch.tensor(every, dtype=torch.float64).T[..., None]
     bells = -(((start + stop) / 2 - cells) ** 2) / (2 * variance)
     bells[(cells < start) | (cells > stop)] = -torch.inf
-    shares: Tensor = bells.softmax(dim=0)
-    return shares[every.index(own)]
+    shares: Tensor = bells.softmax(dim=0)[own].float().to(device)
+    return shares
 
 
 def scaled(window: Window, scale: int) -> Window:
@@ -157,6 +163,6 @@ def paste(image: Tensor, tile: Tile, values: Tensor, scale: int = 1) -> None:
     """Put what a tile gives into an image `scale` times as large; blended tiles are added to it."""
     place = (..., *scaled(tile.core, scale))
     if tile.blends:
-        image[place] += (tile.weight(scale).to(values.device) * values).to(image.device)
+        image[place] += (tile.weight(scale, values.device) * values).to(image.device)
     else:
         image[place] = values

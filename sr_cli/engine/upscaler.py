@@ -1,6 +1,7 @@
 """Pictures, tensor to tensor: preprocess, resize, encode, walk, decode, fix colours, guard."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -10,17 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sr_cli.diffusion.noise import digest, gaussian_noise, noise_key
+from sr_cli.diffusion.noise import digest
+from sr_cli.engine.arrays import finite, levels
 from sr_cli.engine.coder import Coder
 from sr_cli.engine.color import WAVELET_MARGIN, color_fix
 from sr_cli.engine.course import calibration, check_texture, conditions, course
-from sr_cli.engine.device import compile_all, resolve_device, resolve_dtype
+from sr_cli.engine.device import compile_all, home, resolve_device, resolve_dtype, to_host
 from sr_cli.engine.guard import guarded
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.engine.tiler import OnTile, Tiler, ignore
-from sr_cli.engine.tiling import Window
+from sr_cli.engine.states import Noise
+from sr_cli.engine.tiler import MEMORY_SHARE, OnTile, Tiler, ignore
 from sr_cli.engine.timing import Timer, untimed
-from sr_cli.engine.walk import Noise, Walk
+from sr_cli.engine.walk import Walk
 from sr_cli.errors import DeviceError, enough_memory
 from sr_cli.models.model import DIFFUSION, Model, load_model
 from sr_cli.models.preprocess import load_preprocessor
@@ -37,9 +39,12 @@ COLOR_TILE = 512
 WORTH_A_NOTE = 0.01
 """Share of a picture on which the guard doubted the network."""
 
+BYTES_PER_PIXEL = 12 * 6
+"""Of output: float32 pictures that are held at a time, preprocessed, enlarged, decoded, fixed."""
+
 OnNote = Callable[[int, str], None]
 """(picture, what its user should know)."""
-Sampler = Callable[[Model, Tiler, Sequence[tuple[Tensor, Tensor]], Sequence[Noise]], list[Tensor]]
+Sampler = Callable[[Model, Tiler, list[tuple[Tensor, Tensor]], Sequence[Noise]], list[Tensor]]
 """(model, tiler, y and hint of each picture, their noises) → x of each, as from a `Walk`."""
 
 
@@ -136,6 +141,7 @@ class Upscaler:
     ) -> Tensor:
         """LR (3, H, W) → (3, H', W'), float32 in [0, 1] on the CPU; H', W' by options.target.
 
+        lr: float32 in [0, 1], or uint8, which says the same in a quarter of the bytes.
         on_step(done, total) counts the network's calls; on_note(text): what its user should know.
         """
         return self.together(
@@ -172,7 +178,7 @@ class Upscaler:
                 results.append(self._repeated(lr, sampler, step, note))
             else:
                 results.append(self._finished(image, source, lr, partial(on_note, i)))
-        return results
+        return to_host(results)
 
     def _walked(
         self,
@@ -252,7 +258,7 @@ class Upscaler:
     def _finished(
         self, image: Tensor, source: Tensor, lr: Tensor, on_note: Callable[[str], None]
     ) -> Tensor:
-        if not image.isfinite().all():
+        if not finite(image):
             raise DeviceError(
                 f"The networks gave no picture, even with --dtype float32 on {self.device}: "
                 "their weights may be damaged; try another --t1 or --steps."
@@ -260,7 +266,9 @@ class Upscaler:
         with self._timer("colour"):
             image = self._recoloured(image, source)
         with self._timer("guard"):
-            result, strayed = guarded(image, source, lr[None], self._device)
+            result, strayed = guarded(
+                image, source, levels(lr.to(source.device))[None], self._device
+            )
         if strayed >= WORTH_A_NOTE:
             on_note(
                 f"the network strayed on {strayed:.0%} of the picture: "
@@ -269,7 +277,7 @@ class Upscaler:
         return result[0]
 
     def _recoloured(self, image: Tensor, source: Tensor) -> Tensor:
-        """By the colour fix, in tiles where it is one of tiles (AdaIN is not); float32 on the CPU.
+        """By the colour fix, in tiles where it is one of tiles (AdaIN is not); float32.
 
         May be `image` itself.
         """
@@ -282,8 +290,12 @@ class Upscaler:
         return fixed
 
     def sources(self, lrs: Sequence[Tensor]) -> list[Tensor]:
-        """Each picture preprocessed, at its final size: (1, 3, H', W') in [0, 1] on the CPU."""
+        """Each picture preprocessed, at its final size: (1, 3, H', W') in [0, 1], on the device if
+        it has room for all that is made of it."""
         sizes = [self.options.target(lr.shape[-1], lr.shape[-2]) for lr in lrs]
+        nbytes = sum(BYTES_PER_PIXEL * width * height for width, height in sizes)
+        place = home(self._device, nbytes, MEMORY_SHARE)
+        lrs = [levels(lr.to(place)) for lr in lrs]
         core = PREPROCESS_TILE if self.options.tile is None else self.options.tile
         with self._timer("preprocess"):
             larger_ones = preprocessed(
@@ -335,17 +347,10 @@ class Upscaler:
         return F.pad(image, (0, right, 0, bottom), mode="replicate")
 
     def _noise(self, lr: Tensor) -> Noise:
-        """Noise of the picture's own, by step and position."""
-        picture = digest(lr.numpy())
-        channels, threads = self._model.channels, torch.get_num_threads()
-
-        def draw(step: int, window: Window) -> Tensor:
-            rows, cols = ((side.start, side.stop) for side in window)
-            key = noise_key(self.options.seed, picture, step)
-            z = gaussian_noise(key, rows, cols, channels=channels, threads=threads)
-            return torch.from_numpy(z)[None]
-
-        return draw
+        """Noise of the picture's own, which it is known by at 8 bits."""
+        bits = lr if lr.dtype == torch.uint8 else (lr * 255).round().to(torch.uint8)
+        picture = digest(bits.cpu().numpy())
+        return Noise(self.options.seed, picture, self._model.channels, self._device)
 
 
 def preprocessed(
@@ -356,7 +361,7 @@ def preprocessed(
     batch: int = 1,
     core: int = PREPROCESS_TILE,
 ) -> list[Tensor]:
-    """LR (3, h, w) → (1, 3, scale·h, scale·w) in [0, 1] on the CPU, in tiles of `core` pixels."""
+    """LR (3, h, w) → (1, 3, scale·h, scale·w) in [0, 1] beside it, in tiles of `core` pixels."""
     scale = network.scale
     tiler = Tiler(device, batch, [core] * len(lrs), network.margin)
     images = [lr.new_empty(1, 3, *(scale * side for side in lr.shape[-2:])) for lr in lrs]
@@ -366,4 +371,5 @@ def preprocessed(
 
 def overflowed(image: Tensor, source: Tensor) -> bool:
     """Whether an image is no image, or black although its source is not."""
-    return not bool(image.isfinite().all()) or bool(image.max() <= 0 < source.max())
+    largest = float(image.max()) if finite(image) else math.nan
+    return math.isnan(largest) or (largest <= 0 and bool(source.max() > 0))

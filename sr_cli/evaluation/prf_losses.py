@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sr_cli.diffusion.noise import digest, gaussian_noise, noise_key
+from sr_cli.diffusion.noise import digest, gaussian_noise, noise_key, noise_keys
 from sr_cli.diffusion.prf import squared_norm
 from sr_cli.evaluation.metrics import luma
 from sr_cli.models.model import Model
@@ -46,9 +45,9 @@ def _error(  # noqa: PLR0917
     model: Model, x0: Tensor, y: Tensor, hint: Tensor, alpha: float, sigma: float, t: int
 ) -> float:
     height, width = x0.shape[-2:]
-    key = noise_key(0, digest(x0.cpu().numpy()), t)
-    eps = gaussian_noise(key, (0, height), (0, width), x0.shape[1])[None]
-    x = alpha * x0 + sigma * torch.from_numpy(eps).to(x0)
+    keys = noise_keys([noise_key(0, digest(x0.cpu().numpy()), t)], x0.device)
+    eps = gaussian_noise(keys, (0, height), (0, width), x0.shape[1])
+    x = alpha * x0 + sigma * eps.to(x0)
     found = model.denoiser.predict_x0(
         x, alpha=alpha, sigma=sigma, a=alpha, m=0.0, y=y, hint=hint, t=t
     )

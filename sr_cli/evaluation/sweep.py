@@ -18,10 +18,10 @@ from torch import Tensor
 from sr_cli.diffusion.baselines import Baseline, sample
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.options import Solver, UpscaleOptions
+from sr_cli.engine.states import Noise
 from sr_cli.engine.tiler import Tiler
 from sr_cli.engine.tiling import Window
 from sr_cli.engine.upscaler import Sampler, Upscaler
-from sr_cli.engine.walk import Noise
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import Pair, Pairs
 from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
@@ -172,7 +172,7 @@ def without_shift(setting: Setting) -> Sampler:
     def walk(
         model: Model,
         tiler: Tiler,
-        coded: Sequence[tuple[Tensor, Tensor]],
+        coded: list[tuple[Tensor, Tensor]],
         noises: Sequence[Noise],
     ) -> list[Tensor]:
         ((y, hint),), (noise,) = coded, noises
@@ -190,10 +190,10 @@ def without_shift(setting: Setting) -> Sampler:
             return x0
 
         last = len(schedule) - 1
-        start = (1 - schedule[last]) ** 0.5 * noise(0, whole)
+        start = (1 - schedule[last]) ** 0.5 * noise(0, whole).to(y.device)
 
         def fresh(step: int) -> Tensor:
-            return noise(step, whole)
+            return noise(step, whole).to(y.device)
 
         return [sample(name, schedule, last, setting.steps, start, denoise, fresh)]
 

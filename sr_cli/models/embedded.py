@@ -211,12 +211,13 @@ class EmbeddedNet(nn.Module):
             x = up(x) + skip
             for block in stage.children():
                 x = block(x, level)
-        full = F.pixel_shuffle(self.tail(capped(x, self.config.cap)), factor)
+        full: Tensor = F.pixel_shuffle(self.tail(capped(x, self.config.cap)), factor)
         if not self.config.detail:
             return full
         for block in self.refine:
             full = block(full, level)
-        return full[:, :3] + self.finish(F.silu(full))
+        picture: Tensor = full[:, :3] + self.finish(F.silu(full))
+        return picture
 
 
 def fourier(log_ratio: Tensor) -> Tensor:

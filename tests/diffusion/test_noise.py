@@ -5,74 +5,176 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import Tensor
 
-from sr_cli.diffusion.noise import digest, gaussian_noise, noise_key
+from sr_cli.diffusion import noise
+from sr_cli.diffusion.noise import (
+    add_noise,
+    digest,
+    gaussian_noise,
+    noise_key,
+    noise_keys,
+    normals,
+    squares64,
+)
 
 Noise = NDArray[np.float32]
 IMAGE = digest(np.zeros((3, 4, 5), np.float32))
 KEY = noise_key(0, IMAGE, 0)
+WORD = 2**64
 windows = st.tuples(st.integers(-40, 40), st.integers(1, 40)).map(lambda w: (w[0], sum(w)))
+
+
+def plane(key: int, rows: noise.Window, cols: noise.Window, channels: int) -> Noise:
+    z: Noise = gaussian_noise(noise_keys([key]), rows, cols, channels)[0].numpy()
+    return z
+
+
+# --------------------------------------------------------------------------------- the generator
+
+
+def published(counter: int, key: int, rounds: int = 5) -> int:
+    """Widynski's `squares64`, line by line, in whole numbers; the paper has five rounds."""
+
+    def rotated(x: int) -> int:
+        return (x >> 32 | x << 32) % WORD
+
+    y = x = counter * key % WORD
+    z = (y + key) % WORD
+    addends = (y, z, y, z)[: rounds - 1]
+    for addend in addends:
+        t = (x * x + addend) % WORD
+        x = rotated(t)
+    last = z if addends and addends[-1] == y else y
+    return t ^ ((x * x + last) % WORD) >> 32
+
+
+def words(bits: Tensor) -> list[int]:
+    return [int(word) % WORD for word in bits.flatten()]
+
+
+@pytest.mark.parametrize(
+    ("key", "counter", "word"),
+    [  # of the published C code, compiled
+        (0x548C9DECBCE65297, 0, 0x36D88366CEE633A5),
+        (0x548C9DECBCE65297, 1, 0x944716E00E60DFAA),
+        (0x548C9DECBCE65297, 2**32, 0x122E80B3C281ABBF),
+        (0x548C9DECBCE65297, WORD - 1, 0x434506A445777020),
+        (0xC8E4FD154CE32F6D, 0, 0x800C823ECC9B9607),
+        (0xC8E4FD154CE32F6D, 2, 0xEEE77E310B90ADD2),
+    ],
+)
+def test_known_answers(key: int, counter: int, word: int) -> None:
+    (keys,) = noise_keys([key])[None]
+    assert words(squares64(noise_keys([counter]) * keys, keys)) == [word]
+    assert published(counter, key) == word
+    assert published(counter, key, rounds=4) != word
+
+
+@given(counters=st.lists(st.integers(0, WORD - 1), min_size=1, max_size=40), key=st.integers(0))
+def test_it_is_the_published_generator(counters: list[int], key: int) -> None:
+    key = key % WORD | 1
+    keys = noise_keys([key])
+    got = words(squares64(noise_keys(counters) * keys, keys))
+    assert got == [published(counter, key) for counter in counters]
+
+
+def test_positions_share_no_counter() -> None:
+    """Neither within a large window nor, by the golden ratio, across a huge one."""
+    far = torch.arange(0, 2**40, 2**33 - 3)
+    for spread in (torch.arange(700), far):
+        row, col = spread[:, None] * noise.ROW, spread
+        counters = torch.arange(5)[:, None, None] * noise.CHANNEL + row + col
+        assert len(np.unique(counters.numpy())) == counters.numel()
+
+
+def test_keys_are_as_the_paper_asks() -> None:
+    for step in range(200):
+        key = f"{noise_key(7, IMAGE, step):016x}"
+        assert len(set(key[:8])) == len(set(key[8:])) == 8
+        assert "0" not in key
+        assert int(key, 16) % 2
+
+
+# --------------------------------------------------------------------------------------- the plane
+
+
+def small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "STRIP", {"cpu": 300, "else": 300})
 
 
 @settings(deadline=None)
 @given(rows=windows, cols=windows)
-def test_any_window_is_cut_from_one_plane(rows: tuple[int, int], cols: tuple[int, int]) -> None:
-    plane = gaussian_noise(KEY, (-40, 80), (-40, 80), 2, block=16)
+def test_any_window_is_cut_from_one_plane(rows: noise.Window, cols: noise.Window) -> None:
+    whole = plane(KEY, (-40, 80), (-40, 80), 2)
     (r0, r1), (c0, c1) = rows, cols
-    got = gaussian_noise(KEY, rows, cols, 2, block=16)
+    got = plane(KEY, rows, cols, 2)
     assert got.flags.c_contiguous
     assert got.dtype == np.float32
-    np.testing.assert_array_equal(got, plane[:, r0 + 40 : r1 + 40, c0 + 40 : c1 + 40])
+    np.testing.assert_array_equal(got, whole[:, r0 + 40 : r1 + 40, c0 + 40 : c1 + 40])
+
+
+@pytest.mark.parametrize("rows", [(0, 64), (-7, 30), (5, 5), (11, 12)])
+def test_strips_do_not_show(monkeypatch: pytest.MonkeyPatch, rows: noise.Window) -> None:
+    whole = plane(KEY, rows, (3, 60), 3)
+    assert whole.shape == (3, rows[1] - rows[0], 57)
+    small_strips(monkeypatch)
+    np.testing.assert_array_equal(plane(KEY, rows, (3, 60), 3), whole)
+
+
+def test_a_batch_is_its_planes(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [noise_key(0, IMAGE, step) for step in range(3)]
+    alone = [plane(key, (0, 31), (0, 20), 2) for key in keys]
+    small_strips(monkeypatch)
+    x = torch.ones(3, 2, 31, 20)
+    add_noise(x, noise_keys(keys), 0.5)
+    np.testing.assert_allclose(x, [1 + 0.5 * z for z in alone], atol=1e-6)
 
 
 def test_far_windows_and_empty_ones() -> None:
     far = 10**12
-    z = gaussian_noise(KEY, (far, far + 3), (-far, 2 - far), 4)
-    np.testing.assert_array_equal(
-        z[:, 1:], gaussian_noise(KEY, (far + 1, far + 3), (-far, 2 - far), 4)
-    )
-    assert gaussian_noise(KEY, (5, 5), (0, 7), 3).shape == (3, 0, 7)
+    z = plane(KEY, (far, far + 3), (-far, 2 - far), 4)
+    np.testing.assert_array_equal(z[:, 1:], plane(KEY, (far + 1, far + 3), (-far, 2 - far), 4))
+    assert plane(KEY, (5, 5), (0, 7), 3).shape == (3, 0, 7)
 
 
-def test_each_block_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[tuple[int, ...]] = []
-    philox = np.random.Philox
-
-    def counted(key: int, counter: NDArray[np.uint64]) -> np.random.Philox:
-        drawn.append(tuple(int(c) for c in counter[2:]))
-        return philox(key=key, counter=counter)
-
-    monkeypatch.setattr(np.random, "Philox", counted)
-    gaussian_noise(KEY, (60, 130), (0, 64), 3)
-    assert drawn == [(0, 0), (1, 0), (2, 0)]
-
-
-@pytest.mark.parametrize("threads", [2, 5])
-def test_threads_do_not_show(threads: int) -> None:
+def test_threads_do_not_show() -> None:
     window = (-70, 200), (5, 150)
-    alone = gaussian_noise(KEY, *window, 3)
-    np.testing.assert_array_equal(gaussian_noise(KEY, *window, 3, threads=threads), alone)
+    alone = plane(KEY, *window, 3)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        np.testing.assert_array_equal(plane(KEY, *window, 3), alone)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def independent(planes: list[Noise]) -> bool:
+    """Whether any two of them are correlated, whole or shifted by a little."""
+    rows = np.stack(planes).reshape(len(planes), -1).astype(np.float64)
+    rows = np.concatenate([np.roll(rows, shift, axis=1) for shift in (0, 1, 64)])
+    correlation = np.corrcoef(rows) - np.eye(len(rows))
+    return bool(np.abs(correlation).max() < 6 / np.sqrt(rows.shape[1]))
 
 
 def test_seed_step_image_and_position_all_matter() -> None:
     other = digest(np.ones((3, 4, 5), np.float32))
     keys = [KEY, noise_key(1, IMAGE, 0), noise_key(0, IMAGE, 1), noise_key(0, other, 0)]
-    planes = [gaussian_noise(key, (0, 64), (0, 64), 3) for key in keys]
-    planes += [
-        gaussian_noise(KEY, r, c, 3) for r, c in (((64, 128), (0, 64)), ((0, 64), (64, 128)))
-    ]
-    rows = np.concatenate([p.reshape(3, -1) for p in planes])
-    correlation = np.corrcoef(rows) - np.eye(len(rows))
-    assert np.abs(correlation).max() < 5 / np.sqrt(rows.shape[1])
+    planes = [channel for key in keys for channel in plane(key, (0, 64), (0, 64), 3)]
+    planes += list(plane(KEY, (64, 128), (0, 64), 3)) + list(plane(KEY, (0, 64), (64, 128), 3))
+    assert independent(planes)
+    assert not independent([*planes, planes[4]])
+    assert not independent([*planes, np.roll(planes[4], 1, axis=0)])
 
 
 def test_keys_do_not_run_together() -> None:
     keys = [noise_key(s, IMAGE, i) for s in (1, 12, 123, -1, 2**70) for i in (0, 1, 3, 23)]
     assert len(set(keys)) == len(keys)
-    assert all(0 <= key < 2**128 for key in keys)
+    assert all(0 <= key < WORD for key in keys)
 
 
 def test_digest_is_of_shape_type_and_values() -> None:
@@ -108,24 +210,33 @@ def check_white_gaussian(z: Noise) -> None:
         band = power[:, (radius >= low) & (radius < high)]
         assert abs(band.mean() - 1) < 5 * np.sqrt(2 / band.size)
 
-    # Neighbours, those on either side of a block's border by themselves.
+    # Neighbours, those that share a word of the generator by themselves.
     for a, b in ((z[:, 1:], z[:, :-1]), (z[..., 1:], z[..., :-1]), (z[1:], z[:-1])):
         assert abs((a * b).mean()) < 5 / np.sqrt(a.size)
-    border = z[..., 64::64] * z[..., 63:-1:64]
-    assert abs(border.mean()) < 5 / np.sqrt(border.size)
+    pair = z[:, ::2] * z[:, 1::2]
+    assert abs(pair.mean()) < 5 / np.sqrt(pair.size)
+    assert abs((z[:, ::2] ** 2 * z[:, 1::2] ** 2).mean() - 1) < 5 * np.sqrt(8 / pair.size)
+
+    # All of the distribution, and its tails: P(D > 2.2/√n) ≈ 1e-4 (Kolmogorov and Smirnov).
+    ordered = np.sort(z, axis=None)
+    below = torch.special.ndtr(torch.from_numpy(ordered)).numpy()
+    assert np.abs(below - (np.arange(n) + 0.5) / n).max() < 2.2 / np.sqrt(n)
+    assert 4 < -ordered[0] < 6.7
+    assert 4 < ordered[-1] < 6.7
 
 
 def test_is_white_and_gaussian() -> None:
-    check_white_gaussian(gaussian_noise(KEY, (0, 512), (-256, 256), 3))
+    check_white_gaussian(plane(KEY, (0, 512), (-256, 256), 3))
 
 
 def repeated_block(z: Noise) -> Noise:
     return np.tile(z[:, :64, :64], (1, 8, 8))
 
 
-def mirrored_blocks(z: Noise) -> Noise:
+def one_radius(z: Noise) -> Noise:
+    """The second of each pair is as large as the first, with a sign of its own."""
     z = z.copy()
-    z[..., 64:128] = z[..., 63::-1]
+    z[:, 1::2] = np.abs(z[:, ::2]) * np.sign(z[:, 1::2])
     return z
 
 
@@ -141,7 +252,7 @@ def uniform(z: Noise) -> Noise:
     "spoil",
     [
         repeated_block,
-        mirrored_blocks,
+        one_radius,
         smoothed,
         uniform,
         lambda z: z * np.float32(1.02),
@@ -150,7 +261,63 @@ def uniform(z: Noise) -> Noise:
     ],
 )
 def test_the_check_sees_spoilt_noise(spoil: Callable[[Noise], Noise]) -> None:
-    z = gaussian_noise(KEY, (0, 512), (0, 512), 3)
+    z = plane(KEY, (0, 512), (0, 512), 3)
     check_white_gaussian(z)
     with pytest.raises(AssertionError):
         check_white_gaussian(spoil(z))
+
+
+def weakened(rounds: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """The generator with fewer rounds than the published five."""
+
+    def squares(weyl: Tensor, key: Tensor) -> Tensor:
+        y, z = weyl, weyl + key
+        t = x = y
+        for addend in (y, z, y, z)[: rounds - 1]:
+            t = x * x + addend
+            x = (t << 32) | ((t >> 32) & noise.LOW)
+        return t ^ ((x * x + y >> 32) & noise.LOW)
+
+    return squares
+
+
+def check_bits(squares: Callable[[Tensor, Tensor], Tensor], stride: int) -> None:
+    """Bits of counters so far apart are 0 or 1 with one chance, whatever the others are."""
+    keys = noise_keys([KEY])
+    bits = squares(torch.arange(2**16) * stride * keys, keys).numpy().view(np.uint64)
+    ones = ((bits[:, None] >> np.arange(64, dtype=np.uint64)) & np.uint64(1)).astype(np.float64)
+    assert np.abs(ones.mean(axis=0) - 0.5).max() < 2.5 / np.sqrt(len(bits))
+    neighbours = np.concatenate((ones[1:], ones[:-1]), axis=1)
+    correlation = np.corrcoef(neighbours, rowvar=False) - np.eye(128)
+    assert np.abs(correlation).max() < 6 / np.sqrt(len(bits))
+    each = np.bincount(bits.view(np.uint8), minlength=256)
+    expected = bits.nbytes / 256
+    assert ((each - expected) ** 2 / expected).sum() < 255 + 5 * np.sqrt(2 * 255)
+
+
+@pytest.mark.parametrize("stride", [1, noise.ROW, noise.CHANNEL, 2**32, 2**40])
+def test_every_bit_is_uniform(stride: int) -> None:
+    check_bits(squares64, stride)
+    check_bits(weakened(5), stride)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_fewer_rounds_would_be_noticed(rounds: int) -> None:
+    with pytest.raises(AssertionError):
+        check_bits(weakened(rounds), 2**32)
+
+
+def test_a_plane_without_the_generator_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "squares64", lambda weyl, key: weyl)
+    with pytest.raises(AssertionError):
+        check_white_gaussian(plane(KEY, (0, 512), (-256, 256), 3))
+
+
+def test_the_ends_of_the_words_give_numbers() -> None:
+    """Radius and angle where their 32 bits are all 0, all 1 or their first alone."""
+    ends = [0, 2**32 - 1, 2**31]
+    bits = noise_keys([high << 32 | low for high in ends for low in ends])
+    z = normals(bits.view(1, 1, 3, 3).clone())
+    assert z.isfinite().all()
+    assert float(z.abs().max()) == pytest.approx((64 * np.log(2)) ** 0.5)
+    assert float(z[0, 0, 2:4].abs().max()) < 1e-3

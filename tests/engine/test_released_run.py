@@ -1,6 +1,6 @@
 """The engine with the small checkpoint in the released layout, against the released code's runs."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sr_cli.engine import states
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.states import Noise
 from sr_cli.engine.tiling import Window
 from sr_cli.engine.upscaler import Upscaler
-from sr_cli.engine.walk import Noise
 from sr_cli.models.checkpoints import read_state_dict
 from sr_cli.models.dossr import CONTEXT
 from sr_cli.models.dossr_keys import LIMITS, convert
@@ -60,28 +61,42 @@ class Given:
         return self.image
 
 
-def drawn(noises: Tensor) -> Noise:
-    """The released run's draws: of the posterior, the start, and each step."""
+@dataclass(frozen=True)
+class Drawn(Noise):
+    """The released run's draws, (steps + 2, …): of the posterior, the start, and each step."""
 
-    def draw(step: int, window: Window) -> Tensor:
-        return noises[step + 1][(..., *window)]
+    draws: Tensor
 
-    return draw
+    def key(self, step: int) -> int:
+        return step + 1
+
+    def __call__(self, step: int, window: Window) -> Tensor:
+        return self.draws[self.key(step)][(..., *window)]
+
+    def add(self, x: Tensor, keys: Tensor, scale: float) -> Tensor:
+        return x.add_(self.draws[int(keys)], alpha=scale)
 
 
 @pytest.mark.usefixtures("unguarded")
 @pytest.mark.parametrize(("steps", "order"), [(1, 1), (1, 2), (1, 3), (5, 1)])
 @pytest.mark.parametrize("color", ["none", "wavelet"])
-def test_a_run_is_the_released_run(
-    small: Upscaler, golden: dict[str, Tensor], steps: int, order: int, color: str
+def test_a_run_is_the_released_run(  # noqa: PLR0917
+    small: Upscaler,
+    golden: dict[str, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    order: int,
+    color: str,
 ) -> None:
     engine = small.using(steps=steps, order=order, color=color)
     engine._preprocess = Given(golden["pre"])
-    engine._noise = lambda lr: drawn(golden[f"run_s{steps}_noise"])  # type: ignore[method-assign]
+    noise = Drawn(0, b"", 4, torch.device("cpu"), golden[f"run_s{steps}_noise"])
+    engine._noise = lambda lr: noise  # type: ignore[method-assign]
+    monkeypatch.setattr(states, "add_noise", noise.add)
     suffix = "_wavelet" if color == "wavelet" else ""
     expected = golden[f"run_s{steps}_o{order}_img{suffix}"].clamp(0, 1)
     torch.testing.assert_close(engine(golden["lr"][0])[None], expected, atol=1e-5, rtol=0)
-    engine._noise = small._noise  # type: ignore[method-assign]
+    monkeypatch.undo()
     assert (engine(golden["lr"][0])[None] - expected).abs().max() > 1e-3  # the control
 
 

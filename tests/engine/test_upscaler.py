@@ -268,7 +268,7 @@ def test_a_state_larger_than_memory_lives_in_files(
     monkeypatch.setattr(tempfile, "TemporaryFile", temporary_file)
     monkeypatch.setattr(walk, "free_memory", lambda device: 10_000)
     assert torch.equal(upscaled(lr, tile=16), usual)
-    assert folders == [tmp_path / "home"] * 4
+    assert folders == [tmp_path / "home"] * 2  # x; y and the predictions
     assert not list((tmp_path / "home").iterdir())
 
 
@@ -276,10 +276,10 @@ def test_a_state_larger_than_memory_lives_in_files(
 def test_a_full_disk_is_told_before_it_ends_the_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """x and three predictions of 80 × 128 pixels in float32 take 480 KiB."""
+    """x, y and three predictions of 80 × 128 pixels in float32 take 600 KiB."""
     monkeypatch.setenv("SRX_HOME", str(tmp_path))
     monkeypatch.setattr(walk, "free_memory", lambda device: 10_000)
-    needed = 4 * 80 * 128 * 3 * 4
+    needed = 5 * 80 * 128 * 3 * 4
     for free in (needed, needed - 1):
         usage = SimpleNamespace(free=free)
         monkeypatch.setattr(shutil, "disk_usage", lambda path, usage=usage: usage)
@@ -354,3 +354,13 @@ def test_shipped_weights_tile_within_one_level(scale: float, dtype: str) -> None
         assert levels_apart(tiled, whole) <= ONE_LEVEL
     short = upscaled(lr, dtype, scale=scale, tile=64, overlap=0)
     assert levels_apart(short, whole) > ONE_LEVEL  # the control
+
+
+@pytest.mark.usefixtures("tiny")
+def test_bytes_give_what_their_floats_give() -> None:
+    """And what is kept of a picture for its noise is its bytes: deeper ones share it."""
+    lr = photo(20, 24)
+    usual = upscaled(lr)
+    assert torch.equal(upscaled((lr * 255).round().to(torch.uint8)), usual)
+    deeper = lr + 0.3 / 255
+    assert 0 < levels_apart(upscaled(deeper.clamp(0, 1)), usual) < 20
