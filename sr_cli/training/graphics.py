@@ -1,4 +1,4 @@
-"""Graphics among the photographs: what screenshots, logos, print and night skies have and they lack.
+"""Graphics among the photographs: what screenshots, logos, print and skies have and they lack.
 
 A network trained on photographs alone has never seen a saturated plane beside another and breaks
 down on one. Everything is drawn on the host from a batch's own numbers.
