@@ -41,14 +41,15 @@ def degrade(hr: Tensor, size: tuple[int, int], kind: str, rng: Randomness) -> Te
 
     kind: "bicubic" (antialiased, as Pillow), "mild" or "realesrgan". Raises ValueError on another.
     """
-    if kind == "bicubic":
-        lr = resize(hr, size)
-    elif kind == "mild":
-        lr = _mild(hr, size, rng)
-    elif kind == "realesrgan":
-        lr = _realesrgan(hr, size, rng)
-    else:
-        raise ValueError(f"degradation {kind!r} is none of {', '.join(KINDS)}")
+    with torch.autocast(hr.device.type, enabled=False):  # also inside of training
+        if kind == "bicubic":
+            lr = resize(hr, size)
+        elif kind == "mild":
+            lr = _mild(hr, size, rng)
+        elif kind == "realesrgan":
+            lr = _realesrgan(hr, size, rng)
+        else:
+            raise ValueError(f"degradation {kind!r} is none of {', '.join(KINDS)}")
     return (lr.clamp(0, 1) * 255).round() / 255
 
 

@@ -51,6 +51,7 @@ def export(
             "iterations": state["iteration"],
             "batch": options.batch,
             "crop": options.crop,
+            "graphics": options.graphics,
             "minutes": round(state["elapsed"] / 60, 1),
             "hardware": hardware(options.device),
         },
@@ -76,7 +77,7 @@ def begin_with(objective: Objective, name: str) -> None:
     except RuntimeError as error:
         raise ModelError(
             f"The weights {found.path} have another shape than the network to train: "
-            "choose its widths and blocks like theirs."
+            "leave --widths and --blocks out, or make it larger with --widen-from."
         ) from error
 
 

@@ -41,6 +41,13 @@ def test_the_key_decides_everything(kind: str) -> None:
     assert not torch.equal(one, other)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_are_the_same_inside_of_training_at_low_precision(kind: str) -> None:
+    expected = degrade(photos(), (16, 16), kind, Randomness.keyed(CPU, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(degrade(photos(), (16, 16), kind, Randomness.keyed(CPU, 3)), expected)
+
+
 def test_bicubic_is_pillows() -> None:
     hr = (photos() * 255).round() / 255
     levels = (hr[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)

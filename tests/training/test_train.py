@@ -408,7 +408,7 @@ def test_memory_is_pinned_for_a_gpu_that_is_used_alone(
 ) -> None:
     """Pinning makes a CUDA context, whatever the device of the run."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    settings = {"crop": 32, "batch": 2, "seed": 0, "workers": 0}
+    settings: Any = {"crop": 32, "batch": 2, "seed": 0, "workers": 0}
     loader = crop_loader(photos, **settings, iterations=range(1), device=torch.device(device))
     assert loader.pin_memory == pinned
 
@@ -416,7 +416,7 @@ def test_memory_is_pinned_for_a_gpu_that_is_used_alone(
 @pytest.mark.skipif(os.name != "posix", reason="there are no process groups")
 def test_what_interrupts_the_run_spares_its_workers(photos: Path) -> None:
     """A terminal, `timeout` and others send their signals to the whole process group."""
-    settings = {"crop": 32, "batch": 2, "seed": 0, "workers": 1}
+    settings: Any = {"crop": 32, "batch": 2, "seed": 0, "workers": 1}
     loader = crop_loader(photos, **settings, iterations=range(4), device=torch.device("cpu"))
     batches: Any = iter(loader)
     next(batches)
