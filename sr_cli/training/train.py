@@ -134,7 +134,7 @@ class Trainer:
         self.rival: Optimizer | None = None
         if objective.discriminator is not None:
             parameters = objective.discriminator.parameters()
-            self.rival = AdamW(parameters, DISCRIMINATOR_RATE, weight_decay=0, betas=(0, 0.99))
+            self.rival = AdamW(parameters, DISCRIMINATOR_RATE, weight_decay=0, betas=(0.0, 0.99))
         self.iteration, self.elapsed, self.loss = 0, 0.0, math.nan
         options.run.mkdir(parents=True, exist_ok=True)
         self.checkpoint = options.run / CHECKPOINT
