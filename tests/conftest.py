@@ -103,7 +103,7 @@ def tiny_vgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     vgg.place().parent.mkdir(parents=True)
     random = torch.Generator().manual_seed(3)
-    tensors, inputs = {}, 3
+    inputs, tensors = 3, dict[str, torch.Tensor]()
     for number, outputs in zip(vgg.CONVOLUTIONS, VGG_WIDTHS, strict=True):
         weight = torch.randn(outputs, inputs, 3, 3, generator=random) / (3 * inputs**0.5)
         tensors |= {f"features.{number}.weight": weight * 1.4}

@@ -117,9 +117,9 @@ TINY_SHAPE = ("--widths", "8,12,16", "--blocks", "1,1,2", "--preprocess", "none"
 @pytest.mark.usefixtures("tiny_vgg")
 def test_embedded_learns_to_see(srx: Srx, photos: str) -> None:
     """From shipped weights, made larger; the same seed gives the same weights."""
-    command = ("embedded", photos, *SMALL, "--crop", "32", *TINY_SHAPE, "--widen-from", "embedded")
-    command += ("--feature-loss", "2", "--adversarial", "0.3", "--textures", photos)
-    command += ("--teacher", "compact", "--teacher-share", "0.5", "--epoch", "2")
+    command = ["embedded", photos, *SMALL, "--crop", "32", *TINY_SHAPE, "--widen-from", "embedded"]
+    command += ["--feature-loss", "2", "--adversarial", "0.3", "--textures", photos]
+    command += ["--teacher", "compact", "--teacher-share", "0.5", "--epoch", "2"]
     assert srx(*command)[0] == 0
     assert srx(*command, "--run", "runs/again")[0] == 0
     made = [Path("runs", run, "out/embedded.safetensors") for run in ("embedded", "again")]

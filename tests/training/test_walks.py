@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sr_cli.engine.tiler import Tiler, ignore
 from sr_cli.engine.walk import Walk
+from sr_cli.evaluation.degradations import Randomness
 from sr_cli.models.embedded import EmbeddedDenoiser, EmbeddedNet
 from sr_cli.training.criterion import Criterion
 from sr_cli.training.objectives import Mix
@@ -38,7 +39,7 @@ class Visited(EmbeddedDenoiser):
         super().__init__(net, trained=WalkObjective.LOG_RATIO)
         self.states: list[Tensor] = []
 
-    def predict_x0(self, x: Tensor, **levels: object) -> Tensor:  # type: ignore[override]
+    def predict_x0(self, x: Tensor, **levels: object) -> Tensor:
         self.states.append(x.clone())
         return super().predict_x0(x, **levels).clone()  # type: ignore[arg-type]
 
@@ -71,6 +72,24 @@ def test_own_states_are_those_of_the_engines_walk(objective: WalkObjective, seed
     assert not torch.allclose(state, stage.true(x0, y, zs[stage.taken]), atol=1e-3)
     assert first.requires_grad
     assert not state.requires_grad
+
+
+def test_the_truth_is_looked_at_once_and_every_answer_once(
+    objective: WalkObjective, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    lpips = objective.criterion.lpips
+    features = lpips.features
+
+    def counted(image: Tensor) -> list[Tensor]:
+        seen.append(image.requires_grad)
+        return features(image)
+
+    monkeypatch.setattr(lpips, "features", counted)
+    loss = objective.loss(torch.rand(4, 3, 32, 32), Randomness.keyed(CPU, 0))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert seen == [False, True, True]
+    assert all(p.grad is not None for p in objective.model.parameters())
 
 
 def test_with_right_answers_the_true_state_has_the_walks_mean(objective: WalkObjective) -> None:
