@@ -125,7 +125,14 @@ def test_embedded_learns_to_see(srx: Srx, photos: str) -> None:
     made = [Path("runs", run, "out/embedded.safetensors") for run in ("embedded", "again")]
     assert made[0].read_bytes() == made[1].read_bytes()
     text = made[0].with_suffix(".json").read_text()
-    for words in ("LPIPS on VGG16", "discriminator", "widened", '"dial": true', "compact"):
+    for words in (
+        "LPIPS on VGG16",
+        "discriminator",
+        "widened",
+        '"dial": true',
+        "compact",
+        "textures",
+    ):
         assert words in text
     assert srx(*command, "--run", "runs/other", "--seed", "1")[0] == 0
     assert Path("runs/other/out/embedded.safetensors").read_bytes() != made[0].read_bytes()
