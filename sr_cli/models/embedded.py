@@ -270,6 +270,23 @@ class EmbeddedDenoiser:
         """x0 from x_t = a·x0 + m·y + σ·ε: x, y, result (N, 3, H, W) float32; the rest is unused."""
         if not self.net.config.conditional:  # u = x − m·y knows nothing of y
             x, y = x - m * y, torch.zeros_like(y)
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.recover(x, y, sigma=sigma, a=a, m=m)
+
+    def recover(
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        sigma: float,
+        a: float,
+        m: float,
+        texture: Tensor | None = None,
+    ) -> Tensor:
+        """As `predict_x0`, in whatever precision is set, with gradients where they are wanted.
+
+        texture: (N,), 0 to 1, or None for that of this denoiser.
+        """
         sigma = max(sigma, a / self.largest)
         known = a / sigma
         if self.net.config.conditional and known < self.least:
@@ -278,8 +295,9 @@ class EmbeddedDenoiser:
         ratio = torch.full((1,), known, device=x.device)
         z = (x - (a + m) * y) / sigma
         log_ratio, c_in, c_skip, c_out = self.net.config.preconditioning(ratio)
-        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output: Tensor = self.net(c_in * z, y, log_ratio, torch.full_like(ratio, self.texture))
+        texture = torch.full_like(ratio, self.texture) if texture is None else texture
+        log_ratio = log_ratio.expand(len(texture))
+        output: Tensor = self.net(c_in * z, y, log_ratio, texture)
         return y + c_skip * z + c_out * output.float()
 
 

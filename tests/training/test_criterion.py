@@ -1,0 +1,148 @@
+"""What an answer is worth: LPIPS where texture is wanted, a discriminator with a fixed share."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from sr_cli.errors import UsageError
+from sr_cli.training.criterion import BETWEEN, SMOOTH, Criterion, any_textures
+from sr_cli.training.perceptual import BLOCKS, SHIFT, Lpips, any_offset, window
+
+pytestmark = pytest.mark.usefixtures("tiny_vgg")
+
+
+def images(seed: int, count: int = 4) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return 2 * torch.rand(count, 3, 40, 40, generator=random) - 1
+
+
+def gradient(criterion: Criterion, wanted: list[float]) -> Tensor:
+    """On the answers, (N, 3, 40, 40), with windows at the same place."""
+    texture = np.array(wanted, np.float32)
+    truth = criterion.truth(images(0), texture, np.random.default_rng(5))
+    answer = images(1).requires_grad_()
+    criterion(answer, truth).backward()  # type: ignore[no-untyped-call]
+    assert answer.grad is not None
+    return answer.grad
+
+
+def test_lpips_is_the_weighted_distance_of_unit_features() -> None:
+    lpips = Lpips()
+    one, other = images(0), images(1)
+    taps = lpips.features(one)
+    assert [tap.shape[-1] for tap in taps] == [40, 20, 10, 5, 2]
+    assert len(taps) == len(BLOCKS)
+    for tap in taps:
+        length = tap.square().sum(1)
+        torch.testing.assert_close(
+            length[length > 0.5], torch.ones_like(length[length > 0.5]), atol=1e-2, rtol=0
+        )
+    assert torch.equal(lpips(one, taps), torch.zeros(4))
+    distance = lpips(other, taps)
+    assert distance.min() > 0
+    lpips.get_buffer("head0").mul_(2)
+    first = ((lpips.features(other)[0] - taps[0]).square() * lpips.get_buffer("head0")).sum(1)
+    torch.testing.assert_close(lpips(other, taps) - distance, first.mean((1, 2)) / 2)
+
+
+def test_windows_move_over_the_whole_range() -> None:
+    """So an answer whose border alone is wrong is told from the truth only at some offsets."""
+    image = torch.arange(40 * 40).view(1, 1, 40, 40)
+    pick = np.random.default_rng(0)
+    offsets = {any_offset(pick) for _ in range(2000)}
+    assert offsets == {(i, j) for i in range(SHIFT + 1) for j in range(SHIFT + 1)}
+    assert window(image, (3, 8)).shape == (1, 1, 32, 32)
+    assert int(window(image, (3, 8))[0, 0, 0, 0]) == 3 * 40 + 8
+
+
+def test_texture_0_has_no_gradient_of_features() -> None:
+    """That of the absolute error alone; at 1 it has, and between as much as is wanted."""
+    criterion = Criterion(2.0)
+    error = ((images(1) - images(0)).sign() / images(0).numel()).double()
+    none, half, whole = (gradient(criterion, [t] * 4).double() for t in (0, 0.5, 1))
+    torch.testing.assert_close(none, error, atol=1e-9, rtol=1e-4)
+    assert float((whole - error).norm()) > 1e-3 * float(error.norm())
+    torch.testing.assert_close(half - error, (whole - error) / 2, atol=1e-9, rtol=1e-3)
+    mixed = gradient(criterion, [0, 1, 0, 1]).double()
+    torch.testing.assert_close(mixed[::2], error[::2], atol=1e-9, rtol=1e-4)
+    torch.testing.assert_close(mixed[1::2], whole[1::2], atol=1e-9, rtol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.35, 1.0])
+def test_the_discriminators_gradient_is_a_share_of_the_others(share: float) -> None:
+    torch.manual_seed(0)
+    alone, both = Criterion(2.0), Criterion(2.0, adversarial=share)
+    wanted = [1.0, 0, 1, 1]
+    others = gradient(alone, wanted)
+    push = gradient(both, wanted) - others
+
+    def length(values: Tensor) -> float:
+        return float(values.flatten(1).norm(dim=1).mean())
+
+    assert length(push) == pytest.approx(share * length(others), rel=1e-3)
+    assert not push[1].any()
+
+
+def test_the_value_is_of_error_and_features_alone() -> None:
+    torch.manual_seed(0)
+    texture = np.ones(4, np.float32)
+    values = []
+    for criterion in (Criterion(2.0), Criterion(2.0, adversarial=0.5)):
+        truth = criterion.truth(images(0), texture, np.random.default_rng(5))
+        values.append(float(criterion(images(1), truth)))
+        expected = (images(1) - images(0)).abs().mean() + 2 * criterion.lpips(
+            window(images(1), truth.offset), truth.features
+        ).mean()
+        assert values[-1] == pytest.approx(float(expected))
+    assert values[0] == values[1]
+
+
+def test_a_discriminator_learns_from_gradients_and_never_by_being_asked() -> None:
+    """Else an interrupt in the middle of an iteration would leave half a step in the checkpoint."""
+    torch.manual_seed(0)
+    criterion = Criterion(1.0, adversarial=0.5)
+    net = criterion.discriminator
+    assert net is not None
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    gradient(criterion, [1] * 4)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    net.renew()
+    assert any(not torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_discriminator_tells_what_is_real() -> None:
+    torch.manual_seed(0)
+    criterion = Criterion(1.0, adversarial=0.5)
+    net = criterion.discriminator
+    assert net is not None
+    optimiser = torch.optim.AdamW(net.parameters(), 3e-3)
+    truth = criterion.truth(images(0) / 2, np.ones(4, np.float32), np.random.default_rng(0))
+
+    def gap() -> float:
+        with torch.no_grad():
+            return float(net(truth.image).mean() - net(images(1)).mean())
+
+    before = gap()
+    for _ in range(20):
+        optimiser.zero_grad()
+        criterion(images(1).requires_grad_(), truth)
+        optimiser.step()
+        net.renew()
+    assert gap() > before + 0.1
+
+
+def test_textures_are_stratified() -> None:
+    drawn = any_textures(400, np.random.default_rng(0))
+    assert (drawn == 0).sum() == 400 * SMOOTH
+    assert ((drawn > 0) & (drawn < 1)).sum() == 400 * BETWEEN
+    assert 0 < np.flatnonzero(drawn == 0).mean() < 399
+    counts = [(any_textures(8, np.random.default_rng(i)) == 0).sum() for i in range(20)]
+    assert set(counts) == {1}
+
+
+@pytest.mark.parametrize("wrong", [(-1.0, 0.0), (0.0, 0.0), (1.0, -0.5)])
+def test_weights_that_make_no_sense(wrong: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match="--feature-loss"):
+        Criterion(wrong[0], adversarial=wrong[1])
