@@ -97,6 +97,13 @@ def from_scratch(
             "of the others' (0.35, say).",
         ),
     ] = 0.0,
+    sharpen: Annotated[
+        float,
+        typer.Option(
+            metavar="AMOUNT",
+            help="With --feature-loss: an unsharp mask on the targets' edges (0.5, say).",
+        ),
+    ] = 0.0,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -143,6 +150,13 @@ def from_scratch(
         typer.Option(
             help="Channels of embedded at full resolution, where cells agree along their edges.",
             show_default="13",
+        ),
+    ] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(
+            help="Residual blocks of embedded at full resolution, on those channels.",
+            show_default="1",
         ),
     ] = None,
     dial: Annotated[
@@ -215,6 +229,7 @@ def from_scratch(
         blocks=_whole(blocks),
         cap=cap,
         detail=detail,
+        refine=refine,
         dial=dial,
         init=init,
         widen_from=widen_from,
@@ -222,6 +237,7 @@ def from_scratch(
         mix=_mix(mix),
         feature_loss=feature_loss,
         adversarial=adversarial,
+        sharpen=sharpen,
         teacher=teacher,
         teacher_share=teacher_share,
     )

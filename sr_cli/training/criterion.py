@@ -1,4 +1,4 @@
-"""What an answer is worth: absolute error, LPIPS on VGG16 and a discriminator's opinion."""
+"""What an answer is worth: its error, LPIPS on VGG16, patterns in it, a discriminator's opinion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +11,11 @@ from torch import Tensor
 
 from sr_cli.errors import UsageError
 from sr_cli.training.adversarial import Discriminator, real
+from sr_cli.training.lattice import lattice
 from sr_cli.training.perceptual import SHIFT, Lpips, any_offset, window
 
+LATTICE = 1.5
+"""Weight of the pattern that recurs from cell to cell."""
 SMOOTH, BETWEEN = 1 / 8, 1 / 8
 """Shares of a batch that a network with a dial learns at texture 0, and somewhere from 0 to 1."""
 
@@ -34,7 +37,8 @@ class Truth:
 
 
 class Criterion:
-    """Mean absolute error + `weight` · LPIPS; then, with `adversarial` > 0, a discriminator.
+    """Mean absolute error + LATTICE · `lattice` + `weight` · LPIPS; then, with `adversarial` > 0, a
+    discriminator.
 
     The discriminator's gradient on an answer is scaled to be `adversarial` times as long as that of
     the rest. Both it and LPIPS count in each image as much as texture is wanted there. Raises
@@ -53,7 +57,8 @@ class Criterion:
     def describe(self) -> Mapping[str, Any]:
         described = {
             "loss": f"mean absolute error + {self.weight:g} · LPIPS on VGG16 (five taps, windows "
-            f"shifted by 0 to {SHIFT} pixels), images in [−1, 1]"
+            f"shifted by 0 to {SHIFT} pixels), images in [−1, 1]; + {LATTICE:g} · the error that "
+            "recurs from cell to cell"
         }
         if self.adversarial:
             described["adversarial"] = (
@@ -90,7 +95,8 @@ class Criterion:
         return value.detach() + nothing
 
     def _value(self, seen: Tensor, truth: Truth) -> Tensor:
-        error = (seen - truth.image).abs().mean()
+        difference = seen - truth.image
+        error = difference.abs().mean() + LATTICE * lattice(difference)
         if not len(truth.textured):
             return error
         distances: Tensor = self.lpips(window(seen[truth.textured], truth.offset), truth.features)

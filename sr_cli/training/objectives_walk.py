@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sr_cli.errors import UsageError
 from sr_cli.evaluation.degradations import Randomness
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.training.criterion import BETWEEN, SMOOTH, Criterion, any_textures
 from sr_cli.training.objectives import EmbeddedObjective, Mix
 from sr_cli.training.perceptual import LEAST
+from sr_cli.training.sharpening import sharpened
 from sr_cli.training.teacher import Teacher
 from sr_cli.training.walks import Stage
 
@@ -23,7 +25,8 @@ class WalkObjective(EmbeddedObjective):
 
     The first is where every walk starts, without signal; the second is what the model's own answers
     lead to after some steps (in a share TRUE of the batches what right answers would have led to).
-    A network with a dial learns some crops at less texture: see `any_textures`.
+    A network with a dial learns some crops at less texture: see `any_textures`. sharpen: amount of
+    the unsharp mask on what it aims at, as much as texture is wanted. Raises UsageError if < 0.
     """
 
     TRUE = 0.25
@@ -36,8 +39,12 @@ class WalkObjective(EmbeddedObjective):
         mix: Mix,
         criterion: Criterion,
         teacher: Teacher | None = None,
+        sharpen: float = 0.0,
     ) -> None:
+        if not sharpen >= 0:
+            raise UsageError("--sharpen must not be negative.")
         super().__init__(config, preprocess=preprocess, mix=mix, teacher=teacher)
+        self.sharpen = sharpen
         self.criterion = criterion
         self.discriminator = criterion.discriminator
         self.least_crop = LEAST
@@ -49,6 +56,8 @@ class WalkObjective(EmbeddedObjective):
             **Stage.describe(),
         }
         described = {**self.criterion.describe(), "states": states, **self.describe_data()}
+        if self.sharpen:
+            described["target"] = f"unsharp mask of {self.sharpen:g} at edges, as texture is wanted"
         if self.config.dial:
             described["texture"] = (
                 f"0 in {SMOOTH:.1%} of the crops (mean absolute error alone), 0 to 1 in "
@@ -61,7 +70,10 @@ class WalkObjective(EmbeddedObjective):
         wanted = np.ones(len(hr), np.float32)
         if self.config.dial:
             wanted = any_textures(len(hr), rng.numbers)
-        truth = self.criterion.truth(x0, wanted, rng.numbers)
+        target = x0
+        if self.sharpen:
+            target = sharpened(x0, self.sharpen * torch.from_numpy(wanted).to(x0))
+        truth = self.criterion.truth(target, wanted, rng.numbers)
         stage = Stage.draw(rng.numbers)
         true = rng.numbers.random() < self.TRUE
         noise = partial(torch.randn, y.shape, generator=rng.fields, device=y.device)

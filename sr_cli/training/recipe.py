@@ -25,7 +25,7 @@ from sr_cli.training.widening import config_of, widened
 Network = Literal["compact", "embedded", "prior"]
 MIXES = {"compact": Mix(0.3, 0.5, 0.2), "embedded": Mix(0.17, 0.65, 0.18)}
 WIDTHS, BLOCKS = (64, 96, 128), (2, 2, 3)
-CAP, DETAIL = 4.0, 13
+CAP, DETAIL, REFINE = 4.0, 13, 1
 PRIOR_DEVIATION = 0.5
 """Standard deviation of photographs in [−1, 1], about."""
 
@@ -34,10 +34,11 @@ PRIOR_DEVIATION = 0.5
 class Recipe:
     """A network and what it is trained for; None is the default, or what the first weights have.
 
-    widths, blocks, cap, detail, dial: as in `EmbeddedConfig`, of `embedded` and (the first two)
-    `prior`. init: a card to begin with; widen_from: one whose network is made larger first.
+    widths, blocks, cap, detail, refine, dial: as in `EmbeddedConfig`, of `embedded` and (the first
+    two) `prior`. init: a card to begin with; widen_from: one whose network is made larger first.
     preprocess: "none" means clean input alone. mix: shares of degradations. feature_loss: weight of
-    LPIPS on VGG16, 0 for none; adversarial: share of a discriminator's gradient. teacher: a
+    LPIPS on VGG16, 0 for none; adversarial: share of a discriminator's gradient; sharpen: amount of
+    the unsharp mask on the target. teacher: a
     preprocessor whose answers are the target in `teacher_share` of the parts. Raises UsageError.
     """
 
@@ -46,6 +47,7 @@ class Recipe:
     blocks: tuple[int, ...] | None = None
     cap: float | None = None
     detail: int | None = None
+    refine: int | None = None
     dial: bool | None = None
     init: str | None = None
     widen_from: str | None = None
@@ -53,13 +55,15 @@ class Recipe:
     mix: Mix | None = None
     feature_loss: float = 0.0
     adversarial: float = 0.0
+    sharpen: float = 0.0
     teacher: str | None = None
     teacher_share: float = 1.0
 
     def __post_init__(self) -> None:
         pictured: dict[str, Any] = {"--feature-loss": self.feature_loss}
-        pictured["--adversarial"] = self.adversarial
+        pictured |= {"--adversarial": self.adversarial, "--sharpen": self.sharpen}
         shaped: dict[str, Any] = {"--cap": self.cap, "--detail": self.detail, "--dial": self.dial}
+        shaped["--refine"] = self.refine
         shaped["--widen-from"] = self.widen_from
         for name, value in {**pictured, **shaped}.items():
             if isinstance(value, int | float) and not value >= 0:
@@ -71,9 +75,9 @@ class Recipe:
             raise UsageError(f"{given[0]} is of no use to {self.network}: leave it out.")
         if self.init and self.widen_from:
             raise UsageError("--init and --widen-from both say what to begin with: give one.")
-        if not self.feature_loss and (self.adversarial or self.dial):
-            name = "--adversarial" if self.adversarial else "--dial"
-            raise UsageError(f"{name} needs --feature-loss, for example 2.")
+        seen = {"--adversarial": self.adversarial, "--sharpen": self.sharpen, "--dial": self.dial}
+        if not self.feature_loss and (given := [name for name, value in seen.items() if value]):
+            raise UsageError(f"{given[0]} needs --feature-loss, for example 2.")
 
     @property
     def shares(self) -> Mix:
@@ -90,11 +94,14 @@ class Recipe:
             config = EmbeddedConfig(WIDTHS, BLOCKS, s=PRIOR_DEVIATION, conditional=False)
         else:
             dial = self.feature_loss > 0
-            config = EmbeddedConfig(WIDTHS, BLOCKS, cap=CAP, detail=DETAIL, dial=dial)
+            config = EmbeddedConfig(
+                WIDTHS, BLOCKS, cap=CAP, detail=DETAIL, refine=REFINE, dial=dial
+            )
         if self.widen_from:
             detail, dial = max(config.detail, DETAIL), config.dial or self.feature_loss > 0
-            config = replace(config, cap=config.cap or CAP, detail=detail, dial=dial)
-        names = ("widths", "blocks", "cap", "detail", "dial")
+            refine = max(config.refine, REFINE)
+            config = replace(config, cap=config.cap or CAP, detail=detail, refine=refine, dial=dial)
+        names = ("widths", "blocks", "cap", "detail", "refine", "dial")
         given = {name: getattr(self, name) for name in names}
         return replace(
             config, **{name: value for name, value in given.items() if value is not None}
@@ -133,7 +140,12 @@ class Recipe:
                 self.config, preprocess=source, mix=self.shares, teacher=teacher
             )
         return WalkObjective(
-            self.config, preprocess=source, mix=self.shares, criterion=criterion, teacher=teacher
+            self.config,
+            preprocess=source,
+            mix=self.shares,
+            criterion=criterion,
+            teacher=teacher,
+            sharpen=self.sharpen,
         )
 
     def _teacher(self, run: Path, device: str) -> Teacher | None:

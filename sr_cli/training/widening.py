@@ -18,20 +18,22 @@ def config_of(name: str, kind: str = "embedded") -> EmbeddedConfig:
 def widened(name: str, config: EmbeddedConfig) -> EmbeddedNet:
     """A network of `config` that answers as that of the card does, to rounding.
 
-    It may have more channels and blocks at each level, channels of detail, a dial (which changes
-    nothing yet) and a cap, which changes nothing where it is not reached. What is new says nothing
-    to what is old: it is read with zeros, or writes them. Raises ModelError when the card has more
-    of anything, or differs otherwise.
+    It may have more channels and blocks at each level, also at full resolution, a dial (which
+    changes nothing yet) and a cap, which changes nothing where it is not reached. What is new says
+    nothing to what is old: it is read with zeros, or writes them. Raises ModelError when the card
+    has more of anything, or differs otherwise.
     """
     old = config_of(name)
     larger = [*zip(old.widths, config.widths, strict=False)]
-    larger += [*zip(old.blocks, config.blocks, strict=False), (old.detail, config.detail)]
+    larger += [*zip(old.blocks, config.blocks, strict=False)]
+    larger += [(old.detail, config.detail), (old.refine, config.refine)]
     same = replace(
         old,
         widths=config.widths,
         blocks=config.blocks,
         cap=config.cap,
         detail=config.detail,
+        refine=config.refine,
         dial=config.dial,
     )
     fits = len(old.widths) == len(config.widths) and all(a <= b for a, b in larger)
@@ -39,7 +41,8 @@ def widened(name: str, config: EmbeddedConfig) -> EmbeddedNet:
     if not fits or same != config:
         raise ModelError(
             f"The network of {name} ({_shape(old)}) cannot be widened to {_shape(config)}: "
-            "choose at least its widths, blocks, detail and dial, its cap, and as many levels."
+            "choose at least its widths, blocks, detail, refine and dial, its cap, and as many "
+            "levels."
         )
     net = EmbeddedNet(config)
     state = net.state_dict()
@@ -72,4 +75,5 @@ def _grown(key: str, old: Tensor, new: Tensor) -> Tensor:
 def _shape(config: EmbeddedConfig) -> str:
     widths, blocks = (",".join(map(str, v)) for v in (config.widths, config.blocks))
     dial = "dial" if config.dial else "no dial"
-    return f"widths {widths}, blocks {blocks}, cap {config.cap:g}, detail {config.detail}, {dial}"
+    full = f"detail {config.detail}, refine {config.refine}"
+    return f"widths {widths}, blocks {blocks}, cap {config.cap:g}, {full}, {dial}"

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from sr_cli.errors import UsageError
-from sr_cli.training.criterion import BETWEEN, SMOOTH, Criterion, any_textures
+from sr_cli.training.criterion import BETWEEN, LATTICE, SMOOTH, Criterion, any_textures
+from sr_cli.training.lattice import lattice
 from sr_cli.training.perceptual import BLOCKS, SHIFT, Lpips, any_offset, window
 
 pytestmark = pytest.mark.usefixtures("tiny_vgg")
@@ -57,9 +58,12 @@ def test_windows_move_over_the_whole_range() -> None:
 
 
 def test_texture_0_has_no_gradient_of_features() -> None:
-    """That of the absolute error alone; at 1 it has, and between as much as is wanted."""
+    """That of the error and its pattern alone; at 1 it has, and between as much as is wanted."""
     criterion = Criterion(2.0)
-    error = ((images(1) - images(0)).sign() / images(0).numel()).double()
+    answer = images(1).requires_grad_()
+    difference = answer - images(0)
+    plain = difference.abs().mean() + LATTICE * lattice(difference)
+    error = torch.autograd.grad(plain, answer)[0].double()
     none, half, whole = (gradient(criterion, [t] * 4).double() for t in (0, 0.5, 1))
     torch.testing.assert_close(none, error, atol=1e-9, rtol=1e-4)
     assert float((whole - error).norm()) > 1e-3 * float(error.norm())
@@ -91,9 +95,9 @@ def test_the_value_is_of_error_and_features_alone() -> None:
     for criterion in (Criterion(2.0), Criterion(2.0, adversarial=0.5)):
         truth = criterion.truth(images(0), texture, np.random.default_rng(5))
         values.append(float(criterion(images(1), truth)))
-        expected = (images(1) - images(0)).abs().mean() + 2 * criterion.lpips(
-            window(images(1), truth.offset), truth.features
-        ).mean()
+        difference = images(1) - images(0)
+        features = criterion.lpips(window(images(1), truth.offset), truth.features)
+        expected = difference.abs().mean() + LATTICE * lattice(difference) + 2 * features.mean()
         assert values[-1] == pytest.approx(float(expected))
     assert values[0] == values[1]
 

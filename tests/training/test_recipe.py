@@ -27,6 +27,8 @@ pytestmark = pytest.mark.usefixtures("tiny", "tiny_vgg")
         ({"init": "embedded", "widen_from": "embedded"}, "give one"),
         ({"adversarial": 0.3}, "--adversarial needs --feature-loss"),
         ({"dial": True}, "--dial needs --feature-loss"),
+        ({"sharpen": 0.5}, "--sharpen needs --feature-loss"),
+        ({"feature_loss": 2, "sharpen": -0.5}, "--sharpen must not be negative"),
         ({"feature_loss": -1}, "--feature-loss must not be negative"),
         ({"feature_loss": float("nan")}, "--feature-loss must not be negative"),
         ({"detail": -1}, "--detail must not be negative"),
@@ -39,12 +41,13 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, Any], words: str) -> No
 
 def test_shapes_are_those_of_the_first_weights_or_the_default() -> None:
     new = Recipe("embedded", feature_loss=2).config
-    assert (new.cap, new.detail, new.dial, new.widths) == (4, 13, True, (64, 96, 128))
+    assert (new.cap, new.detail, new.refine, new.dial) == (4, 13, 1, True)
+    assert new.widths == (64, 96, 128)
     assert not Recipe("embedded").config.dial
     assert not Recipe("embedded", feature_loss=2, dial=False).config.dial
     assert Recipe("embedded", init="embedded").config == TINY
     wide = Recipe("embedded", widen_from="embedded", widths=(8, 12, 24), feature_loss=2).config
-    assert wide == replace(TINY, widths=(8, 12, 24), cap=4, detail=13, dial=True)
+    assert wide == replace(TINY, widths=(8, 12, 24), cap=4, detail=13, refine=1, dial=True)
     plain = Recipe("prior").config
     assert (plain.cap, plain.detail, plain.dial, plain.conditional) == (0, 0, False, False)
 

@@ -42,6 +42,7 @@ def original() -> EmbeddedNet:
         {"widths": (8, 12, 24)},
         {"blocks": (2, 3, 2)},
         {"detail": 13},
+        {"detail": 13, "refine": 2},
         {"dial": True},
         {"cap": 1e6},
         {"widths": (10, 12, 20), "blocks": (3, 1, 2), "cap": 1e6, "detail": 5, "dial": True},
