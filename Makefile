@@ -10,7 +10,7 @@ CROPS ?=
 # Threads that spin while they wait take the cores from whatever else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint train scores sweep figure crops bench-gpu clean
+.PHONY: demo test lint train scores sweep crops bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/srx upscale examples out/demo --overwrite
@@ -43,10 +43,6 @@ bench-gpu: $(VENV)/installed
 
 sweep: $(VENV)/installed-iqa
 	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --model clean --steps 1,2,3,5,7 --order 1,2,3
-
-# The pictures of README.
-figure: $(VENV)/installed-dev
-	$(BIN)/python examples/figures/make.py
 
 # Crops of many kinds side by side; of your own pictures with CROPS=folder.
 crops: $(VENV)/installed-dev
