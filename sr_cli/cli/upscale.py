@@ -6,8 +6,9 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,7 +16,8 @@ import typer
 
 from sr_cli import __version__
 from sr_cli.cli import options as shared
-from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.config import ConfigOption, NoConfigOption, tell
+from sr_cli.cli.inputs import given, streams
 from sr_cli.cli.options import option
 from sr_cli.cli.ui import mebibytes, terminal
 from sr_cli.engine.events import (
@@ -39,9 +41,11 @@ from sr_cli.engine.options import (
     Schedule,
     UpscaleOptions,
 )
-from sr_cli.errors import FullDiskError, SrxError, UsageError
+from sr_cli.errors import FullDiskError, GoneError, SrxError, UsageError
 
 if TYPE_CHECKING:
+    from sr_cli.engine.jobs import Plan
+    from sr_cli.engine.manifest import Manifest
     from sr_cli.engine.upscaler import Upscaler
 
 SIZES = ("scale", "size", "long_side", "short_side")
@@ -73,17 +77,23 @@ class Machine:
 def upscale(
     ctx: typer.Context,
     inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="INPUT", help="Images, folders of images or glob patterns."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="INPUT",
+            readable=False,  # a file that is not fails by itself
+            show_default=False,
+            help="Images, folders of images or glob patterns; - is one picture from stdin.",
+        ),
+    ] = None,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="OUTPUT",
-            is_eager=True,  # known where INPUT is missing
-            help="Folder; or an image file, for one input file.",
+            readable=False,
+            show_default=False,
+            help="Folder; or an image file, for one input file; - is stdout.",
         ),
-    ],
+    ] = None,
     scale: Annotated[
         float | None,
         option("Size", "--scale", help="Enlarge by this factor, up to 32 [default: 4]."),
@@ -139,13 +149,25 @@ def upscale(
         bool,
         option("Files", "--recursive", "-r", help="Enter folders; OUTPUT mirrors their tree."),
     ] = False,
+    files_from: shared.FilesFrom = None,
     format: Annotated[  # noqa: A002
-        Literal["png", "jpeg", "jpg", "webp", "tiff", "tif", "avif"] | None,
-        option("Files", "--format", show_default="png", help="Format of the results."),
+        Literal["png", "jpeg", "jpg", "webp", "tiff", "tif", "avif", "same"] | None,
+        option(
+            "Files",
+            "--format",
+            show_default="png",
+            case_sensitive=False,
+            help="Format of the results; same: that of the input.",
+        ),
     ] = None,
     quality: Annotated[
         int,
-        option("Files", "--quality", metavar="1...100", help="Quality of JPEG, WebP and AVIF."),
+        option(
+            "Files",
+            "--quality",
+            metavar="1...100",
+            help="Quality of JPEG, WebP and AVIF; WebP is lossless at 100.",
+        ),
     ] = OutputOptions.quality,
     name: Annotated[
         str,
@@ -161,9 +183,15 @@ def upscale(
         option(
             "Files",
             "--overwrite/--skip-existing",
-            help="Replace results that exist, or keep them: then an interrupted run continues.",
+            help="Replace what exists, or keep it: then an interrupted run continues.",
         ),
     ] = OutputOptions.overwrite,
+    trust_existing: shared.TrustExisting = OutputOptions.trust_existing,
+    only_enlarge: shared.OnlyEnlarge = OutputOptions.only_enlarge,
+    strip: shared.Strip = OutputOptions.strip,
+    tag: shared.Tag = OutputOptions.tag,
+    keep_times: shared.KeepTimes = OutputOptions.keep_times,
+    max_megapixels: shared.MaxMegapixels = OutputOptions.max_megapixels,
     dry_run: Annotated[
         bool, option("Files", "--dry-run", help="Only list what would be done.")
     ] = False,
@@ -195,51 +223,180 @@ def upscale(
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
+    no_config: NoConfigOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Enlarge photographs.
 
-    Results that exist are kept, so an interrupted command continues when run again.
+    Results of the same input and options are kept, so an interrupted command continues when run
+    again; .srx-manifest.jsonl beside them says what they are.
     Options can also come from variables (SRX_STEPS=7) and from srx.toml (steps = 7);
     the command line wins over variables, and variables over srx.toml.
     """
-    from sr_cli.engine.jobs import pending, plan, preview
-
     talk(quiet, verbose)
     options = upscale_options(ctx)
-    files = OutputOptions(format=format, quality=quality, name=name, overwrite=overwrite)
+    files = output_options(ctx)
     machine = Machine(device, dtype, threads, compile)
     if config:
         terminal.detail(f"defaults from {config}")
-    planned = plan(inputs, output, options, files, recursive=recursive)
+    arguments, target = given(inputs, output, files_from)
+    with streams(arguments, target, files, as_json=as_json) as (arguments, target):
+        planned = plan_of(arguments, target, options, files, recursive=recursive)
+        run = Run(ctx, options, files, machine, planned, target)
+        with run.reporting(as_json=as_json, dry_run=dry_run, recursive=recursive):
+            if dry_run:
+                run.rehearse()
+            elif planned.jobs:
+                run.work()
+    raise typer.Exit(exit_code(run.outcomes))
+
+
+def plan_of(
+    arguments: Sequence[Path],
+    output: Path,
+    options: UpscaleOptions,
+    files: OutputOptions,
+    *,
+    recursive: bool,
+) -> Plan:
+    """The plan, and its notes on stderr."""
+    from sr_cli.engine.jobs import plan
+
+    planned = plan(arguments, output, options, files, recursive=recursive)
     for note in planned.notes:
         terminal.note(note)
-    todo, skipped = pending(planned.jobs, options, overwrite=overwrite)
-    if skipped and output.is_file():
-        terminal.note(f"{output} was taken as OUTPUT: to enlarge it too, name a folder after it.")
-    outcomes: list[Outcome] = [*skipped]
-    engine: dict[str, Any] = {}
-    try:
-        if dry_run:
-            _rehearse(ctx, options, machine)
-            outcomes += preview(todo, options)
-        elif todo:
-            _work(todo, options, files, machine, outcomes, engine)
-    finally:  # what was done is told of an interrupted run too
-        position = {job: index for index, job in enumerate(planned.jobs)}
-        outcomes.sort(key=lambda outcome: position[outcome.job])
-        terminal.table(outcomes, on_stdout=dry_run and not as_json)
-        if "peak_memory_bytes" in engine:
-            terminal.note(f"peak memory of the run: {mebibytes(engine['peak_memory_bytes'])}")
-        if as_json:
-            settings = asdict(options) | asdict(files) | asdict(machine) | {"recursive": recursive}
-            terminal.document(document(settings, environment() | engine, outcomes))
-    raise typer.Exit(exit_code(outcomes))
+    return planned
+
+
+@dataclass
+class Run:
+    """One call of the command, from its plan on. outcomes: what became of each picture. engine:
+    what computed."""
+
+    ctx: typer.Context
+    options: UpscaleOptions
+    files: OutputOptions
+    machine: Machine
+    planned: Plan
+    output: Path
+    outcomes: list[Outcome] = field(default_factory=list)
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Of the results."""
+        return self.output.parent if self.planned.single else self.output
+
+    def rehearse(self) -> None:
+        """Tell what would be done, and fail as the run would before its first picture."""
+        from sr_cli.engine.jobs import preview
+        from sr_cli.engine.manifest import Manifest
+        from sr_cli.engine.place import check_writable
+
+        todo = self._pending(Manifest(self.folder))
+        if todo:
+            check_writable(self.folder)
+        _rehearse(self.ctx, self.options, self.machine)
+        self.outcomes += preview(todo, self.options, max_pixels=self.files.max_pixels)
+
+    def work(self) -> None:
+        """Do what there is to do, while nobody else works in that folder."""
+        from sr_cli.engine.jobs import missing
+        from sr_cli.engine.place import working
+
+        folders = {job.output.parent for job in self.planned.jobs}
+        with working(self.output, folders, single=self.planned.single) as manifest:
+            todo = self._pending(manifest)
+            try:
+                if todo:
+                    self._work(todo, manifest)
+            finally:
+                self.outcomes[:] = missing(self.outcomes)
+
+    def _pending(self, manifest: Manifest) -> list[Job]:
+        from sr_cli.engine.jobs import pending
+
+        todo, settled = pending(self.planned.jobs, self.options, self.files, manifest)
+        self.outcomes += settled
+        if settled and self.planned.single:
+            terminal.note(
+                f"{self.output} was taken as OUTPUT: to enlarge it too, name a folder after it."
+            )
+        killed = [str(job.input) for job in todo if manifest.unfinished[str(job.input)]]
+        if killed:
+            terminal.note(
+                f"A run was killed while it worked on {', '.join(killed)}: tried last this time."
+            )
+        return todo
+
+    def _work(self, todo: Sequence[Job], manifest: Manifest) -> None:
+        from sr_cli.engine.jobs import taken
+
+        def notify(event: Event) -> None:
+            show(event)
+            if not isinstance(event, Started | Step):
+                self.outcomes.append(event)
+            if isinstance(event, Failed) and not isinstance(event.error, SrxError):
+                terminal.trace(event.error)
+
+        earlier = {job for job in todo if taken(job.output)}
+        options, machine, engine = self.options, self.machine, self.engine
+        try:
+            from sr_cli.engine.batch import peak_memory, run, worth_compiling
+
+            upscaler = make_upscaler(options, machine)
+            engine |= {"device": upscaler.device, "dtype": upscaler.dtype}
+            if machine.compile == "on" or (
+                machine.compile == "auto" and worth_compiling(todo, options, upscaler)
+            ):
+                upscaler.compile()
+            name = options.prior if options.method == "diffsr" else options.model
+            terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}")
+            with terminal.watching(len(todo)) as show:
+                run(todo, options, upscaler, notify, files=self.files, manifest=manifest)
+        except (KeyboardInterrupt, FullDiskError, GoneError) as ending:
+            done = {outcome.job for outcome in self.outcomes if isinstance(outcome, Finished)}
+            count = f"{len(done)} of {len(todo)} done"
+            advice = _advice(earlier - done, overwrite=self.files.overwrite)
+            if isinstance(ending, GoneError):
+                count, advice = "what was done is gone with it", "the same command begins again"
+            terminal.line(f"{_ended(ending)}: {count}; {advice}.")
+            raise typer.Exit(ending.exit_code if isinstance(ending, SrxError) else 130) from None
+        finally:
+            if not engine.get("device", "cuda").startswith("cuda"):  # there each file has its own
+                engine["peak_memory_bytes"] = peak_memory(engine["device"])
+
+    @contextmanager
+    def reporting(self, *, as_json: bool, dry_run: bool, recursive: bool) -> Iterator[None]:
+        """Show at the end, of an interrupted run too, what was done."""
+        planned = self.planned
+        self.outcomes += planned.failures
+        try:
+            yield
+        finally:
+            position = {job: index for index, job in enumerate(planned.jobs)}
+            self.outcomes.sort(key=lambda outcome: position.get(outcome.job, len(position)))
+            terminal.table(self.outcomes, on_stdout=dry_run and not as_json)
+            if "peak_memory_bytes" in self.engine:
+                peak = mebibytes(self.engine["peak_memory_bytes"])
+                terminal.note(f"peak memory of the run: {peak}")
+            if as_json:
+                settings = asdict(self.options) | asdict(self.files) | asdict(self.machine)
+                settings |= {"recursive": recursive}
+                machine = environment() | self.engine
+                terminal.document(document(settings, machine, self.outcomes))
+
+
+def _ended(ending: BaseException) -> str:
+    if isinstance(ending, GoneError):
+        return str(ending).rstrip(".")
+    return "the disk is full" if isinstance(ending, FullDiskError) else "interrupted"
 
 
 def talk(quiet: bool, verbose: bool) -> None:
     """Say as much as the user wants, before libraries are imported that would say more."""
     terminal.quiet, terminal.verbose = quiet, verbose
+    tell()
     quieten_libraries(verbose)
 
 
@@ -250,6 +407,11 @@ def quieten_libraries(verbose: bool) -> None:
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime"
+
+
+def output_options(ctx: typer.Context) -> OutputOptions:
+    """How a parsed command line of `srx upscale` reads and writes files."""
+    return OutputOptions(**{field.name: ctx.params[field.name] for field in fields(OutputOptions)})
 
 
 def upscale_options(ctx: typer.Context) -> UpscaleOptions:
@@ -326,50 +488,6 @@ def _rehearse(ctx: typer.Context, options: UpscaleOptions, machine: Machine) -> 
 
         for note in check(options, device=machine.device, dtype=machine.dtype):
             terminal.note(note)
-
-
-def _work(
-    todo: Sequence[Job],
-    options: UpscaleOptions,
-    files: OutputOptions,
-    machine: Machine,
-    outcomes: list[Outcome],
-    engine: dict[str, Any],
-) -> None:
-    """Do the jobs, add what became of them to `outcomes` and to `engine` what computed."""
-    from sr_cli.engine.jobs import taken
-
-    def notify(event: Event) -> None:
-        show(event)
-        if not isinstance(event, Started | Step):
-            outcomes.append(event)
-        if isinstance(event, Failed) and not isinstance(event.error, SrxError):
-            terminal.trace(event.error)
-
-    earlier = {job for job in todo if taken(job.output)}
-    try:
-        from sr_cli.engine.batch import peak_memory, run, worth_compiling
-
-        upscaler = make_upscaler(options, machine)
-        engine |= {"device": upscaler.device, "dtype": upscaler.dtype}
-        if machine.compile == "on" or (
-            machine.compile == "auto" and worth_compiling(todo, options, upscaler)
-        ):
-            upscaler.compile()
-        name = options.prior if options.method == "diffsr" else options.model
-        terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}")
-        with terminal.watching(len(todo)) as show:
-            run(todo, options, upscaler, notify, quality=files.quality)
-    except (KeyboardInterrupt, FullDiskError) as ending:
-        full = isinstance(ending, FullDiskError)
-        done = {outcome.job for outcome in outcomes if isinstance(outcome, Finished)}
-        count = f"{len(done)} of {len(todo)} done"
-        advice = _advice(earlier - done, overwrite=files.overwrite)
-        terminal.line(f"{'the disk is full' if full else 'interrupted'}: {count}; {advice}.")
-        raise typer.Exit(FullDiskError.exit_code if full else 130) from None
-    finally:
-        if not engine.get("device", "cuda").startswith("cuda"):  # there each file has its own
-            engine["peak_memory_bytes"] = peak_memory(engine["device"])
 
 
 def _advice(stale: Collection[Job], *, overwrite: bool) -> str:

@@ -5,7 +5,6 @@ the output format has a place for them; what has none is noted. Pixels stay in t
 their profile; only CMYK, which no model knows, becomes sRGB.
 """
 
-import errno
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from sr_cli.engine.formats import Samples, check_size, encode, format_of, unheld
 from sr_cli.engine.metadata import Metadata
 from sr_cli.engine.placing import Committing, placing
 from sr_cli.engine.reading import MAX_PIXELS, SUFFIXES, probe, resembles_picture
-from sr_cli.errors import FullDiskError, InputError, UsageError
+from sr_cli.errors import FullDiskError, InputError, UsageError, is_full_disk
 
 __all__ = [
     "MAX_PIXELS", "SUFFIXES", "Floats", "Picture", "load", "losses", "probe", "resembles_picture",
@@ -124,9 +123,8 @@ def save(
     except InputError:
         raise
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        kind = FullDiskError if full else InputError
+        kind = FullDiskError if is_full_disk(error) else InputError
         raise kind(f"{path} cannot be written: {reason}.") from error
 
 

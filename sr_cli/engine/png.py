@@ -158,7 +158,7 @@ def _assembled(
         values = struct.unpack(f">{_CHANNELS[found.colour]}H", first[b"tRNS"])
         key = tuple(value & ((1 << found.bits) - 1) for value in values)
         kept = [chunk for chunk in kept if chunk[0] != b"tRNS"]
-    colours = {name: first[name] for name in (b"gAMA", b"cHRM", b"sRGB", b"cICP") if name in first}
+    colours: dict[bytes, bytes] = {k: body for k, body in first.items() if k in _COLOURS}
     stream = _chunk(b"PLTE", palette) if palette else b""
     stream += b"".join(_chunk(*chunk) for chunk in kept)
     whole = SIGNATURE + _chunk(b"IHDR", _ihdr_body(found)) + stream + _chunk(b"IDAT", data)
