@@ -112,7 +112,7 @@ class Patient(io.TextIOBase):
 def with_values(words: list[str]) -> list[str]:
     """The command line with what --strip means by itself."""
     found = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         found.append(word)
         if word == "--strip" and following not in get_args(Strip):
             found.append("all")

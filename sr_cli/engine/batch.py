@@ -111,8 +111,6 @@ def run(
                 if writing:
                     writing.result()
                 writing = pool.submit(_write, larger, finished, keeper, tell)
-        if writing:
-            writing.result()
 
 
 def worth_compiling(jobs: Iterable[Job], options: UpscaleOptions, upscale: Upscale) -> bool:

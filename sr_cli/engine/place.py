@@ -69,9 +69,9 @@ def check_writable(folder: Path) -> None:
 def _make(folder: Path) -> list[Path]:
     """Make a folder; those that there were not, the outermost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    check_writable(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be made: {error.strerror}.") from error
-    check_writable(folder)
     return missing[::-1]

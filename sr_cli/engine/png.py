@@ -115,7 +115,8 @@ def clean(path: Path, found: Header) -> Cleaned:
     Raises InputError where pixels are missing or a critical chunk is damaged.
     """
     notes: list[str] = []
-    palette, pieces, side, ended = b"", list[bytes](), list[tuple[bytes, bytes]](), False
+    palette, pieces, side = b"", list[bytes](), list[tuple[bytes, bytes]]()
+    headed = ended = False
     with path.open("rb") as file:
         file.seek(8)
         for name, body, whole, sound in _chunks(file):
@@ -129,8 +130,10 @@ def clean(path: Path, found: Header) -> Cleaned:
                 pieces.append(body)
             elif name == b"PLTE":
                 palette = body
-            elif critical and (name != b"IHDR" or body != _ihdr_body(found)):
+            elif critical and (name != b"IHDR" or headed):
                 raise InputError(f"{path} is damaged: it has a chunk {_text(name)} out of place.")
+            elif name == b"IHDR":
+                headed = True
             elif name in _KEPT | _TEXTS and len(side) < _MAX_KEPT:
                 if sound and whole:
                     side.append((name, body))
