@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from calls import Srx, command, finished, main, paint, results
+from calls import Srx, finished, paint, results
 from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sr_cli.engine import images, place, placing, sources
+from sr_cli.cli import upscale as command
+from sr_cli.cli.app import main
+from sr_cli.engine import formats, images, place
 from sr_cli.engine.events import Job
 from sr_cli.engine.manifest import NAME, File, Manifest, Recipe
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
@@ -182,11 +184,13 @@ def test_any_manifest_is_read(tmp_path: Path, garbage: bytes, at: float, keep: f
 def test_any_json_in_a_manifest_is_read(tmp_path: Path, data: st.DataObject) -> None:
     _, job, recipe = a_manifest(tmp_path)
     leaf = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
-    values = st.recursive(
+    values: st.SearchStrategy[Any] = st.recursive(
         leaf, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x)
     )
-    keys = st.sampled_from(["status", "input", "output", "source", "result", "options"])
-    line = {"status": "done", "input": str(job.input), "output": "out.png"}
+    keys: st.SearchStrategy[str] = st.sampled_from(
+        ["status", "input", "output", "source", "result", "options"]
+    )
+    line: dict[str, Any] = {"status": "done", "input": str(job.input), "output": "out.png"}
     line |= data.draw(st.dictionaries(keys, values))
     deep = data.draw(st.sampled_from(["", "[" * 5000, "null", "[1]", '{"status": "done"}']))
     with (tmp_path / NAME).open("a") as file:
@@ -244,7 +248,7 @@ def test_a_file_that_appears_meanwhile_is_kept(
         if not Path("out/a.png").exists():
             Path("out/a.png").write_bytes(b"mine")
 
-    encode = images.encode
+    encode = formats.encode
     monkeypatch.setattr(images, "encode", appearing)
     if not links:
 
@@ -295,7 +299,7 @@ def test_results_are_on_the_disk_before_they_have_their_names(
             told.append(name)
             return real(*args)
 
-        monkeypatch.setattr(placing.os, name, call)
+        monkeypatch.setattr(os, name, call)
     srx("upscale", photos / "a.png", "out")
     assert told[: told.index("link")].count("fsync") >= 2  # the picture and its line
 
@@ -342,7 +346,7 @@ def test_a_removed_output_folder_ends_the_run_with_a_word(
             Path("out").mkdir()  # as another program may
         encode(*arguments)
 
-    encode = images.encode
+    encode = formats.encode
     monkeypatch.setattr(images, "encode", removing)
     run = srx("upscale", photos, "out", "-r")
     assert run.code == 1
@@ -525,7 +529,7 @@ def test_content_is_recognised_only_where_it_is_a_picture_s(tmp_path: Path) -> N
     for data in (b"", b"P4", b"P9 1 1", b"BM", b"II*\0", b"RIFF....WAVE", b"%PDF", b"\0" * 40):
         (tmp_path / "a").write_bytes(data)
         assert not images.resembles_picture(tmp_path / "a")
-    assert {".mpo", ".j2k", ".pbm", ".tga"} <= sources.SUFFIXES
+    assert {".mpo", ".j2k", ".pbm", ".tga"} <= images.SUFFIXES
 
 
 # ------------------------------------------------------------------------ options
@@ -575,7 +579,7 @@ def test_a_dry_run_finds_a_folder_that_cannot_be_written(
     srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert srx("upscale", photos, "out/new", "--dry-run").code == 0
-    monkeypatch.setattr(place.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     for args in (("--dry-run",), ()):
         run = srx("upscale", photos, "out/new", *args)
         assert run.code == 1
@@ -650,7 +654,7 @@ def test_greys_in_three_channels_stay_neutral(
 
     def tinted(self: Nearest, lr: Any, on_step: Any) -> Any:
         larger = real(self, lr, on_step)
-        larger[0] = (larger[0] + 0.1).clamp(0, 1)
+        larger[0] = (larger[0] * 0.9 + 0.1).clamp(0, 0.99)
         return larger
 
     real = Nearest.enlarge
@@ -663,6 +667,13 @@ def test_greys_in_three_channels_stay_neutral(
     pixels = np.asarray(Image.open("out/grey.png"))
     assert pixels.shape[2] == 3
     assert (pixels == pixels[..., :1]).all()
+    white = np.full((9, 9, 3), 255, np.uint8)
+    white[7:] = 100
+    Image.fromarray(white).save("in/white.png")
+    srx("upscale", photos, "out")
+    pixels = np.asarray(Image.open("out/white.png"))
+    assert (pixels[:16] == 255).all()
+    assert (pixels[-4:] > 100).all()  # the control: it was tinted
     colours = np.asarray(Image.open("out/a.png"))
     assert not (colours == colours[..., :1]).all()
 

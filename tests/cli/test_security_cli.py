@@ -182,8 +182,7 @@ def test_a_stream_without_reader_takes_everything() -> None:
             stream.flush()
         assert not stream.isatty()
         assert Patient(stream).inner is broken  # type: ignore[arg-type]
-        broken.detach().detach()
-    os.close(writer)
+        broken.detach()
 
 
 def test_strip_has_a_value_of_its_own() -> None:

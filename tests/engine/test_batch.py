@@ -105,7 +105,7 @@ def manifest() -> Manifest:
     return Manifest(OUT)
 
 
-def settled(jobs: list[Job], **files: bool) -> tuple[list[Job], list[Skipped | Failed]]:
+def settled(jobs: list[Job], **files: Any) -> tuple[list[Job], list[Skipped | Failed]]:
     return pending(jobs, OPTIONS, OutputOptions(**files), Manifest(OUT))
 
 

@@ -71,7 +71,8 @@ def put(path: Path, data: bytes) -> Path:
 
 
 def levels(values: npt.NDArray[np.float32], depth: int) -> npt.NDArray[np.int64]:
-    return np.rint(values * (2**depth - 1)).astype(np.int64)
+    rounded: npt.NDArray[np.int64] = np.rint(values * (2**depth - 1)).astype(np.int64)
+    return rounded
 
 
 def refused(path: Path, **options: Any) -> str:

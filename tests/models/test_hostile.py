@@ -93,7 +93,7 @@ def test_any_card_is_read_or_damaged(cards: Path, data: st.DataObject) -> None:
     )
     known = [field for field in Card.__dataclass_fields__ if field != "folder"]
     content = data.draw(st.dictionaries(st.sampled_from(known) | st.text(max_size=5), values))
-    base = {"name": "a", "kind": "embedded", "file": "a.safetensors"}
+    base: dict[str, Any] = {"name": "a", "kind": "embedded", "file": "a.safetensors"}
     base |= {key: {} for key in ("architecture", "training", "limits", "scores")}
     base |= {"licence": ""}
     text = json.dumps(base | content) if data.draw(st.booleans()) else json.dumps(content)
