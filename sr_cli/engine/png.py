@@ -5,6 +5,7 @@ Third edition of the PNG specification; numbers of sections below are its own.
 """
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -177,9 +178,10 @@ def _head(file: IO[bytes]) -> tuple[int, bytes] | None:
 
 def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, bool, bool]]:
     """Name, body, whether it is whole, and whether its checksum is right."""
+    size = os.fstat(file.fileno()).st_size
     while (head := _head(file)) is not None:
         length, name = head
-        body = file.read(length)
+        body = file.read(min(length, size))  # the length may be a lie of four gigabytes
         crc = file.read(4)
         whole = len(body) == length and len(crc) == 4
         yield name, body, whole, crc == zlib.crc32(name + body).to_bytes(4, "big")

@@ -2,6 +2,8 @@
 
 import os
 import re
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ FUZZ = settings(
 )
 
 
+@cache
 def commands() -> dict[str, Any]:
     found: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     return found
@@ -77,7 +80,7 @@ def test_looks_are_options_and_are_no_paths() -> None:
     known = {param.name: param for command in commands().values() for param in command.params}
     for name in config.LOOKS - {"texture", "model", "preprocess"}:
         assert name in known
-        assert "path" not in str(known[name].type).lower()
+        assert "path" not in str(known[name].type_descriptor).lower()
     assert taken_from('steps = 3\nmodel = "clean"\npreprocess = "none"').keys() == {
         "steps", "model", "preprocess",
     }  # fmt: skip
@@ -175,14 +178,18 @@ def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixt
 def test_a_stream_without_reader_takes_everything() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "w") as broken:
-        stream = Patient(broken)
-        for _ in range(3):
-            stream.write("x" * 100_000)
-            stream.flush()
-        assert not stream.isatty()
-        assert Patient(stream).inner is broken  # type: ignore[arg-type]
-        broken.detach()
+    broken = os.fdopen(writer, "w")
+    stream = Patient(broken)
+    for _ in range(3):
+        stream.write("x" * 100_000)
+        stream.flush()
+    assert not stream.isatty()
+    assert Patient(stream).inner is broken  # type: ignore[arg-type]
+    broken.write("x")
+    with pytest.raises(BrokenPipeError):  # the control
+        broken.flush()
+    with suppress(BrokenPipeError):
+        broken.close()
 
 
 def test_strip_has_a_value_of_its_own() -> None:

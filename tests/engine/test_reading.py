@@ -468,6 +468,8 @@ def test_a_small_file_takes_little_memory_whatever_its_header_says(tmp_path: Pat
     message = []
     assert peak_of(lambda: message.append(refused(path, max_pixels=10**9))) < 64 << 20
     assert "pixels" in message[0]
+    long = png_of(8, 2, rows(RGB)).replace(chunk(b"IEND", b""), b"\xff\xff\xff\xfetEXtabc")
+    assert peak_of(lambda: load(put(path, long))) < 64 << 20
     # a second header, which another decoder would believe
     small = png_of(8, 2, rows(RGB))
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0))
