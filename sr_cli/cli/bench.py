@@ -13,8 +13,9 @@ from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.methods import Computer, check, computer, engine_rows, methods
 from sr_cli.cli.options import LIST, WRITTEN, option
+from sr_cli.cli.running import environment
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, talk
+from sr_cli.cli.upscale import Machine, talk
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 

@@ -13,8 +13,9 @@ from sr_cli.cli import options as shared
 from sr_cli.cli import reports
 from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.options import LIST, option
+from sr_cli.cli.running import environment
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, make_upscaler, talk
+from sr_cli.cli.upscale import Machine, make_upscaler, talk
 from sr_cli.engine.options import Degradation, Schedule, UpscaleOptions
 from sr_cli.errors import UsageError
 
