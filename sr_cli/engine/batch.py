@@ -162,9 +162,13 @@ def _groups(
 def _reading(
     pool: ThreadPoolExecutor, jobs: Iterable[Job], keeper: Keeper
 ) -> Iterator[tuple[Job, Future[tuple[Picture, float]]]]:
-    """Each job with its picture, when the reading of the next one has begun."""
+    """Each job with its picture, when the reading of the next one has begun; but one that a run
+    may have been killed on is read alone, so that no other is under the same suspicion."""
     held = None
     for job in jobs:
+        if held and keeper.suspects(job):
+            yield held
+            held = None
         following = job, pool.submit(_timed, keeper.read, job)
         if held:
             yield held

@@ -43,6 +43,10 @@ class Keeper:
 
         return tell
 
+    def suspects(self, job: Job) -> bool:
+        """Whether a run was killed while it worked on a picture, or perhaps on its neighbour."""
+        return self.manifest is not None and self.manifest.unfinished[str(job.input)] > 0
+
     def read(self, job: Job) -> Picture:
         """The input, with the metadata that its result gets. Its size is agreed to first.
 
