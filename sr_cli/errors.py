@@ -17,6 +17,10 @@ class InputError(SrxError):
     exit_code = 1
 
 
+class DamagedError(InputError):
+    """One input is a picture of which a part is missing or wrong."""
+
+
 class FullDiskError(InputError):
     """An output has no room, nor would the next have: the batch ends."""
 

@@ -18,7 +18,7 @@ from sr_cli.engine.images import MAX_PIXELS, SUFFIXES, load, probe, resembles_pi
 from sr_cli.engine.manifest import Manifest, Recipe
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
 from sr_cli.engine.sources import Source, collect
-from sr_cli.errors import DeviceError, GoneError, InputError, UsageError
+from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, UsageError
 
 RENAMED = "many disks take their names for one: rename one of them."
 ONE_FOLDER = "tell them apart by --name '{stem}_{ext}'."
@@ -28,6 +28,8 @@ TWO_FOLDERS = (
 )
 
 
+CUT_HEADER = 512
+"""Bytes of a picture of which nothing but a part of its header is there."""
 SAME = "same"
 _IN_THE_WAY = (
     "{} exists, and no run of srx is known to have made it so: --overwrite replaces it, "
@@ -275,15 +277,19 @@ def _large_enough(job: Job, options: UpscaleOptions, files: OutputOptions) -> bo
 
 
 def _is_damaged(path: Path) -> bool:
-    """Whether a file is empty, or begins as a picture and is none: what a crash leaves."""
-    if path.stat().st_size == 0:
+    """Whether a file is what a crash leaves: empty, or cut. One that is read otherwise than srx can
+    (an animation, a locked file, 12 bits of a JPEG) may be somebody's picture."""
+    size = path.stat().st_size
+    if size == 0:
         return True
     if not resembles_picture(path) and path.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
         load(path)
-    except InputError:
+    except DamagedError:
         return True
+    except InputError as error:
+        return size < CUT_HEADER and "header is damaged" in str(error)
     return False
 
 

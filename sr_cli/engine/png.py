@@ -15,7 +15,7 @@ from typing import IO, Final
 
 from PIL import Image
 
-from sr_cli.errors import InputError
+from sr_cli.errors import DamagedError
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 MAX_SIDE_DATA: Final = 1 << 20
@@ -85,7 +85,7 @@ def is_png(path: Path) -> bool:
 
 
 def header(path: Path) -> Header:
-    """The header alone, without reading pixels. Raises InputError where it is damaged."""
+    """The header alone, without reading pixels. Raises DamagedError where it is damaged."""
     found: Header | None = None
     frames, exif = 1, b""
     with path.open("rb") as file:
@@ -106,14 +106,14 @@ def header(path: Path) -> Header:
             if name == b"IEND":
                 break
     if found is None:
-        raise InputError(f"{path} is damaged: it ends in its header.")
+        raise DamagedError(f"{path} is damaged: it ends in its header.")
     return replace(found, frames=frames, exif=exif)
 
 
 def clean(path: Path, found: Header) -> Cleaned:
     """What a decoder gets. found: of `header`, whose size the caller has agreed to.
 
-    Raises InputError where pixels are missing or a critical chunk is damaged.
+    Raises DamagedError where pixels are missing or a critical chunk is damaged.
     """
     notes: list[str] = []
     palette, pieces, side = b"", list[bytes](), list[tuple[bytes, bytes]]()
@@ -126,13 +126,15 @@ def clean(path: Path, found: Header) -> Cleaned:
                 break
             critical = not name[:1].islower()
             if critical and not sound and not (name == b"IDAT" and not whole):
-                raise InputError(f"{path} is damaged: the checksum of its {_text(name)} is wrong.")
+                raise DamagedError(
+                    f"{path} is damaged: the checksum of its {_text(name)} is wrong."
+                )
             if name == b"IDAT":
                 pieces.append(body)
             elif name == b"PLTE":
                 palette = body
             elif critical and (name != b"IHDR" or headed):
-                raise InputError(f"{path} is damaged: it has a chunk {_text(name)} out of place.")
+                raise DamagedError(f"{path} is damaged: it has a chunk {_text(name)} out of place.")
             elif name == b"IHDR":
                 headed = True
             elif name in _KEPT | _TEXTS and len(side) < _MAX_KEPT:
@@ -189,12 +191,12 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, bool, bool]]:
 
 def _ihdr(path: Path, name: bytes, body: bytes) -> Header:
     if name != b"IHDR" or len(body) != 13:
-        raise InputError(f"{path} is damaged: it does not begin with a header.")
+        raise DamagedError(f"{path} is damaged: it does not begin with a header.")
     width, height, bits, colour, packing, filtering, interlace = struct.unpack(">IIBBBBB", body)
     if bits not in _BITS.get(colour, ()) or packing or filtering or interlace > 1:
-        raise InputError(f"{path} is damaged: its header describes no PNG.")
+        raise DamagedError(f"{path} is damaged: its header describes no PNG.")
     if not (0 < width < 1 << 31 and 0 < height < 1 << 31):
-        raise InputError(f"{path} is damaged: its header says {width}×{height} pixels.")
+        raise DamagedError(f"{path} is damaged: its header says {width}×{height} pixels.")
     return Header(width, height, bits, colour, bool(interlace))
 
 
@@ -205,7 +207,7 @@ def _ihdr_body(found: Header) -> bytes:
 
 
 def _pixels(path: Path, found: Header, data: bytes, notes: list[str]) -> bytes:
-    """The compressed pixels, when all of them are there; else InputError.
+    """The compressed pixels, when all of them are there; else DamagedError.
 
     They are inflated piece by piece and not kept, so that a lie in the header takes no memory.
     """
@@ -218,10 +220,12 @@ def _pixels(path: Path, found: Header, data: bytes, notes: list[str]) -> bytes:
             if not (part or rest) or seen > found.raw_bytes + MAX_SIDE_DATA:
                 break
     except zlib.error as error:
-        raise InputError(f"{path} is damaged: its pixels cannot be inflated ({error}).") from error
+        raise DamagedError(
+            f"{path} is damaged: its pixels cannot be inflated ({error})."
+        ) from error
     if seen < found.raw_bytes:
         share = int(100 * seen / found.raw_bytes)
-        raise InputError(f"{path} is damaged: only {share} % of its pixels are there.")
+        raise DamagedError(f"{path} is damaged: only {share} % of its pixels are there.")
     if inflater.eof:
         return data
     notes.append("the last bytes of the pixels are missing, but no pixel is")

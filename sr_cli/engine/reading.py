@@ -29,7 +29,7 @@ from sr_cli.engine.samples import (
     upright,
     wide_gray,
 )
-from sr_cli.errors import InputError
+from sr_cli.errors import DamagedError, InputError
 
 Floats = npt.NDArray[np.float32]
 
@@ -139,7 +139,7 @@ def _errors(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:
             raise InputError(f"{path} cannot be read: {error.strerror}.") from error
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} is damaged and cannot be decoded: {reason}.") from error
+        raise DamagedError(f"{path} is damaged and cannot be decoded: {reason}.") from error
 
 
 @functools.cache
@@ -292,7 +292,7 @@ def _decoded(path: Path, image: ImageFile.ImageFile, notes: list[str], max_pixel
     kind = str(image.format)
     size = image.size
     if kind == "JPEG2000" and (wrong := damage.check_jpeg2000(path.read_bytes(), size)):
-        raise InputError(f"{path} is damaged: {wrong}.")
+        raise DamagedError(f"{path} is damaged: {wrong}.")
     page = image.tell() if kind == "TIFF" else 0
     cut = ";16" in str(image.tile) or kind in ("JPEG2000", "AVIF", "PPM")
     image = _loaded(path, image, notes)

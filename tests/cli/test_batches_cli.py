@@ -143,6 +143,31 @@ def test_a_picture_that_nobody_knows_of_is_kept_and_named(srx: Srx, photos: Path
     assert Path("out/a.png").read_bytes() != other
 
 
+@pytest.mark.parametrize("kind", ["animated", "text", "locked"])
+def test_what_is_not_read_may_be_somebody_s(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    Path("out").mkdir()
+    frames = [Image.new("RGB", (9, 9), color) for color in ("red", "blue")]
+    if kind == "text":
+        Path("out/a.png").write_text("mine")
+    else:
+        frames[0].save("out/a.png", save_all=kind == "animated", append_images=frames[1:])
+    mine = Path("out/a.png").read_bytes()
+    if kind == "locked":
+        opened = Path.open
+
+        def locked(path: Path, *args: Any, **options: Any) -> Any:
+            if path == Path("out/a.png"):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return opened(path, *args, **options)
+
+        monkeypatch.setattr(Path, "open", locked)
+    assert outcome(srx, photos, "out")["failures"] == ["a.png"]
+    with open("out/a.png", "rb") as file:  # noqa: PTH123
+        assert file.read() == mine
+
+
 def test_a_retouched_result_is_kept(srx: Srx, photos: Path) -> None:
     srx("upscale", photos, "out")
     changed(Path("out/a.png"))
