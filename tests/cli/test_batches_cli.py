@@ -337,11 +337,9 @@ def test_left_overs_of_killed_runs_go(srx: Srx, photos: Path) -> None:
 def test_a_removed_output_folder_ends_the_run_with_a_word(
     srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     def removing(*arguments: Any) -> None:
         if Path("out/a.png").exists():
-            shutil.rmtree("out")
+            Path("out").rename("gone")
             Path("out").mkdir()  # as another program may
         encode(*arguments)
 
