@@ -1,5 +1,6 @@
 """What can go wrong, by exit code. Messages are whole sentences: what, which file, what next."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,8 +17,16 @@ class InputError(SrxError):
     exit_code = 1
 
 
+class DamagedError(InputError):
+    """One input is a picture of which a part is missing or wrong."""
+
+
 class FullDiskError(InputError):
     """An output has no room, nor would the next have: the batch ends."""
+
+
+class GoneError(InputError):
+    """The output folder was removed, with what was done: the batch ends."""
 
 
 class UsageError(SrxError):
@@ -58,6 +67,11 @@ NO_MEMORY = (
 what its libraries say when there is no room for themselves or for any of their algorithms."""
 BROKEN = ("CUDA error:", "HIP error:")
 """How torch begins to tell of a failed kernel, after which every other call fails too."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a write failed for want of room, on the disk or of the user's share of it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

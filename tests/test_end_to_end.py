@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sr_cli.engine.manifest import NAME
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("[acg]*.png"))
 
@@ -83,7 +85,7 @@ def test_bad_inputs_fail_alone_and_by_name(inbox: Path, tmp_path: Path) -> None:
     run = srx("upscale", inbox, tmp_path / "out", "--steps", "1")
     assert run.returncode == 1
     assert "Traceback" not in run.stderr
-    done = {path.stem for path in (tmp_path / "out").iterdir()}
+    done = {path.stem for path in (tmp_path / "out").glob("[!.]*")}
     assert done == {path.stem for path in EXAMPLES[:3]} | {"dot"}
     for name in ("text.png", "empty.jpg", "folder.png", "cut.jpg"):
         assert any(name in line and "failed" in line for line in run.stderr.splitlines()), name
@@ -103,12 +105,12 @@ def test_an_interrupted_run_leaves_whole_files_and_continues(inbox: Path, tmp_pa
     message = first.communicate(timeout=300)[1]
     assert first.returncode == 130, message
     assert "interrupted" in message
-    left = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    left = {path: path.stat().st_mtime_ns for path in out.glob("[!.]*")}
     assert 1 <= len(left) < 3
-    assert not any(path.name.startswith(".") for path in left)
-    second = srx(*arguments, "--steps", "1")
+    assert {path.name for path in out.glob(".*")} == {NAME}
+    second = srx(*arguments)
     assert second.returncode == 0, second.stderr
-    assert len(list(out.iterdir())) == 3
+    assert len(list(out.glob("[!.]*"))) == 3
     assert all(path.stat().st_mtime_ns == when for path, when in left.items())
 
 
@@ -136,5 +138,5 @@ def test_transparent_grey_and_deep_pictures_keep_their_kind(tmp_path: Path) -> N
     )
     run = srx("upscale", folder, tmp_path / "out", "--scale", "2", "--steps", "2")
     assert run.returncode == 0, run.stderr
-    modes = {path.stem: Image.open(path).mode for path in (tmp_path / "out").iterdir()}
+    modes = {path.stem: Image.open(path).mode for path in (tmp_path / "out").glob("[!.]*")}
     assert modes == {"alpha": "RGBA", "grey": "L", "deep": "I;16"}

@@ -6,7 +6,8 @@ import io
 import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+from contextlib import suppress
+from typing import Annotated, Any, NoReturn, TextIO, get_args
 
 import typer
 
@@ -18,6 +19,7 @@ from sr_cli.cli.train import app as train
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import upscale
 from sr_cli.cli.weights import app as weights
+from sr_cli.engine.options import Strip
 from sr_cli.errors import SrxError
 
 app = typer.Typer(
@@ -62,15 +64,59 @@ def main(args: list[str] | None = None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):  # names and signs that the encoding lacks are escaped
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    sys.stderr = Patient(sys.stderr)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have told us to ignore SIGINT
         signal.signal(number, signal.default_int_handler)
     # Threads of torch that spin while one of them waits for its core: a busy machine is 7x slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         command = typer.main.get_command(app)
-        sys.exit(command.main(args, prog_name="srx", standalone_mode=False))
+        words = with_values(sys.argv[1:] if args is None else args)
+        sys.exit(command.main(words, prog_name="srx", standalone_mode=False))
     except Exception as error:
         sys.exit(_report(error))
+
+
+class Patient(io.TextIOBase):
+    """A stream whose reader may have gone: what nobody reads any more costs no picture."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream.inner if isinstance(stream, Patient) else stream
+
+    @property
+    def inner(self) -> TextIO:
+        """The stream itself."""
+        return self._stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # a pipe without reader; closed
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        with suppress(OSError, ValueError):
+            return self._stream.isatty()
+        return False
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def with_values(words: list[str]) -> list[str]:
+    """The command line with what --strip means by itself."""
+    found = []
+    for word, following in zip(words, [*words, ""][1:], strict=True):
+        found.append(word)
+        if word == "--strip" and following not in get_args(Strip):
+            found.append("all")
+    return found
 
 
 def _report(error: Exception) -> int:
@@ -91,16 +137,12 @@ def _report(error: Exception) -> int:
 
 
 def _complaint(error: typer.BadParameter) -> str:
-    """What is wrong with a parameter: that it is missing; or its value, and where that is from."""
+    """What is wrong with the value of a parameter, and where that is from."""
     from pydantic import ValidationError
 
     ctx, param, cause = error.ctx, error.param, error.__cause__
     if ctx is None or param is None:
         return error.format_message()
-    if param.name in ("inputs", "output"):  # OUTPUT is read first, and takes the only argument
-        given = ctx.params.get("output")
-        missing = "OUTPUT is missing" if given else "INPUT and OUTPUT are missing"
-        return f"{missing}: {ctx.command_path} {given or 'photo.png'} out/"
     if not isinstance(cause, ValidationError):
         return error.format_message()
     source = ctx.get_parameter_source(param.name)

@@ -10,11 +10,12 @@ import typer
 
 from sr_cli.cli import bench_reports, reports
 from sr_cli.cli import options as shared
-from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.methods import Computer, check, computer, engine_rows, methods
 from sr_cli.cli.options import LIST, WRITTEN, option
+from sr_cli.cli.running import environment
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, talk
+from sr_cli.cli.upscale import Machine, talk
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 
@@ -129,6 +130,7 @@ def bench(
     ] = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
+    no_config: NoConfigOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Measure srx beside what people would use instead.

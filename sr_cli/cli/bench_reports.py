@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sr_cli.cli.methods import Computer
+from sr_cli.cli.running import environment
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import environment
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 

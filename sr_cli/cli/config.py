@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,9 +10,23 @@ from typing import Annotated, Any
 
 import typer
 
+from sr_cli.cli.ui import terminal
 from sr_cli.errors import UsageError
 
 NAME = "srx.toml"
+MAX_BYTES = 1 << 20
+
+
+LOOKS = frozenset(
+    {
+        *("scale", "size", "long_side", "short_side", "steps", "order", "solver", "last_step"),
+        *("t1", "seed", "model", "method", "sampler", "schedule", "degradation", "color"),
+        *("preprocess", "format", "quality", "texture"),
+    }
+)
+"""What the srx.toml of the current folder may set, which came with somebody's pictures perhaps: how
+results look. No paths, devices, networks or hubs, and nothing of what is overwritten or hidden."""
+_untold: list[str] = []
 
 
 def find() -> Path | None:
@@ -31,10 +46,12 @@ def read(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"The config file {path} is larger than {MAX_BYTES} bytes.")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"The config file {path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError too
         raise UsageError(f"The config file {path} is no valid TOML: {error}.") from error
 
 
@@ -45,7 +62,7 @@ def _options(command: Any) -> dict[str, tuple[Any, bool]]:
         for param in command.params
         if param.param_type_name == "option"
         for opt in (*param.opts, *param.secondary_opts)
-        if opt.startswith("--") and opt != "--config"
+        if opt.startswith("--") and opt not in ("--config", "--no-config")
     }
 
 
@@ -100,11 +117,55 @@ def defaults(path: Path, commands: dict[str, Any], chosen: str) -> dict[str, Any
 
 def apply(ctx: typer.Context, path: Path | None) -> Path | None:
     """Typer callback: make the file's values the defaults of the command that is being parsed."""
-    path = path or find()
+    if ctx.params.get("no_config"):
+        if path is not None:
+            raise UsageError("--config and --no-config contradict each other: leave one out.")
+        return None
+    _untold.clear()
+    chosen, path = path is not None, path or find()
     if path is not None and ctx.parent is not None and ctx.info_name is not None:
-        ctx.default_map = defaults(path, ctx.parent.command.commands, ctx.info_name)  # type: ignore[attr-defined]
+        commands = ctx.parent.command.commands  # type: ignore[attr-defined]
+        values = defaults(path, commands, ctx.info_name)
+        if not chosen and path == Path(NAME):
+            values = _harmless(values)
+        ctx.default_map = values
     return path
 
+
+def _harmless(values: dict[str, Any]) -> dict[str, Any]:
+    """The values that a stranger may set, and a line on the others for `tell`."""
+    taken = {name: value for name, value in values.items() if _is_look(name, value)}
+    line = f"{NAME} of this folder sets {', '.join(sorted(taken)) or 'nothing'}"
+    if ignored := sorted(values.keys() - taken.keys()):
+        line += f", but may not set {', '.join(ignored)} (--config {NAME} trusts it)"
+    _untold.append(f"{line}.")
+    return taken
+
+
+def _is_look(name: str, value: Any) -> bool:
+    """Whether a value is of LOOKS; names of networks are no paths."""
+    if name in ("model", "preprocess") and not re.fullmatch(r"[A-Za-z0-9][\w-]*", str(value)):
+        return False
+    return name in LOOKS
+
+
+def tell() -> None:
+    """Say that the file of this folder was read, once it is known how much is wanted told."""
+    while _untold:
+        terminal.note(_untold.pop())
+
+
+NoConfigOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-config",
+        is_eager=True,
+        envvar="SRX_NO_CONFIG",
+        show_envvar=False,
+        help="Read no srx.toml.",
+        rich_help_panel="Reports and defaults",
+    ),
+]
 
 ConfigOption = Annotated[
     Path | None,
@@ -114,7 +175,8 @@ ConfigOption = Annotated[
         callback=apply,
         is_eager=True,
         envvar="SRX_CONFIG",
-        help="Defaults in TOML; without it ./srx.toml or the user's srx.toml is read.",
+        help="Defaults in TOML; without it the user's srx.toml is read, and of ./srx.toml what "
+        "results look like.",
         rich_help_panel="Reports and defaults",
     ),
 ]

@@ -126,6 +126,37 @@ Download = Annotated[
     bool, option("Measuring", "--download", help="Fetch weights of metrics that are missing.")
 ]
 
+FilesFrom = Annotated[
+    Path | None,
+    option(
+        "Files",
+        "--files-from",
+        metavar="FILE|-",
+        help="More inputs: a file that names one a line, or stdin.",
+    ),
+]
+TrustExisting = Annotated[
+    bool,
+    option("Files", "--trust-existing", help="Take whatever exists for done, unread."),
+]
+OnlyEnlarge = Annotated[
+    bool, option("Files", "--only-enlarge", help="Skip pictures that are large enough.")
+]
+Strip = Annotated[
+    engine.Strip | None,
+    option("Files", "--strip", help="Leave out metadata but for colours, or only the place."),
+]
+Tag = Annotated[
+    bool, option("Files", "--tag", help="Say in each result's metadata how it was enlarged.")
+]
+KeepTimes = Annotated[
+    bool, option("Files", "--keep-times", help="Give results the times of their inputs.")
+]
+MaxMegapixels = Annotated[
+    float,
+    option("Files", "--max-megapixels", metavar="N", help="Refuse larger inputs unread."),
+]
+
 Device = Annotated[
     str, option("Machine", "--device", metavar="auto|cpu|cuda[:N]|mps", help="Where to compute.")
 ]

@@ -11,10 +11,11 @@ import typer
 from sr_cli import __version__
 from sr_cli.cli import options as shared
 from sr_cli.cli import reports
-from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.options import LIST, option
+from sr_cli.cli.running import environment
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, make_upscaler, talk
+from sr_cli.cli.upscale import Machine, make_upscaler, talk
 from sr_cli.engine.options import Degradation, Schedule, UpscaleOptions
 from sr_cli.errors import UsageError
 
@@ -104,6 +105,7 @@ def prf_search(
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
+    no_config: NoConfigOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Find how much noise each scale wants, and keep it for srx upscale.

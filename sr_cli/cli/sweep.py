@@ -11,10 +11,11 @@ import typer
 
 from sr_cli.cli import options as shared
 from sr_cli.cli import reports
-from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.options import LIST, WRITTEN, option
+from sr_cli.cli.running import environment
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, environment, make_upscaler, talk
+from sr_cli.cli.upscale import Machine, make_upscaler, talk
 from sr_cli.engine.options import Color, UpscaleOptions
 from sr_cli.errors import UsageError
 
@@ -113,6 +114,7 @@ def sweep_t1(
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
+    no_config: NoConfigOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Compare starting times, steps, orders and samplers on one network.

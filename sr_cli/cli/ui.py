@@ -86,7 +86,8 @@ class Terminal:
     def detail(self, message: str) -> None:
         """What --verbose adds."""
         if self.verbose:
-            self.line(message, "dim")
+            for line in message.split("\n"):
+                self.line(printable(line), "dim")
 
     def trace(self, error: Exception) -> None:
         """The traceback of an exception that nobody foresaw, with --verbose."""
@@ -138,7 +139,9 @@ class Terminal:
         best = results.best
         for i, row in enumerate(results.text):
             styles = ("bold" if (i, j) in best else "" for j in range(len(row)))
-            table.add_row(*(Text(cell, style) for cell, style in zip(row, styles, strict=True)))
+            table.add_row(
+                *(Text(printable(cell), style) for cell, style in zip(row, styles, strict=True))
+            )
         self._console().print(table)
 
     def table(self, outcomes: Sequence[Outcome], *, on_stdout: bool = False) -> None:
@@ -160,7 +163,7 @@ class Terminal:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         self._console(sys.stdout).print(table)
 
 

@@ -6,29 +6,18 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from sr_cli import __version__
 from sr_cli.cli import options as shared
-from sr_cli.cli.config import ConfigOption
+from sr_cli.cli.config import ConfigOption, NoConfigOption, tell
+from sr_cli.cli.inputs import given, streams
 from sr_cli.cli.options import option
-from sr_cli.cli.ui import mebibytes, terminal
-from sr_cli.engine.events import (
-    Event,
-    Failed,
-    Finished,
-    Job,
-    Outcome,
-    Planned,
-    Skipped,
-    Started,
-    Step,
-)
+from sr_cli.cli.running import SOURCES, Run, exit_code, plan_of
+from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import (
     AUTO,
     NAME_FIELDS,
@@ -39,14 +28,12 @@ from sr_cli.engine.options import (
     Schedule,
     UpscaleOptions,
 )
-from sr_cli.errors import FullDiskError, SrxError, UsageError
+from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
 
 SIZES = ("scale", "size", "long_side", "short_side")
-REHEARSED = ("model", "method", "prior", "t1", "texture", "preprocess", "device", "dtype")
-SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 OPTIONS_OF: dict[Method, tuple[str, ...]] = {
     "dossr": ("model", "order", "solver", "last_step", "texture"),
     "diffsr": ("prior", "sampler"),
@@ -73,17 +60,23 @@ class Machine:
 def upscale(
     ctx: typer.Context,
     inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="INPUT", help="Images, folders of images or glob patterns."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            metavar="INPUT",
+            readable=False,  # a file that is not fails by itself
+            show_default=False,
+            help="Images, folders of images or glob patterns; - is one picture from stdin.",
+        ),
+    ] = None,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="OUTPUT",
-            is_eager=True,  # known where INPUT is missing
-            help="Folder; or an image file, for one input file.",
+            readable=False,
+            show_default=False,
+            help="Folder; or an image file, for one input file; - is stdout.",
         ),
-    ],
+    ] = None,
     scale: Annotated[
         float | None,
         option("Size", "--scale", help="Enlarge by this factor, up to 32 [default: 4]."),
@@ -140,13 +133,25 @@ def upscale(
         bool,
         option("Files", "--recursive", "-r", help="Enter folders; OUTPUT mirrors their tree."),
     ] = False,
+    files_from: shared.FilesFrom = None,
     format: Annotated[  # noqa: A002
-        Literal["png", "jpeg", "jpg", "webp", "tiff", "tif", "avif"] | None,
-        option("Files", "--format", show_default="png", help="Format of the results."),
+        Literal["png", "jpeg", "jpg", "webp", "tiff", "tif", "avif", "same"] | None,
+        option(
+            "Files",
+            "--format",
+            show_default="png",
+            case_sensitive=False,
+            help="Format of the results; same: that of the input.",
+        ),
     ] = None,
     quality: Annotated[
         int,
-        option("Files", "--quality", metavar="1...100", help="Quality of JPEG, WebP and AVIF."),
+        option(
+            "Files",
+            "--quality",
+            metavar="1...100",
+            help="Quality of JPEG, WebP and AVIF; WebP is lossless at 100.",
+        ),
     ] = OutputOptions.quality,
     name: Annotated[
         str,
@@ -162,9 +167,15 @@ def upscale(
         option(
             "Files",
             "--overwrite/--skip-existing",
-            help="Replace results that exist, or keep them: then an interrupted run continues.",
+            help="Replace what exists, or keep it: then an interrupted run continues.",
         ),
     ] = OutputOptions.overwrite,
+    trust_existing: shared.TrustExisting = OutputOptions.trust_existing,
+    only_enlarge: shared.OnlyEnlarge = OutputOptions.only_enlarge,
+    strip: shared.Strip = OutputOptions.strip,
+    tag: shared.Tag = OutputOptions.tag,
+    keep_times: shared.KeepTimes = OutputOptions.keep_times,
+    max_megapixels: shared.MaxMegapixels = OutputOptions.max_megapixels,
     dry_run: Annotated[
         bool, option("Files", "--dry-run", help="Only list what would be done.")
     ] = False,
@@ -196,51 +207,40 @@ def upscale(
     as_json: shared.Json = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
+    no_config: NoConfigOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Enlarge photographs.
 
-    Results that exist are kept, so an interrupted command continues when run again.
+    Results of the same input and options are kept, so an interrupted command continues when run
+    again; .srx-manifest.jsonl beside them says what they are.
     Options can also come from variables (SRX_STEPS=7) and from srx.toml (steps = 7);
     the command line wins over variables, and variables over srx.toml.
     """
-    from sr_cli.engine.jobs import pending, plan, preview
-
     talk(quiet, verbose)
     options = upscale_options(ctx)
-    files = OutputOptions(format=format, quality=quality, name=name, overwrite=overwrite)
+    files = output_options(ctx)
     machine = Machine(device, dtype, threads, compile)
     if config:
         terminal.detail(f"defaults from {config}")
-    planned = plan(inputs, output, options, files, recursive=recursive)
-    for note in planned.notes:
-        terminal.note(note)
-    todo, skipped = pending(planned.jobs, options, overwrite=overwrite)
-    if skipped and output.is_file():
-        terminal.note(f"{output} was taken as OUTPUT: to enlarge it too, name a folder after it.")
-    outcomes: list[Outcome] = [*skipped]
-    engine: dict[str, Any] = {}
-    try:
-        if dry_run:
-            _rehearse(ctx, options, machine)
-            outcomes += preview(todo, options)
-        elif todo:
-            _work(todo, options, files, machine, outcomes, engine)
-    finally:  # what was done is told of an interrupted run too
-        position = {job: index for index, job in enumerate(planned.jobs)}
-        outcomes.sort(key=lambda outcome: position[outcome.job])
-        terminal.table(outcomes, on_stdout=dry_run and not as_json)
-        if "peak_memory_bytes" in engine:
-            terminal.note(f"peak memory of the run: {mebibytes(engine['peak_memory_bytes'])}")
-        if as_json:
-            settings = asdict(options) | asdict(files) | asdict(machine) | {"recursive": recursive}
-            terminal.document(document(settings, environment() | engine, outcomes))
-    raise typer.Exit(exit_code(outcomes))
+    arguments, target = given(inputs, output, files_from)
+    with streams(arguments, target, files, as_json=as_json) as (arguments, target):
+        planned = plan_of(arguments, target, options, files, recursive=recursive)
+        run = Run(
+            ctx, options, files, machine, planned, target, lambda: make_upscaler(options, machine)
+        )
+        with run.reporting(as_json=as_json, dry_run=dry_run, recursive=recursive):
+            if dry_run:
+                run.rehearse()
+            elif planned.jobs:
+                run.work()
+    raise typer.Exit(exit_code(run.outcomes))
 
 
 def talk(quiet: bool, verbose: bool) -> None:
     """Say as much as the user wants, before libraries are imported that would say more."""
     terminal.quiet, terminal.verbose = quiet, verbose
+    tell()
     quieten_libraries(verbose)
 
 
@@ -251,6 +251,11 @@ def quieten_libraries(verbose: bool) -> None:
         os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime"
+
+
+def output_options(ctx: typer.Context) -> OutputOptions:
+    """How a parsed command line of `srx upscale` reads and writes files."""
+    return OutputOptions(**{field.name: ctx.params[field.name] for field in fields(OutputOptions)})
 
 
 def upscale_options(ctx: typer.Context) -> UpscaleOptions:
@@ -314,125 +319,3 @@ def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
     return Upscaler(options, device=machine.device, dtype=machine.dtype)
-
-
-def _rehearse(ctx: typer.Context, options: UpscaleOptions, machine: Machine) -> None:
-    """Fail as the run would before its first picture.
-
-    What srx chooses by itself out of its own weights is there: then torch, which takes seconds, is
-    not imported.
-    """
-    sources = [ctx.get_parameter_source(name) for name in REHEARSED]
-    chosen = any(source is not None and source.name in SOURCES for source in sources)
-    if chosen or "SRX_WEIGHTS" in os.environ:
-        from sr_cli.engine.readiness import check
-
-        for note in check(options, device=machine.device, dtype=machine.dtype):
-            terminal.note(note)
-
-
-def _work(
-    todo: Sequence[Job],
-    options: UpscaleOptions,
-    files: OutputOptions,
-    machine: Machine,
-    outcomes: list[Outcome],
-    engine: dict[str, Any],
-) -> None:
-    """Do the jobs, add what became of them to `outcomes` and to `engine` what computed."""
-    from sr_cli.engine.jobs import taken
-
-    def notify(event: Event) -> None:
-        show(event)
-        if not isinstance(event, Started | Step):
-            outcomes.append(event)
-        if isinstance(event, Failed) and not isinstance(event.error, SrxError):
-            terminal.trace(event.error)
-
-    earlier = {job for job in todo if taken(job.output)}
-    try:
-        from sr_cli.engine.batch import peak_memory, run, worth_compiling
-
-        upscaler = make_upscaler(options, machine)
-        engine |= {"device": upscaler.device, "dtype": upscaler.dtype, "texture": upscaler.texture}
-        if machine.compile == "on" or (
-            machine.compile == "auto" and worth_compiling(todo, options, upscaler)
-        ):
-            upscaler.compile()
-        name = options.prior if options.method == "diffsr" else options.model
-        texture = "" if upscaler.texture is None else f", texture {upscaler.texture:g}"
-        terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}{texture}")
-        with terminal.watching(len(todo)) as show:
-            run(todo, options, upscaler, notify, quality=files.quality)
-    except (KeyboardInterrupt, FullDiskError) as ending:
-        full = isinstance(ending, FullDiskError)
-        done = {outcome.job for outcome in outcomes if isinstance(outcome, Finished)}
-        count = f"{len(done)} of {len(todo)} done"
-        advice = _advice(earlier - done, overwrite=files.overwrite)
-        terminal.line(f"{'the disk is full' if full else 'interrupted'}: {count}; {advice}.")
-        raise typer.Exit(FullDiskError.exit_code if full else 130) from None
-    finally:
-        if not engine.get("device", "cuda").startswith("cuda"):  # there each file has its own
-            engine["peak_memory_bytes"] = peak_memory(engine["device"])
-
-
-def _advice(stale: Collection[Job], *, overwrite: bool) -> str:
-    """How a run that ended early is continued; stale: not done, with an older run's result."""
-    if stale:
-        return f"{len(stale)} of the others still have the result of an earlier run"
-    command = "the same command without --overwrite" if overwrite else "the same command"
-    return f"{command} does the rest"
-
-
-def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """0 without failures; their common code if nothing else was done; else 1."""
-    errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
-    codes = {error.exit_code if isinstance(error, SrxError) else 1 for error in errors}
-    if not codes:
-        return 0
-    alone = len(codes) == 1 and len(errors) == len(outcomes)
-    return codes.pop() if alone else 1
-
-
-def environment() -> dict[str, Any]:
-    """What a number in a report may depend on."""
-    import platform
-    from importlib import metadata
-
-    return {
-        "srx": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "torch": metadata.version("torch"),
-    }
-
-
-def record(outcome: Outcome) -> dict[str, Any]:
-    """One file's outcome for JSON."""
-    files = {"input": str(outcome.job.input), "output": str(outcome.job.output)}
-    match outcome:
-        case Failed():
-            return files | {"error": outcome.reason}
-        case Skipped():
-            return files | {"reason": outcome.reason}
-        case Planned():
-            return files | {"size_in": outcome.size_in, "size_out": outcome.size_out}
-        case Finished():
-            return files | {
-                "size_in": outcome.size_in,
-                "size_out": outcome.size_out,
-                "seconds": outcome.seconds,
-                "megapixels_per_second": outcome.megapixels_per_second,
-                "peak_memory_bytes": outcome.peak_memory,
-                "notes": outcome.notes,
-            }
-
-
-def document(settings: dict[str, Any], machine: dict[str, Any], outcomes: Sequence[Outcome]) -> Any:
-    """The JSON report: options, environment and the files by how they ended."""
-    kinds = {"results": Finished, "planned": Planned, "failures": Failed, "skipped": Skipped}
-    return {"options": settings, "environment": machine} | {
-        key: [record(outcome) for outcome in outcomes if isinstance(outcome, kind)]
-        for key, kind in kinds.items()
-    }

@@ -22,14 +22,24 @@ from torch import Tensor
 
 from sr_cli.engine.arrays import to_rgb, to_tensor
 from sr_cli.engine.events import Event, Failed, Finished, Job, Started, Step
-from sr_cli.engine.images import Picture, load, losses, probe, save
-from sr_cli.engine.jobs import target_size
-from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.images import Picture, losses, probe
+from sr_cli.engine.keeper import Keeper
+from sr_cli.engine.manifest import Manifest
+from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.tiler import ignore
-from sr_cli.errors import BrokenDeviceError, FullDiskError, InputError, ModelError, enough_memory
+from sr_cli.errors import (
+    BrokenDeviceError,
+    FullDiskError,
+    GoneError,
+    InputError,
+    ModelError,
+    enough_memory,
+)
 from sr_cli.models.model import Model
 
 Result = TypeVar("Result")
+
+_FILES = OutputOptions()
 
 COMPILE_FROM = 5000
 """Network calls: an estimate, not measured, from a minute or two of compiling Stable Diffusion's
@@ -73,9 +83,12 @@ def run(
     upscale: Upscale,
     notify: Callable[[Event], None],
     *,
-    quality: int = 95,
+    files: OutputOptions = _FILES,
+    manifest: Manifest | None = None,
 ) -> None:
     """Enlarge one picture after another while the next is read and the last is written.
+
+    What happens to each is told to the `manifest` before it happens, if there is one.
 
     Pictures with fewer tiles than `options.batch` are enlarged together, as many as fill a batch.
     `notify` gets Started, Step, and then Finished or Failed for every job; Finished may come from
@@ -87,14 +100,17 @@ def run(
         ModelError: the model does not work, which no other picture would change.
         BrokenDeviceError: neither does the device any more.
         FullDiskError: a result, which has failed, had no room, and others are to come.
+        GoneError: the folder of the results was removed.
     """
+    keeper = Keeper(options, files, manifest)
+    tell = keeper.telling(notify)
     with ThreadPoolExecutor(max_workers=2) as pool:
         writing: Future[None] | None = None
-        for group in _groups(_reading(pool, jobs), options, upscale, notify):
-            for larger, finished in _enlarged(group, upscale, notify):
+        for group in _groups(_reading(pool, jobs, keeper), options, upscale, tell):
+            for larger, finished in _enlarged(group, upscale, tell):
                 if writing:
                     writing.result()
-                writing = pool.submit(_write, larger, finished, quality, notify)
+                writing = pool.submit(_write, larger, finished, keeper, tell)
 
 
 def worth_compiling(jobs: Iterable[Job], options: UpscaleOptions, upscale: Upscale) -> bool:
@@ -132,9 +148,8 @@ def _groups(
     for job, reading in readings:
         notify(Started(job))
         with _reporting(job, notify):
-            _check_folder(job.output.parent)
             picture, seconds = reading.result()
-            target_size(job, picture.size, options)
+            _check_folder(job.output.parent)
             tiles += upscale.tiles(*picture.size)
             group.append(_Loaded(job, picture, seconds))
         if group and tiles >= options.batch:
@@ -145,12 +160,16 @@ def _groups(
 
 
 def _reading(
-    pool: ThreadPoolExecutor, jobs: Iterable[Job]
+    pool: ThreadPoolExecutor, jobs: Iterable[Job], keeper: Keeper
 ) -> Iterator[tuple[Job, Future[tuple[Picture, float]]]]:
-    """Each job with its picture, when the reading of the next one has begun."""
+    """Each job with its picture, when the reading of the next one has begun; but one that a run
+    may have been killed on is read alone, so that no other is under the same suspicion."""
     held = None
     for job in jobs:
-        following = job, pool.submit(_timed, load, job.input)
+        if held and keeper.suspects(job):
+            yield held
+            held = None
+        following = job, pool.submit(_timed, keeper.read, job)
         if held:
             yield held
         held = following
@@ -169,7 +188,7 @@ def _reporting(job: Job, notify: Callable[[Event], None]) -> Iterator[None]:
         notify(Failed(job, error))
         # Outcomes are kept until the end, and the frames of a failure hold whole pictures.
         error.__traceback__ = error.__cause__ = error.__context__ = None
-        if isinstance(error, FullDiskError):
+        if isinstance(error, FullDiskError | GoneError):
             raise
 
 
@@ -210,7 +229,7 @@ def _enlarged(
         share = seconds * math.prod(picture.size) / pixels
         spent = loaded.seconds + share
         sizes = loaded.picture.size, picture.size
-        said.extend((*losses(picture, loaded.job.output), *_oddities(*sizes)))
+        said.extend((*picture.notes, *losses(picture, loaded.job.output), *_oddities(*sizes)))
         yield picture, Finished(loaded.job, *sizes, spent, memory, tuple(said))
 
 
@@ -225,11 +244,13 @@ def _oddities(before: tuple[int, int], after: tuple[int, int]) -> Iterator[str]:
 
 
 def _write(
-    picture: Picture, finished: Finished, quality: int, notify: Callable[[Event], None]
+    picture: Picture, finished: Finished, keeper: Keeper, notify: Callable[[Event], None]
 ) -> None:
     with _reporting(finished.job, notify):
-        _, seconds = _timed(lambda: save(picture, finished.job.output, quality=quality))
-        notify(replace(finished, seconds=finished.seconds + seconds))
+        notes, seconds = _timed(keeper.write, picture, finished.job)
+        notify(
+            replace(finished, seconds=finished.seconds + seconds, notes=(*finished.notes, *notes))
+        )
 
 
 def _tensor(picture: Picture) -> Tensor:
@@ -253,12 +274,33 @@ def _nearest_seen(rgb: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[
 
 
 def _enlarged_by(picture: Picture, hr: Tensor) -> Picture:
-    """The picture with the colours `hr`, and its alpha by bicubic interpolation."""
-    rgb = to_rgb(hr)
+    """The picture with the colours `hr`, and its alpha by bicubic interpolation.
+
+    Greys in three channels, which a network may tint, stay neutral; and white that is white all
+    around, and black, stay what they are, which it may miss by some levels.
+    """
+    rgb = _saturated(picture.rgb, to_rgb(hr))
+    if not picture.gray and _neutral(picture.rgb):
+        rgb = np.repeat(rgb.mean(axis=2, keepdims=True, dtype=np.float32), 3, axis=2)
     alpha = picture.alpha
     if alpha is not None:
         alpha = _resized(alpha, (rgb.shape[1], rgb.shape[0]))
     return replace(picture, rgb=rgb, alpha=alpha)
+
+
+def _saturated(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The enlargement, with white and black where 5×5 pixels were nothing else."""
+    for level in (0, 1):
+        plain = cv2.erode((before == level).all(axis=2).astype(np.uint8), np.ones((5, 5), np.uint8))
+        if plain.any():
+            size = after.shape[1], after.shape[0]
+            there = cv2.resize(plain, size, interpolation=cv2.INTER_NEAREST)
+            after = np.where(there[..., None] > 0, np.float32(level), after)
+    return after
+
+
+def _neutral(rgb: NDArray[np.float32]) -> bool:
+    return all(np.array_equal(rgb[..., 0], rgb[..., channel]) for channel in (1, 2))
 
 
 def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

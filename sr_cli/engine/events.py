@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sr_cli.errors import SrxError
@@ -10,10 +10,11 @@ from sr_cli.errors import SrxError
 
 @dataclass(frozen=True)
 class Job:
-    """One input file and the file it becomes."""
+    """One input file and the file it becomes; and whether that may replace what has its name."""
 
     input: Path
     output: Path
+    replaces: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,18 @@
 """The output formats: their names, what each can hold, and how samples become a file."""
 
-import io
 import math
 import zlib
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from sr_cli.engine.metadata import Metadata, exif_tags
+from sr_cli.engine.metadata import Metadata, exif_tags, iptc_block, raw_iptc
+from sr_cli.engine.png import MAX_SIDE_DATA, SIGNATURE
+from sr_cli.engine.profiles import to_srgb
 from sr_cli.errors import InputError, UsageError
 
 #: Formats that can be written, and the extension each gets.
@@ -64,8 +64,8 @@ def encode(
 ) -> None:
     """Write samples (H, W), (H, W, 2), (H, W, 3) or (H, W, 4): grey, +alpha, RGB, +alpha.
 
-    uint8, or uint16 for PNG and TIFF but for grey + alpha, which hardly anything reads in 16 bits.
-    quality: 1…100, for JPEG, WebP and AVIF.
+    uint8, or uint16 for PNG and TIFF; but not grey + alpha as TIFF, which hardly anything reads in
+    16 bits. quality: 1…100, for JPEG, WebP and AVIF; 100 is lossless for WebP.
     """
     if format == "tiff":
         _write_tiff(samples, metadata, file)
@@ -80,39 +80,69 @@ def encode(
             options["subsampling"] = "4:4:4"
         if format == "png":  # photographs: a fifth of the default's time, and smaller files
             options["compress_type"] = zlib.Z_RLE
+        if format == "webp" and quality == 100:
+            options |= {"lossless": True, "exact": True}
         image.save(file, format, **options)
 
 
+def unheld(metadata: Metadata, format: str) -> list[str]:  # noqa: A002
+    """What a format has no room for, a phrase each."""
+    long = _too_long(format)
+    blocks = {"EXIF": metadata.exif, "XMP": metadata.xmp, "IPTC": metadata.iptc}
+    blocks["the colour profile"] = metadata.icc if format == "png" else None
+    lost = [name for name, block in blocks.items() if block and len(block) > long]
+    if metadata.iptc and format in ("webp", "avif"):
+        lost.append("IPTC")
+    held = {"png": len(metadata.texts), "jpeg": len(_comment(metadata.texts))}
+    if held.get(format, 0) < len(metadata.texts):
+        lost.append("texts")
+    if any(len(text) > long for _, text in metadata.texts) and "texts" not in lost:
+        lost.append("texts")
+    return [f"{name} has no room in {format.upper()} and was left out" for name in lost]
+
+
+def _too_long(format: str) -> float:  # noqa: A002
+    return {"jpeg": _MAX_JPEG_BLOCK, "png": MAX_SIDE_DATA}.get(format, math.inf)
+
+
+def _comment(texts: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return tuple(entry for entry in texts if entry[0] == "Comment")[:1]
+
+
 def _pillow_options(metadata: Metadata, format: str) -> dict[str, Any]:  # noqa: A002
-    """The metadata as arguments of Image.save, without what is too long for a JPEG segment."""
-    longest = _MAX_JPEG_BLOCK if format == "jpeg" else math.inf
+    """The metadata as arguments of Image.save, without what is too long for the format, or for what
+    reads it: a text or profile of over a megabyte makes Pillow refuse a PNG."""
+    longest = _too_long(format)
     options: dict[str, Any] = {"icc_profile": metadata.icc, "dpi": metadata.dpi}
+    if format == "png" and len(metadata.icc or b"") > longest:
+        del options["icc_profile"]
     if metadata.exif and len(metadata.exif) <= longest:
         options["exif"] = metadata.exif
+    xmp = metadata.xmp if metadata.xmp and len(metadata.xmp) <= longest else None
+    iptc = metadata.iptc if metadata.iptc and len(metadata.iptc) <= longest else None
     if format == "png":
-        info = options["pnginfo"] = PngImagePlugin.PngInfo()
-        for keyword, text in metadata.texts:
-            info.add_text(keyword, text)
-        if metadata.xmp:
-            info.add_itxt("XML:com.adobe.xmp", metadata.xmp)
-    elif metadata.xmp and len(metadata.xmp) <= longest:
-        options["xmp"] = metadata.xmp
+        options["pnginfo"] = _png_texts(metadata, xmp, iptc)
+        return {name: value for name, value in options.items() if value}
+    options["xmp"] = xmp
+    if format == "jpeg":
+        for _, text in _comment(metadata.texts):
+            options["comment"] = text.encode()[:_MAX_JPEG_BLOCK]
+        if iptc:
+            body = b"Photoshop 3.0\0" + iptc_block(iptc)
+            options["extra"] = b"\xff\xed" + (len(body) + 2).to_bytes(2, "big") + body
     return {name: value for name, value in options.items() if value}
 
 
-def to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
-    """8-bit RGB of an image in the colour space of an ICC profile, relative colorimetric."""
-    srgb = ImageCms.profileToProfile(
-        image,
-        ImageCms.ImageCmsProfile(io.BytesIO(icc)),
-        ImageCms.createProfile("sRGB"),
-        renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        outputMode="RGB",
-        flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )
-    assert srgb is not None  # None comes only of a conversion in place
-    srgb.info.pop("icc_profile", None)
-    return srgb
+def _png_texts(metadata: Metadata, xmp: bytes | None, iptc: bytes | None) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for keyword, text in metadata.texts:
+        if len(text.encode(errors="replace")) <= MAX_SIDE_DATA:
+            info.add_text(keyword, text)
+    if iptc:
+        info.add_text(*raw_iptc(iptc), zip=True)
+    if xmp:
+        info.add_itxt("XML:com.adobe.xmp", xmp)
+    return info
 
 
 def _ungrayed(image: Image.Image, icc: bytes) -> Image.Image:
@@ -124,19 +154,29 @@ def _ungrayed(image: Image.Image, icc: bytes) -> Image.Image:
 
 
 def _write_png16(samples: Samples, metadata: Metadata, file: IO[bytes]) -> None:
-    """Pixels by OpenCV, as Pillow has no 16-bit colour; metadata in the chunks Pillow makes."""
-    if samples.ndim == 3:
-        samples = samples[..., [2, 1, 0, 3][: samples.shape[2]]]
-    done, encoded = cv2.imencode(".png", samples)
-    if not done:
-        raise ValueError("OpenCV does not encode it")
-    png, header = encoded.tobytes(), 8 + 25  # the signature and IHDR
+    """16 bits, each row as differences to the one above (PNG, §9.2: filter type 2); metadata in the
+    chunks that Pillow makes, which has no 16-bit colour."""
+    height, width, channels = samples.reshape(*samples.shape[:2], -1).shape
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([16, colour, 0, 0, 0])
+    file.write(SIGNATURE + _chunk(b"IHDR", head))
     chunks = PngImagePlugin.getchunks(Image.new("L", (1, 1)), **_pillow_options(metadata, "png"))
-    file.write(png[:header])
-    for name, data, crc in chunks:
+    for name, data, _ in chunks:
         if name not in (b"IHDR", b"IDAT", b"IEND"):
-            file.write(len(data).to_bytes(4, "big") + name + data + crc)
-    file.write(png[header:])
+            file.write(_chunk(name, data))
+    deflate = zlib.compressobj()
+    above = np.zeros(2 * width * channels, np.uint8)
+    for row in samples:
+        raw = np.frombuffer(row.astype(">u2").tobytes(), np.uint8)
+        if data := deflate.compress(b"\x02" + (raw - above).tobytes()):
+            file.write(_chunk(b"IDAT", data))
+        above = raw
+    file.write(_chunk(b"IDAT", deflate.flush()) + _chunk(b"IEND", b""))
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    crc = zlib.crc32(name + data).to_bytes(4, "big")
+    return len(data).to_bytes(4, "big") + name + data + crc
 
 
 def _write_tiff(samples: Samples, metadata: Metadata, file: IO[bytes]) -> None:
@@ -180,4 +220,6 @@ def _tiff_metadata(metadata: Metadata) -> dict[int, Any]:
         tags[34675] = metadata.icc
     if metadata.xmp:
         tags[700] = metadata.xmp
+    if metadata.iptc:
+        tags[33723] = metadata.iptc
     return tags

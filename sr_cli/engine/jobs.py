@@ -6,17 +6,19 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import psutil
 
-from sr_cli.engine.events import Failed, Job, Planned, Skipped
+from sr_cli.engine.events import Failed, Finished, Job, Outcome, Planned, Skipped
 from sr_cli.engine.formats import FORMATS, check_size, format_of
-from sr_cli.engine.images import SUFFIXES, probe
+from sr_cli.engine.images import MAX_PIXELS, SUFFIXES, load, probe, resembles_picture
+from sr_cli.engine.manifest import Manifest, Recipe
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
-from sr_cli.engine.sources import collect
-from sr_cli.errors import DeviceError, InputError, UsageError
+from sr_cli.engine.sources import Source, collect
+from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, UsageError
 
 RENAMED = "many disks take their names for one: rename one of them."
 ONE_FOLDER = "tell them apart by --name '{stem}_{ext}'."
@@ -26,16 +28,26 @@ TWO_FOLDERS = (
 )
 
 
+CUT_HEADER = 512
+"""Bytes of a picture of which nothing but a part of its header is there."""
+SAME = "same"
+_IN_THE_WAY = (
+    "{} exists, and no run of srx is known to have made it so: --overwrite replaces it, "
+    "--trust-existing takes it for done."
+)
 SHOWN = 3
 """Files that a note names."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a run, and what its user should know of files that are in none of them."""
+    """The jobs of a run, what its user should know of files that are in none of them, and those
+    that failed already; `single`: one file becomes one file."""
 
     jobs: list[Job]
     notes: tuple[str, ...] = ()
+    failures: tuple[Failed, ...] = ()
+    single: bool = False
 
 
 def plan(
@@ -50,6 +62,8 @@ def plan(
 
     One input file and an `output` with an image's suffix make one job from file to file. A file
     that was not named itself and that another becomes is the result of an earlier run, no input.
+    A folder that cannot be read and a file that the template cannot name fail alone, unless there
+    is nothing else.
 
     Raises:
         UsageError: as `collect`; two inputs share an output; an output is one of the inputs, or no
@@ -57,30 +71,55 @@ def plan(
         InputError: a folder cannot be read.
     """
     if Path("-") in (*arguments, output):
-        raise UsageError("stdin and stdout (-) are not supported: name a file.")
+        raise UsageError("stdin and stdout (-) are for one picture alone: name files or folders.")
     _check_path(output)
-    sources, empty = collect(arguments, recursive=recursive, exclude=output)
-    notes = [f"There is no image in {folder}." for folder in empty]
+    found = collect(arguments, recursive=recursive, exclude=output)
+    sources = found.sources
+    notes = [f"There is no image in {folder}." for folder in found.empty]
+    if found.others:
+        count = len(found.others)
+        notes.append(f"{count} other file{'s' * (count > 1)} left out: {_shown(found.others)}.")
+    failures = [Failed(Job(folder, output), error) for folder, error in found.failed]
+    single = False
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
         _check_single(arguments, output, files)
-        jobs = [Job(sources[0].path, output)]
+        jobs, single = [Job(sources[0].path, output)], True
         if files.name != OutputOptions.name:
             notes.append(f"--name is for results in a folder: this one is {output}.")
     else:
         _check_folder(arguments, output)
-        jobs = [
-            Job(source.path, output / source.folder / _file_name(source.path, options, files))
-            for source in sources
-        ]
+        jobs, unnamed = _named(sources, output, options, files)
+        failures += unnamed
         named = {source.path for source in sources if not source.found}
         results = _results(jobs, named, files)
         if results:
             jobs = [job for job in jobs if job not in set(results)]
-            shown = ", ".join(str(job.input) for job in results[:SHOWN])
-            more = f" and {len(results) - SHOWN} more" if len(results) > SHOWN else ""
-            notes.append(f"Results of an earlier run, which are no inputs: {shown}{more}.")
+            shown = _shown([job.input for job in results])
+            notes.append(f"Results of an earlier run, which are no inputs: {shown}.")
     _check_distinct(jobs)
-    return Plan(jobs, tuple(notes))
+    return Plan(jobs, tuple(notes), tuple(failures), single)
+
+
+def _shown(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return ", ".join(map(str, paths[:SHOWN])) + more
+
+
+def _named(
+    sources: Sequence[Source], output: Path, options: UpscaleOptions, files: OutputOptions
+) -> tuple[list[Job], list[Failed]]:
+    """Jobs into the folder `output`, and files that the template cannot name."""
+    jobs, failures = [], list[Failed]()
+    for source in sources:
+        try:
+            name = _file_name(source.path, options, files)
+        except UsageError as error:
+            failures.append(Failed(Job(source.path, output), InputError(f"{source.path}: {error}")))
+            if len(failures) == len(sources):
+                raise
+        else:
+            jobs.append(Job(source.path, output / source.folder / name))
+    return jobs, failures
 
 
 def _check_path(output: Path) -> None:
@@ -131,7 +170,7 @@ def _check_single(arguments: Sequence[Path], output: Path, files: OutputOptions)
     if len(arguments) > 1 or not arguments[0].is_file():
         raise UsageError(f"The output {output} names one file: give one input file or a folder.")
     written = format_of(output)
-    if files.format is not None and format_of(files.format) != written:
+    if files.format not in (None, SAME) and format_of(files.format) != written:
         raise UsageError(f"The output {output} contradicts the format {files.format}.")
 
 
@@ -145,13 +184,19 @@ def _file_name(path: Path, options: UpscaleOptions, files: OutputOptions) -> str
         "model": model,
     }
     if files.name_needs_size:
-        values |= _size_fields(path, options)
-    return files.file_name(values, FORMATS[format_of(files.format or "png")])
+        values |= _size_fields(path, options, files.max_pixels)
+    chosen = "png" if files.format in (None, SAME) else files.format
+    if files.format == SAME:
+        with suppress(UsageError):  # a format that is read but not written
+            chosen = format_of(path.suffix or "png")
+    return files.file_name(values, FORMATS[format_of(chosen or "png")])
 
 
-def _size_fields(path: Path, options: UpscaleOptions) -> dict[str, str | int | float]:
+def _size_fields(
+    path: Path, options: UpscaleOptions, max_pixels: int
+) -> dict[str, str | int | float]:
     try:
-        width, height = probe(path)
+        width, height = probe(path, max_pixels=max_pixels)
     except InputError:  # without a size it gets no result either: loading it will say why
         return {"width": 0, "height": 0, "scale": 0}
     wide, high = options.target(width, height)
@@ -190,17 +235,72 @@ def _on_any_disk(path: Path) -> str:
 
 
 def pending(
-    jobs: Iterable[Job], options: UpscaleOptions, *, overwrite: bool
-) -> tuple[list[Job], list[Skipped]]:
-    """Split into what there is to do and what exists already."""
-    todo, skipped = [], []
+    jobs: Iterable[Job],
+    options: UpscaleOptions,
+    files: OutputOptions,
+    manifest: Manifest,
+) -> tuple[list[Job], list[Skipped | Failed]]:
+    """Split into what there is to do, and what is done, or in the way.
+
+    Done is a result that is whole and, by the manifest, of this input and these options. Another
+    that the manifest knows, or that is damaged, is made again; a whole picture or a file of
+    another kind, of which it knows nothing, is never replaced unless `files.overwrite`.
+    Last comes what the last run was killed on.
+    """
+    todo: list[Job] = []
+    settled: list[Skipped | Failed] = []
+    recipe = cache(lambda: Recipe.of(options, files))
     for job in jobs:
-        if taken(job.output) and not overwrite:
+        if files.only_enlarge and _large_enough(job, options, files):
+            settled.append(Skipped(job, "large enough already (--only-enlarge)"))
+        elif files.overwrite or not taken(job.output):
+            todo.append(replace(job, replaces=files.overwrite))
+        elif files.trust_existing:
             size = "" if _has_size(job, options) else ", made with another size"
-            skipped.append(Skipped(job, f"the output exists{size} (--overwrite replaces it)"))
+            settled.append(Skipped(job, f"the output exists{size} (--overwrite replaces it)"))
+        elif manifest.knows(job.output) and manifest.is_done(job, recipe()):
+            settled.append(Skipped(job, "done already"))
+        elif manifest.is_ours(job.output) or _is_damaged(job.output):
+            todo.append(replace(job, replaces=True))
         else:
-            todo.append(job)
-    return todo, skipped
+            settled.append(Failed(job, InputError(_IN_THE_WAY.format(job.output))))
+    todo.sort(key=lambda job: manifest.unfinished[str(job.input)])
+    return todo, settled
+
+
+def _large_enough(job: Job, options: UpscaleOptions, files: OutputOptions) -> bool:
+    with suppress(InputError):  # reading it will say why
+        width, height = probe(job.input, max_pixels=files.max_pixels)
+        wide, high = options.target(width, height)
+        return wide <= width and high <= height
+    return False
+
+
+def _is_damaged(path: Path) -> bool:
+    """Whether a file is what a crash leaves: empty, or cut. One that is read otherwise than srx can
+    (an animation, a locked file, 12 bits of a JPEG) may be somebody's picture."""
+    size = path.stat().st_size
+    if size == 0:
+        return True
+    if not resembles_picture(path) and path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    try:
+        load(path)
+    except DamagedError:
+        return True
+    except InputError as error:
+        return size < CUT_HEADER and "header is damaged" in str(error)
+    return False
+
+
+def missing(outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """The outcomes at the end of a run: what was done and is not there any more has failed."""
+    for outcome in outcomes:
+        if isinstance(outcome, Finished) and not os.path.lexists(outcome.job.output):
+            gone = f"{outcome.job.output} was written, but is not there any more."
+            yield Failed(outcome.job, GoneError(gone))
+        else:
+            yield outcome
 
 
 def taken(path: Path) -> bool:
@@ -218,11 +318,13 @@ def _has_size(job: Job, options: UpscaleOptions) -> bool:
         return True
 
 
-def preview(jobs: Iterable[Job], options: UpscaleOptions) -> Iterator[Planned | Failed]:
+def preview(
+    jobs: Iterable[Job], options: UpscaleOptions, *, max_pixels: int = MAX_PIXELS
+) -> Iterator[Planned | Failed]:
     """What `run` would do with each job, read from the files' headers alone."""
     for job in jobs:
         try:
-            size = probe(job.input)
+            size = probe(job.input, max_pixels=max_pixels)
             target = target_size(job, size, options)
         except (InputError, DeviceError) as error:
             yield Failed(job, error)

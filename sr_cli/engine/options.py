@@ -20,6 +20,7 @@ Method = Literal["dossr", "diffsr"]
 Sampler = Literal["ddim", "ddpm", "dpmsolver++"]
 Schedule = Literal["scaled_linear", "linear", "cosine", "sigmoid", "squared_cosine"]
 Degradation = Literal["bicubic", "mild", "realesrgan"]
+Strip = Literal["all", "gps"]
 AUTO: Literal["auto"] = "auto"
 LOOKS = {
     "stem": ".+",
@@ -177,22 +178,41 @@ class UpscaleOptions:
 
 @dataclass(frozen=True)
 class OutputOptions:
-    """How results are written.
+    """How pictures are read and results are written.
 
-    `format` None: by the suffix of an output file, else PNG. `quality` (1-100) counts for lossy
-    formats. `name` is a template with the fields of NAME_FIELDS, to which the format's suffix is
-    added. Files that exist are kept unless `overwrite`.
+    `format` None: by the suffix of an output file, else PNG; "same": the input's, or PNG where that
+    cannot be written. `quality` (1-100) counts for lossy formats. `name` is a template with the
+    fields of NAME_FIELDS, to which the format's suffix is added. What exists is kept unless
+    `overwrite`: results of the same input and options as done, with `trust_existing` anything.
+    `only_enlarge` skips pictures that are large enough. `strip` leaves out all metadata or "gps";
+    `tag` adds what was done; `keep_times` gives results the times of their inputs. Inputs of over
+    `max_megapixels` by their headers are refused.
 
     Raises:
-        UsageError: an unknown field or quality.
+        UsageError: an unknown field, quality or size.
     """
 
     format: str | None = None
     quality: int = 95
     name: str = "{stem}"
     overwrite: bool = False
+    trust_existing: bool = False
+    only_enlarge: bool = False
+    strip: Strip | None = None
+    tag: bool = False
+    keep_times: bool = False
+    max_megapixels: float = 400
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels of an input."""
+        return int(self.max_megapixels * 1e6)
 
     def __post_init__(self) -> None:
+        limit = f"max-megapixels must be above 0 and at most 1e6, not {self.max_megapixels:g}."
+        _require(0 < self.max_megapixels <= 1e6, limit)
+        if self.strip is not None:
+            _one_of("strip", self.strip, get_args(Strip))
         _require(1 <= self.quality <= 100, f"quality must lie in 1..100, not {self.quality}.")
         try:
             parts = self._parts()
@@ -229,7 +249,7 @@ class OutputOptions:
             os.fsencode(name)
         except (ValueError, KeyError, OverflowError) as error:
             raise UsageError(f"The name template {self.name!r} is malformed: {error}.") from error
-        plain = name != suffix and not set(name) & set("/\\\0")
+        plain = name != suffix and not set(name) & {os.sep, os.altsep, "\0"}
         _require(plain, f"The name template {self.name!r} gives {name!r}, which names no file.")
         return name
 

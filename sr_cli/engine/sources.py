@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
-from sr_cli.engine.images import SUFFIXES
+from sr_cli.engine.images import SUFFIXES, resembles_picture
 from sr_cli.errors import InputError, UsageError
 
 
@@ -30,42 +30,50 @@ def natural(path: Path) -> tuple[list[tuple[str | int, ...]], str]:
     return key, str(path)
 
 
-def collect(
-    arguments: Sequence[Path], *, recursive: bool, exclude: Path
-) -> tuple[list[Source], list[Path]]:
-    """Every input file once, in natural order within each file, folder or glob of `arguments`, and
-    the folders without an image, where other arguments or matches have some.
+@dataclass(frozen=True)
+class Found:
+    """What arguments hold: input files, folders without an image, files that were left out, and
+    folders that cannot be read."""
 
-    A folder gives the files in it that have an image's suffix and are not hidden; with `recursive`
-    those of its folders too, but for links and for the folder `exclude`. There a pattern matches
-    nothing either, unless it begins there. What has such a name and is no file, or a link to
-    nothing, is an input too, which fails by itself.
+    sources: list[Source]
+    empty: list[Path]
+    others: list[Path]
+    failed: list[tuple[Path, InputError]]
+
+
+def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Found:
+    """Every input file once, in natural order within each file, folder or glob of `arguments`, and
+    what else is there where other arguments or matches have some.
+
+    A folder gives the files in it that have an image's suffix, or else begin as an image does, and
+    are not hidden; with `recursive` those of its folders too, but for links and for the folder
+    `exclude`. There a pattern matches nothing either, unless it begins there. What has such a name
+    and is no file, or a link to nothing, is an input too, which fails by itself.
 
     Raises:
         UsageError: an argument does not exist or matches nothing, or there is no image.
-        InputError: a folder cannot be read.
+        InputError: nothing but a folder that cannot be read.
     """
     sources: dict[str, Source] = {}
-    empty = []
+    found = Found([], [], [], [])
     left_out = Path(os.path.realpath(exclude))
-    try:
-        for argument in arguments:
-            for path in _matches(argument, left_out):
-                inside = _inside(path, recursive, left_out, found=path != argument)
-                if not inside:
-                    empty.append(path)
-                for source in inside:
-                    real = os.path.realpath(
-                        source.path
-                    )  # unlike resolve() it bears links in circles
-                    first = sources.get(real, source)
-                    sources[real] = replace(first, found=first.found and source.found)
-    except OSError as error:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}.") from error
+    for argument in arguments:
+        for path in _matches(argument, left_out):
+            failures = len(found.failed)
+            inside = _inside(path, recursive, left_out, found, named=path == argument)
+            if not inside and len(found.failed) == failures:
+                found.empty.append(path)
+            for source in inside:
+                real = os.path.realpath(source.path)  # unlike resolve() it bears links in circles
+                first = sources.get(real, source)
+                sources[real] = replace(first, found=first.found and source.found)
+    found.sources.extend(sources.values())
+    if found.failed and not sources:
+        raise found.failed[0][1]
     if not sources:
         hint = "" if recursive else " Folders inside it are read with --recursive."
         raise UsageError(f"There is no image in {', '.join(map(str, arguments))}.{hint}")
-    return list(sources.values()), empty
+    return found
 
 
 def _matches(argument: Path, exclude: Path) -> list[Path]:
@@ -74,15 +82,28 @@ def _matches(argument: Path, exclude: Path) -> list[Path]:
         return [argument]
     if not set(str(argument)) & set("*?["):
         raise UsageError(f"The input {argument} does not exist.")
-    start = Path(argument.anchor)
-    try:  # unlike glob.glob it follows no links where ** stands, which may lead in circles
-        matches = sorted(start.glob(str(argument.relative_to(start))), key=natural)
-    except ValueError as error:
-        raise UsageError(f"{argument} is no pattern: {error}.") from error
-    shown = [m for m in matches if not (_hidden(m, argument) or _strays(m, argument, exclude))]
-    if not shown:
-        raise UsageError(f"No file matches {argument}.")
-    return shown
+    literal = _literal(argument)
+    shown: list[Path] = []
+    for pattern in (argument, Path(str(argument).replace("[", "[[]"))):
+        try:  # unlike glob.glob it follows no links where ** stands, which may lead in circles
+            rest = pattern.parts[len(literal.parts) :]
+            matches = sorted(literal.glob(str(Path(*rest))), key=natural)
+        except (ValueError, OSError) as error:
+            raise UsageError(f"{argument} is no pattern: {error}.") from error
+        shown = [m for m in matches if not (_hidden(m, argument) or _strays(m, argument, exclude))]
+        if shown:
+            return shown
+    raise UsageError(f"No file matches {argument}.")
+
+
+def _literal(pattern: Path) -> Path:
+    """The folder that a pattern begins with, whose name may have brackets itself."""
+    folder = Path(pattern.anchor)
+    for part in pattern.parts[len(folder.parts) : -1]:
+        if not (folder / part).is_dir():
+            break
+        folder /= part
+    return folder
 
 
 def _hidden(match: Path, pattern: Path) -> bool:
@@ -98,19 +119,28 @@ def _strays(match: Path, pattern: Path, folder: Path) -> bool:
     return real.is_relative_to(folder) and not begin.is_relative_to(folder)
 
 
-def _inside(path: Path, recursive: bool, exclude: Path, *, found: bool) -> list[Source]:
+def _inside(
+    path: Path, recursive: bool, exclude: Path, found: Found, *, named: bool
+) -> list[Source]:
     if not path.is_dir():
-        return [Source(path, found=found)]
-    images = sorted(_images(path, recursive, exclude), key=natural)
+        return [Source(path, found=not named)]
+    images = sorted(_images(path, recursive, exclude, found), key=natural)
     return [Source(image, image.parent.relative_to(path)) for image in images]
 
 
-def _images(folder: Path, recursive: bool, exclude: Path) -> Iterator[Path]:
-    for entry in folder.iterdir():
+def _images(folder: Path, recursive: bool, exclude: Path, found: Found) -> Iterator[Path]:
+    try:
+        entries = list(folder.iterdir())
+    except OSError as error:
+        found.failed.append((folder, InputError(f"{folder} cannot be read: {error.strerror}.")))
+        return
+    for entry in entries:
         if entry.name.startswith("."):
             continue
         if recursive and entry.is_dir():
             if not entry.is_symlink() and entry.resolve() != exclude:
-                yield from _images(entry, recursive, exclude)
-        elif entry.suffix.lower() in SUFFIXES:
+                yield from _images(entry, recursive, exclude, found)
+        elif entry.suffix.lower() in SUFFIXES or resembles_picture(entry):
             yield entry
+        elif not entry.is_dir():
+            found.others.append(entry)

@@ -90,7 +90,15 @@ class Calibration:
                 for scale, found in content["starts"].items()
             }
             return cls(starts)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             raise ModelError(
                 f"The calibration {path} is damaged: delete it and run srx prf-search again."
             ) from error

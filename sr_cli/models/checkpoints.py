@@ -1,8 +1,11 @@
 """State dicts out of files, without ever executing what is in them."""
 
 import re
+import sys
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,6 +16,8 @@ from torch import Tensor
 
 from sr_cli.errors import ModelError
 
+SPARE = 512 << 20
+"""Bytes of memory that reading a pickle may take beside four times its size."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
@@ -37,7 +42,23 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         tensors = {}
     if not tensors:
         raise ModelError(f"{path} holds no weights: it must be a dictionary of named tensors.")
+    _check_sense(path, tensors)
     return tensors
+
+
+def _check_sense(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise ModelError for what makes whoever builds the network run out of time or memory: layers
+    by the million, which are not there, and tensors that repeat a few values."""
+    most = 4 * len(tensors) + 64
+    stored = path.stat().st_size
+    for name, tensor in tensors.items():
+        for part in name.split("."):
+            if part.isdecimal() and (len(part) > 7 or int(part) > most):
+                raise ModelError(f"{path} has a layer {name[:80]!r} and {len(tensors)} tensors.")
+        if tensor.numel() * tensor.element_size() > stored:
+            raise ModelError(f"{path} is smaller than its tensor {name[:80]!r} says it is.")
+    if sum(t.numel() * t.element_size() for t in tensors.values()) > 4 * stored + (1 << 20):
+        raise ModelError(f"{path} is far smaller than its tensors say they are.")
 
 
 def narrowed(name: str, tensor: Tensor, dtype: torch.dtype, remedy: str) -> Tensor:
@@ -62,7 +83,12 @@ def _read_pickle(path: Path) -> object:
     try:
         with warnings.catch_warnings(action="ignore"):  # about TorchScript, refused below
             mapped = zipfile.is_zipfile(path)
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            if mapped:
+                _check_archive(path)
+            with limited_memory(4 * path.stat().st_size + SPARE):
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except ModelError:
+        raise
     except Exception as error:  # a damaged pickle can make the unpickler raise anything
         forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
         if forbidden or "TorchScript" in str(error):
@@ -72,6 +98,36 @@ def _read_pickle(path: Path) -> object:
                 "convert it to .safetensors, or save its state dict alone."
             ) from error
         raise _damaged(path) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ModelError where a file inflates: torch stores what it writes as it is."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+            raise ModelError(
+                f"{path} holds more than its size, which torch never writes: fetch it again."
+            )
+
+
+@contextmanager
+def limited_memory(extra: int) -> Iterator[None]:
+    """Let this process take `extra` more bytes at most, on Linux: a small file may ask for all."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    import resource
+
+    import psutil
+
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = psutil.Process().memory_info().data + extra
+    if before[0] != resource.RLIM_INFINITY:
+        wanted = min(wanted, before[0])
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def _damaged(path: Path) -> ModelError:

@@ -192,8 +192,12 @@ def _told(what: str, names: list[str]) -> str:
 
 
 def _config(folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    return {key: config[key] for key in keys if key in config}
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text("utf-8"))
+        return {key: config[key] for key in keys if key in config}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ModelError(f"{path} is missing or damaged: fetch the folder again.") from error
 
 
 def _read(folder: Path, wanted: Mapping[str, Shape]) -> State:

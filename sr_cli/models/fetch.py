@@ -10,7 +10,14 @@ from urllib.request import url2pathname
 
 from sr_cli.errors import ModelError, UsageError
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.store import Progress, digest, home, require_space, writing
+from sr_cli.models.store import (
+    Progress,
+    digest,
+    home,
+    is_file_name,
+    require_space,
+    writing,
+)
 
 RETRIES = 3
 SILENCE = 60.0
@@ -85,7 +92,10 @@ def discard(path: Path) -> None:
 
 def _source(name: str, url: str | None) -> Source:
     if url:
-        return Source(name, Path(unquote(urlsplit(url).path)).name or name, url, url, "")
+        file = unquote(urlsplit(url).path).rpartition("/")[2] or name
+        if not is_file_name(file):
+            raise UsageError(f"url must end in the name of a file like model.ckpt, not {file!r}.")
+        return Source(name, file, url, url, "")
     for source in SOURCES:
         if source.name == name:
             return source

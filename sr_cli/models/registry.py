@@ -16,9 +16,13 @@ from torch import Tensor
 
 from sr_cli.errors import ModelError
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.store import Shard, digest, installed, replacing
+from sr_cli.models.store import Shard, digest, installed, is_file_name, replacing
 
 PACKAGE = Path(__file__).parents[1]
+MAX_CARD = 1 << 20
+"""Bytes of a card."""
+MAX_DEPTH = 16
+"""Objects and lists of a card, one in the other."""
 
 
 @dataclass(frozen=True)
@@ -171,16 +175,27 @@ def write_card(card: Card) -> Card:
 
 
 def _read_card(path: Path) -> Card:
+    """A card, which may come from anywhere: what it names lies in its own folder."""
     try:
+        if path.stat().st_size > MAX_CARD:
+            raise ValueError("too large")
         content = {"file": ""} | json.loads(path.read_text("utf-8"))
+        if _depth(content) > MAX_DEPTH:
+            raise ValueError("too deep")
         shards = {name: Shard(**shard) for name, shard in content.pop("shards", {}).items()}
-        if not (content["file"] or shards):
-            raise ValueError("no files")
+        files = [*shards, *([content["file"]] if content["file"] else [])]
+        if not files or content["name"] != path.stem or not all(map(is_file_name, files)):
+            raise ValueError("no files of its folder")
         return Card(**content, shards=shards, folder=path.parent)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise ModelError(
             f"The card {path} is damaged: install srx again, or import the model again."
         ) from error
+
+
+def _depth(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
 
 
 def _markdown(content: Mapping[str, Any]) -> str:

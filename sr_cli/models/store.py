@@ -8,6 +8,7 @@ HOME/downloads/             checkpoints that are being fetched
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +39,12 @@ def home() -> Path:
     """$SRX_HOME, else the user's data folder: cache cleaners should not cost anybody gigabytes."""
     chosen = os.environ.get("SRX_HOME")
     return Path(chosen).expanduser() if chosen else user_data_path("srx")
+
+
+def is_file_name(name: object) -> bool:
+    """Whether a name that came from elsewhere is one of a plain file: it leads to no other folder,
+    hides nothing, and is a word on every disk and terminal."""
+    return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z0-9_][\w.+ -]{0,199}", name))
 
 
 def installed() -> tuple[Path, ...]:
@@ -137,13 +144,13 @@ class Staging:
         try:
             manifest = json.loads((self.folder / MANIFEST).read_text("utf-8"))
             shards = {name: Shard(**shard) for name, shard in manifest["files"].items()}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
         if manifest["origin"] != self._origin:
             return False
         for name, shard in shards.items():
             path = self.folder / name
-            if path.is_file() and path.stat().st_size == shard.bytes:
+            if is_file_name(name) and path.is_file() and path.stat().st_size == shard.bytes:
                 self.shards[name] = shard
         return True
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from sr_cli.cli import upscale as command
 from sr_cli.cli.app import main
 from sr_cli.cli.ui import terminal
+from sr_cli.engine.manifest import NAME
 from sr_cli.engine.options import UpscaleOptions
 
 MAKE_UPSCALER = command.make_upscaler
@@ -130,6 +131,11 @@ def paint(path: Path, size: tuple[int, int] = (6, 4)) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
+
+
+def results(folder: Path | str = "out") -> set[str]:
+    """Names in the folder of the results, but for their manifest."""
+    return {path.name for path in Path(folder).iterdir() if path.name != NAME}
 
 
 @pytest.fixture

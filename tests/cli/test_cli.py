@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import typer
-from calls import MAKE_UPSCALER, Run, Srx, finished, paint, process
+from calls import MAKE_UPSCALER, Run, Srx, finished, paint, process, results
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
@@ -54,7 +54,8 @@ def test_every_command_and_parameter_is_documented(name: str) -> None:
 
 def test_formats_offered_are_the_formats_written() -> None:
     option = next(p for p in commands()["upscale"].params if p.name == "format")
-    assert {format_of(choice) for choice in option.type_descriptor.choices} == set(FORMATS)
+    choices = set(option.type_descriptor.choices) - {"same"}
+    assert {format_of(choice) for choice in choices} == set(FORMATS)
 
 
 def test_help_names_every_option(srx: Srx) -> None:
@@ -187,7 +188,7 @@ def test_good_arguments_are_no_mistake(srx: Srx, photos: Path) -> None:
         *("--format", "webp", "--quality", 100, "--name", "{stem}_x{scale}"),
     )
     assert run.code == 0
-    assert {path.name for path in Path("out").iterdir()} == {"a_x2.5.webp", "b_x2.5.webp"}
+    assert results() == {"a_x2.5.webp", "b_x2.5.webp"}
 
 
 @pytest.mark.parametrize("args", ["upscale in out", "train compact in", "bench in"])
@@ -258,7 +259,7 @@ def test_good_inputs_are_done_and_bad_ones_named(srx: Srx, photos: Path) -> None
     paint(photos / "tiny.png", (1, 1))
     run = srx("upscale", photos, "out")
     assert run.code == 1
-    assert {path.name for path in Path("out").iterdir()} == {"a.png", "b.png", "tiny.png"}
+    assert results() == {"a.png", "b.png", "tiny.png"}
     table = run.err[run.err.index("┏") :]
     for name, reason in {
         "text.png": "no image",
@@ -326,7 +327,7 @@ def test_json_is_alone_on_stdout(srx: Srx, photos: Path) -> None:
     assert [entry["input"] for entry in report["results"]] == ["in/a.png", "in/b.jpg"]
     assert report["results"][0]["size_out"] == [24, 16]
     assert report["failures"][0]["input"] == "in/text.png"
-    again = json.loads(srx("upscale", photos, "out", "--json").out)
+    again = json.loads(srx("upscale", photos, "out", "--json", "--steps", 7).out)
     assert [entry["input"] for entry in again["skipped"]] == ["in/a.png", "in/b.jpg"]
     dry = json.loads(srx("upscale", photos, "out2", "--json", "--dry-run").out)
     assert [entry["output"] for entry in dry["planned"]] == ["out2/a.png", "out2/b.png"]
@@ -346,6 +347,10 @@ def test_existing_results_are_kept_unless_asked(srx: Srx, photos: Path) -> None:
     assert result.exists()
     result.write_text("mine")
     run = srx("upscale", photos, "out", "-r")
+    assert (run.code, result.read_text()) == (1, "mine")
+    assert "2 skipped" in run.err.replace("failed, ", "")
+    assert "sub/c.png exists, and no run" in run.err
+    run = srx("upscale", photos, "out", "-r", "--trust-existing")
     assert (run.code, result.read_text()) == (0, "mine")
     assert "3 skipped" in run.err
     srx("upscale", photos, "out", "-r", "--overwrite")
@@ -364,7 +369,7 @@ def test_an_interrupted_run_is_continued(
     run = srx("upscale", photos, "out", "-r")
     assert run.code == 130
     assert "interrupted: 1 of 3 done" in run.err
-    assert [path.name for path in Path("out").iterdir()] == ["a.png"]
+    assert sorted(results()) == ["a.png"]
     failure.clear()
     run = srx("upscale", photos, "out", "-r")
     assert run.code == 0
@@ -438,7 +443,7 @@ def test_a_signal_ends_it_cleanly(photos: Path, number: signal.Signals) -> None:
     assert child.returncode == 130
     assert "interrupted: 1 of 2 done" in err
     assert "Traceback" not in err
-    assert [path.name for path in Path("out").iterdir()] == ["a.png"]
+    assert sorted(results()) == ["a.png"]
 
 
 def test_a_reader_that_stops_reading_is_no_crash(photos: Path) -> None:
@@ -492,11 +497,11 @@ def test_a_stronger_source_decides_the_size_alone(
 
 
 def test_every_kind_of_value_can_stand_in_the_file(srx: Srx, photos: Path) -> None:
-    Path("srx.toml").write_text(
+    Path("mine.toml").write_text(
         'scale = 2\nseed = 3\nformat = "webp"\n'
         "recursive = true\noverwrite = true\n[upscale]\ntile = 64\nt1 = 300"
     )
-    options = options_of(srx)
+    options = options_of(srx, "--config", "mine.toml")
     assert [options[k] for k in ("scale", "seed", "format", "recursive", "overwrite")] == [
         2, 3, "webp", True, True,
     ]  # fmt: skip
@@ -525,7 +530,9 @@ def test_mistakes_in_the_file_are_named(srx: Srx, photos: Path, content: str, wo
     Path("srx.toml").write_text(content)
     run = srx("upscale", photos, "out")
     assert run.code == 2
-    assert re.fullmatch(rf"error: [^\n]*{word}[^\n]*\n", run.err), run.err
+    assert re.fullmatch(rf"(srx.toml of this [^\n]*\n)?error: [^\n]*{word}[^\n]*\n", run.err), (
+        run.err
+    )
     assert srx("upscale", "--help").code == 0
 
 
@@ -544,5 +551,5 @@ def test_flags_can_be_variables(srx: Srx, photos: Path, monkeypatch: pytest.Monk
 def test_the_other_name_of_a_flag_can_stand_in_the_file(
     srx: Srx, photos: Path, line: str, replaced: bool
 ) -> None:
-    Path("srx.toml").write_text(f"skip_existing = {line}")
-    assert options_of(srx)["overwrite"] is replaced
+    Path("mine.toml").write_text(f"skip_existing = {line}")
+    assert options_of(srx, "--config", "mine.toml")["overwrite"] is replaced

@@ -32,7 +32,8 @@ from sr_cli.engine.events import (
     Step,
 )
 from sr_cli.engine.jobs import pending, preview
-from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.manifest import NAME, Manifest
+from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import BrokenDeviceError, DeviceError, FullDiskError, InputError, ModelError
 
 OPTIONS = UpscaleOptions(scale=2, steps=3)
@@ -95,8 +96,22 @@ def paint(path: Path, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Path
 
 def run(jobs: list[Job], upscale: Nearest, options: UpscaleOptions = OPTIONS) -> list[Event]:
     events: list[Event] = []
-    batch.run(jobs, options, upscale, events.append)
+    batch.run(jobs, options, upscale, events.append, manifest=manifest())
     return events
+
+
+def manifest() -> Manifest:
+    OUT.mkdir(exist_ok=True) if not OUT.exists() else None
+    return Manifest(OUT)
+
+
+def settled(jobs: list[Job], **files: Any) -> tuple[list[Job], list[Skipped | Failed]]:
+    return pending(jobs, OPTIONS, OutputOptions(**files), Manifest(OUT))
+
+
+def results() -> set[Path]:
+    """What is in the folder of the results but for their manifest."""
+    return {path for path in OUT.iterdir() if path.name != NAME}
 
 
 @pytest.fixture(autouse=True)
@@ -201,7 +216,7 @@ def test_bad_inputs_stop_nothing_else() -> None:
     assert outcomes(events) == {
         job.input.name: Failed if job.input.name in bad else Finished for job in jobs
     }
-    assert {path.name for path in OUT.iterdir()} == {"a.png", "tiny.png", "z.png"}
+    assert {path.name for path in results()} == {"a.png", "tiny.png", "z.png"}
     for event in events:
         if isinstance(event, Failed):
             assert isinstance(event.error, InputError)
@@ -284,20 +299,21 @@ def test_a_picture_too_large_for_its_format_fails_before_the_work() -> None:
 def test_an_interrupted_run_leaves_no_partial_file_and_is_continued(step: int) -> None:
     jobs = jobs_of("a.png", "b.png", "c.png", "d.png")
     events: list[Event] = []
+    upscale = Nearest(KeyboardInterrupt(), (8, 4), step)
     with pytest.raises(KeyboardInterrupt):
-        batch.run(jobs, OPTIONS, Nearest(KeyboardInterrupt(), (8, 4), step), events.append)
+        batch.run(jobs, OPTIONS, upscale, events.append, manifest=manifest())
     finished = {event.job.output for event in events if isinstance(event, Finished)}
-    assert set(OUT.iterdir()) == finished == {OUT / "a.png", OUT / "b.png"}
+    assert results() == finished == {OUT / "a.png", OUT / "b.png"}
     for path in finished:
         Image.open(path).load()
     before = {path: path.stat().st_mtime_ns for path in finished}
 
-    todo, skipped = pending(jobs, OPTIONS, overwrite=False)
+    todo, skipped = settled(jobs)
     assert [type(event) for event in skipped] == [Skipped, Skipped]
     assert outcomes(run(todo, Nearest())) == {"c.png": Finished, "d.png": Finished}
     assert {path: path.stat().st_mtime_ns for path in finished} == before
-    assert pending(jobs, OPTIONS, overwrite=False)[0] == []
-    assert pending(jobs, OPTIONS, overwrite=True)[0] == jobs
+    assert settled(jobs)[0] == []
+    assert settled(jobs, overwrite=True)[0] == jobs
 
 
 def test_an_interrupted_write_leaves_no_partial_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +323,7 @@ def test_an_interrupted_write_leaves_no_partial_file(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sr_cli.engine.images.encode", dies)
     events = run(jobs_of("a.png"), Nearest())
     assert outcomes(events) == {"a.png": Failed}
-    assert list(OUT.iterdir()) == []
+    assert not results()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
@@ -326,7 +342,7 @@ def test_a_full_disk_ends_the_run_other_failures_do_not(
     failed = [job.input.name for job in jobs] if number == errno.EIO else ["a.png"]
     assert outcomes(events) == dict.fromkeys(failed, Failed)
     assert len(upscale.groups) == (4 if number == errno.EIO else 2)
-    assert list(OUT.iterdir()) == []
+    assert not results()
 
 
 @pytest.mark.parametrize("size", [(200_000, 200_000), (20, 10)])
@@ -353,7 +369,7 @@ def test_results_of_another_size_are_told_of() -> None:
     for job in jobs[2:]:
         paint(job.output, (16, 8))
     jobs[3].input.write_text("no image")
-    _, skipped = pending(jobs, OPTIONS, overwrite=False)
+    _, skipped = settled(jobs, trust_existing=True)
     told = {skip.job.input.name: "another size" in skip.reason for skip in skipped}
     assert told == {"a.png": False, "b.png": True, "c.png": False, "bad.png": False}
 
@@ -364,7 +380,6 @@ def test_a_preview_promises_what_a_run_does() -> None:
     promised = {
         event.job: event.size_out for event in preview(jobs, OPTIONS) if isinstance(event, Planned)
     }
-    assert not OUT.exists()
     done = {e.job: e.size_out for e in run(jobs, Nearest()) if isinstance(e, Finished)}
     assert promised == done
 
@@ -436,8 +451,8 @@ def test_an_interrupted_batch_leaves_no_partial_file() -> None:
     jobs = jobs_of(*NAMES)
     with pytest.raises(KeyboardInterrupt):
         run(jobs, Nearest(KeyboardInterrupt(), (10, 4), step=1), BATCH)
-    assert {path.name for path in OUT.iterdir()} == set(NAMES[:3])
-    todo, _ = pending(jobs, OPTIONS, overwrite=False)
+    assert {path.name for path in results()} == set(NAMES[:3])
+    todo, _ = settled(jobs)
     assert outcomes(run(todo, Nearest(), BATCH)) == dict.fromkeys(NAMES[3:], Finished)
 
 

@@ -27,7 +27,7 @@ from PIL import (
     features,
 )
 
-from sr_cli.engine import images
+from sr_cli.engine import images, reading
 from sr_cli.engine.formats import FORMATS, check_size, encode, format_of
 from sr_cli.engine.images import SUFFIXES, Picture, load, losses, probe, save
 from sr_cli.engine.metadata import Metadata
@@ -116,8 +116,7 @@ def mid_gray_cmyk_profile() -> bytes:
 @pytest.mark.parametrize("name", ["png", "tiff"])
 @pytest.mark.parametrize(
     ("depth", "gray", "alpha"),
-    [(8, g, a) for g in (False, True) for a in (False, True)]
-    + [(16, False, False), (16, False, True), (16, True, False)],
+    [(d, g, a) for d in (8, 16) for g in (False, True) for a in (False, True)],
 )
 @settings(SAME_FOLDER, max_examples=10)
 @given(size=st.tuples(st.integers(1, 40), st.integers(1, 40)), seed=st.integers(0, 2**32))
@@ -131,6 +130,8 @@ def test_lossless_formats_give_back_every_level(
     size: tuple[int, int],
     seed: int,
 ) -> None:
+    if name == "tiff" and depth == 16 and gray and alpha:
+        return  # Pillow would not read it: written with 8 bits, which is noted
     samples = np.random.default_rng(seed).integers(0, 2**depth, (*size, 4))
     if gray:
         samples[..., 1:3] = samples[..., :1]
@@ -334,7 +335,7 @@ def test_white_is_zero_and_12_bits_are_understood(tmp_path: Path) -> None:
 
 
 def test_planes_and_premultiplied_alpha_that_opencv_mistakes(tmp_path: Path) -> None:
-    """16-bit files on which the two decoders differ are read by Pillow, in 8 bits."""
+    """16-bit files on which Pillow and OpenCV differ are read by a third decoder."""
     rgb = WIDE[..., :3]
     tags = {258: (16, 16, 16), 262: 2, 277: 3}
     path = write_tiff(tmp_path / "a.tif", rgb.tobytes(), (7, 9), tags)
@@ -345,11 +346,12 @@ def test_planes_and_premultiplied_alpha_that_opencv_mistakes(tmp_path: Path) -> 
     path = write_tiff(path, planes.tobytes(), (7, 9), tags | strips)
     mistaken: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     assert worst(mistaken[..., ::-1], rgb) > 1000
-    assert np.abs(load(path).rgb - rgb / 65535).max() < 1 / 255
+    assert np.array_equal(levels(load(path)), rgb)
     opaque = np.concatenate([WIDE[..., :3] // 2, np.full_like(WIDE[..., 3:], 32768)], axis=2)
     tags = {258: (16, 16, 16, 16), 262: 2, 277: 4, 338: 1}
     picture = load(write_tiff(path, opaque.tobytes(), (7, 9), tags))
-    assert np.abs(picture.rgb - rgb / 65535).max() < 3 / 255
+    assert picture.depth == 16
+    assert np.abs(picture.rgb - rgb / 65535).max() < 2 / 32767
 
 
 def test_float_tiff_is_0_to_1_and_nothing_else(tmp_path: Path) -> None:
@@ -364,9 +366,13 @@ def test_float_tiff_is_0_to_1_and_nothing_else(tmp_path: Path) -> None:
             load(tmp_path / "a.tiff")
 
 
-def test_floating_point_colour_says_what_to_do(tmp_path: Path) -> None:
+def test_floating_point_colour_is_read_or_says_what_to_do(tmp_path: Path) -> None:
     tags = {258: (32,) * 3, 262: 2, 277: 3, 339: (3,) * 3}
-    path = write_tiff(tmp_path / "a.tiff", bytes(7 * 9 * 12), (7, 9), tags)
+    samples = np.linspace(0, 1, 7 * 9 * 3, dtype=np.float32).reshape(9, 7, 3)
+    path = write_tiff(tmp_path / "a.tiff", samples.tobytes(), (7, 9), tags)
+    assert np.array_equal(load(path).rgb, samples)
+    assert (load(path).depth, probe(path)) == (16, (7, 9))
+    path = write_tiff(path, (2 * samples).tobytes(), (7, 9), tags)
     assert "convert it to 8 or 16 bits" in refused(path)
 
 
@@ -604,7 +610,7 @@ def test_pipes_are_refused_instead_of_waited_for(tmp_path: Path) -> None:
 
 
 def test_heic_without_its_package_names_the_package(tmp_path: Path) -> None:
-    if "HEIF" in images._formats():
+    if "HEIF" in reading._formats():
         pytest.skip("pillow-heif is installed")
     (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
     assert "pillow-heif" in refused(tmp_path / "a.heic")

@@ -10,6 +10,7 @@ from PIL import Image
 from sr_cli.engine import jobs
 from sr_cli.engine.events import Failed, Job, Planned
 from sr_cli.engine.images import probe
+from sr_cli.engine.manifest import Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import InputError, UsageError
 
@@ -248,11 +249,9 @@ def test_a_name_that_is_too_long_is_its_own_file_s(overwrite: bool) -> None:
     for name in ("a", stem):
         paint(IN / f"{name}.png")
     for template, count in (("{stem}_", 2), ("{stem}__", 1)):  # 255 and 256 bytes
-        todo, skipped = jobs.pending(
-            jobs.plan([IN], OUT, OPTIONS, OutputOptions(name=template)).jobs,
-            OPTIONS,
-            overwrite=overwrite,
-        )
+        files = OutputOptions(name=template, overwrite=overwrite)
+        planned = jobs.plan([IN], OUT, OPTIONS, files).jobs
+        todo, skipped = jobs.pending(planned, OPTIONS, files, Manifest(OUT))
         assert not skipped
         outcomes = list(jobs.preview(todo, OPTIONS))
         assert [isinstance(outcome, Planned) for outcome in outcomes].count(True) == count
@@ -273,7 +272,8 @@ def test_a_folder_in_the_way_is_no_result() -> None:
     for make, left in ((Path.mkdir, 1), (Path.touch, 0)):
         OUT.mkdir(exist_ok=True)
         make(job.output)
-        todo, skipped = jobs.pending([job], OPTIONS, overwrite=False)
+        files = OutputOptions(trust_existing=True)
+        todo, skipped = jobs.pending([job], OPTIONS, files, Manifest(OUT))
         assert (len(todo), len(skipped)) == (left, 1 - left)
         if left:
             job.output.rmdir()

@@ -1,0 +1,261 @@
+"""A call of `srx upscale` from its plan on: what is done, what is told, and how it ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sr_cli import __version__
+from sr_cli.cli.ui import mebibytes, terminal
+from sr_cli.engine.events import (
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Outcome,
+    Planned,
+    Skipped,
+    Started,
+    Step,
+)
+from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.errors import FullDiskError, GoneError, SrxError
+
+if TYPE_CHECKING:
+    from sr_cli.cli.upscale import Machine
+    from sr_cli.engine.jobs import Plan
+    from sr_cli.engine.manifest import Manifest
+    from sr_cli.engine.upscaler import Upscaler
+
+REHEARSED = ("model", "method", "prior", "t1", "texture", "preprocess", "device", "dtype")
+SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+
+
+def plan_of(
+    arguments: Sequence[Path],
+    output: Path,
+    options: UpscaleOptions,
+    files: OutputOptions,
+    *,
+    recursive: bool,
+) -> Plan:
+    """The plan, and its notes on stderr."""
+    from sr_cli.engine.jobs import plan
+
+    planned = plan(arguments, output, options, files, recursive=recursive)
+    for note in planned.notes:
+        terminal.note(note)
+    return planned
+
+
+@dataclass
+class Run:
+    """One call of the command, from its plan on.
+
+    make: loads what enlarges. outcomes: what became of each picture. engine: what computed.
+    """
+
+    ctx: typer.Context
+    options: UpscaleOptions
+    files: OutputOptions
+    machine: Machine
+    planned: Plan
+    output: Path
+    make: Callable[[], Upscaler]
+    outcomes: list[Outcome] = field(default_factory=list)
+    engine: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Of the results."""
+        return self.output.parent if self.planned.single else self.output
+
+    def rehearse(self) -> None:
+        """Tell what would be done, and fail as the run would before its first picture."""
+        from sr_cli.engine.jobs import preview
+        from sr_cli.engine.manifest import Manifest
+        from sr_cli.engine.place import check_writable
+
+        todo = self._pending(Manifest(self.folder))
+        if todo:
+            check_writable(self.folder)
+        _rehearse(self.ctx, self.options, self.machine)
+        self.outcomes += preview(todo, self.options, max_pixels=self.files.max_pixels)
+
+    def work(self) -> None:
+        """Do what there is to do, while nobody else works in that folder."""
+        from sr_cli.engine.jobs import missing
+        from sr_cli.engine.place import working
+
+        folders = {job.output.parent for job in self.planned.jobs}
+        with working(self.output, folders, single=self.planned.single) as manifest:
+            todo = self._pending(manifest)
+            try:
+                if todo:
+                    self._work(todo, manifest)
+            finally:
+                self.outcomes[:] = missing(self.outcomes)
+
+    def _pending(self, manifest: Manifest) -> list[Job]:
+        from sr_cli.engine.jobs import pending
+
+        todo, settled = pending(self.planned.jobs, self.options, self.files, manifest)
+        self.outcomes += settled
+        if settled and self.planned.single:
+            terminal.note(
+                f"{self.output} was taken as OUTPUT: to enlarge it too, name a folder after it."
+            )
+        killed = [str(job.input) for job in todo if manifest.unfinished[str(job.input)]]
+        if killed:
+            terminal.note(
+                f"A run was killed while it worked on {', '.join(killed)}: tried last this time."
+            )
+        return todo
+
+    def _work(self, todo: Sequence[Job], manifest: Manifest) -> None:
+        from sr_cli.engine.jobs import taken
+
+        def notify(event: Event) -> None:
+            show(event)
+            if not isinstance(event, Started | Step):
+                self.outcomes.append(event)
+            if isinstance(event, Failed) and not isinstance(event.error, SrxError):
+                terminal.trace(event.error)
+
+        earlier = {job for job in todo if taken(job.output)}
+        options, machine, engine = self.options, self.machine, self.engine
+        try:
+            from sr_cli.engine.batch import peak_memory, run, worth_compiling
+
+            upscaler = self.make()
+            engine |= {"device": upscaler.device, "dtype": upscaler.dtype}
+            engine["texture"] = upscaler.texture
+            if machine.compile == "on" or (
+                machine.compile == "auto" and worth_compiling(todo, options, upscaler)
+            ):
+                upscaler.compile()
+            name = options.prior if options.method == "diffsr" else options.model
+            texture = "" if upscaler.texture is None else f", texture {upscaler.texture:g}"
+            terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}{texture}")
+            with terminal.watching(len(todo)) as show:
+                run(todo, options, upscaler, notify, files=self.files, manifest=manifest)
+        except (KeyboardInterrupt, FullDiskError, GoneError) as ending:
+            done = {outcome.job for outcome in self.outcomes if isinstance(outcome, Finished)}
+            count = f"{len(done)} of {len(todo)} done"
+            advice = _advice(earlier - done, overwrite=self.files.overwrite)
+            if isinstance(ending, GoneError):
+                count, advice = "what was done is gone with it", "the same command begins again"
+            terminal.line(f"{_ended(ending)}: {count}; {advice}.")
+            raise typer.Exit(ending.exit_code if isinstance(ending, SrxError) else 130) from None
+        finally:
+            if not engine.get("device", "cuda").startswith("cuda"):  # there each file has its own
+                engine["peak_memory_bytes"] = peak_memory(engine["device"])
+
+    @contextmanager
+    def reporting(self, *, as_json: bool, dry_run: bool, recursive: bool) -> Iterator[None]:
+        """Show at the end, of an interrupted run too, what was done."""
+        planned = self.planned
+        self.outcomes += planned.failures
+        try:
+            yield
+        finally:
+            position = {job: index for index, job in enumerate(planned.jobs)}
+            self.outcomes.sort(key=lambda outcome: position.get(outcome.job, len(position)))
+            terminal.table(self.outcomes, on_stdout=dry_run and not as_json)
+            if "peak_memory_bytes" in self.engine:
+                peak = mebibytes(self.engine["peak_memory_bytes"])
+                terminal.note(f"peak memory of the run: {peak}")
+            if as_json:
+                settings = asdict(self.options) | asdict(self.files) | asdict(self.machine)
+                settings |= {"recursive": recursive}
+                machine = environment() | self.engine
+                terminal.document(document(settings, machine, self.outcomes))
+
+
+def _ended(ending: BaseException) -> str:
+    if isinstance(ending, GoneError):
+        return str(ending).rstrip(".")
+    return "the disk is full" if isinstance(ending, FullDiskError) else "interrupted"
+
+
+def _rehearse(ctx: typer.Context, options: UpscaleOptions, machine: Machine) -> None:
+    """Fail as the run would before its first picture.
+
+    What srx chooses by itself out of its own weights is there: then torch, which takes seconds, is
+    not imported.
+    """
+    sources = [ctx.get_parameter_source(name) for name in REHEARSED]
+    chosen = any(source is not None and source.name in SOURCES for source in sources)
+    if chosen or "SRX_WEIGHTS" in os.environ:
+        from sr_cli.engine.readiness import check
+
+        for note in check(options, device=machine.device, dtype=machine.dtype):
+            terminal.note(note)
+
+
+def _advice(stale: Collection[Job], *, overwrite: bool) -> str:
+    """How a run that ended early is continued; stale: not done, with an older run's result."""
+    if stale:
+        return f"{len(stale)} of the others still have the result of an earlier run"
+    command = "the same command without --overwrite" if overwrite else "the same command"
+    return f"{command} does the rest"
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """0 without failures; their common code if nothing else was done; else 1."""
+    errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
+    codes = {error.exit_code if isinstance(error, SrxError) else 1 for error in errors}
+    if not codes:
+        return 0
+    alone = len(codes) == 1 and len(errors) == len(outcomes)
+    return codes.pop() if alone else 1
+
+
+def environment() -> dict[str, Any]:
+    """What a number in a report may depend on."""
+    import platform
+    from importlib import metadata
+
+    return {
+        "srx": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "torch": metadata.version("torch"),
+    }
+
+
+def record(outcome: Outcome) -> dict[str, Any]:
+    """One file's outcome for JSON."""
+    files = {"input": str(outcome.job.input), "output": str(outcome.job.output)}
+    match outcome:
+        case Failed():
+            return files | {"error": outcome.reason}
+        case Skipped():
+            return files | {"reason": outcome.reason}
+        case Planned():
+            return files | {"size_in": outcome.size_in, "size_out": outcome.size_out}
+        case Finished():
+            return files | {
+                "size_in": outcome.size_in,
+                "size_out": outcome.size_out,
+                "seconds": outcome.seconds,
+                "megapixels_per_second": outcome.megapixels_per_second,
+                "peak_memory_bytes": outcome.peak_memory,
+                "notes": outcome.notes,
+            }
+
+
+def document(settings: dict[str, Any], machine: dict[str, Any], outcomes: Sequence[Outcome]) -> Any:
+    """The JSON report: options, environment and the files by how they ended."""
+    kinds = {"results": Finished, "planned": Planned, "failures": Failed, "skipped": Skipped}
+    return {"options": settings, "environment": machine} | {
+        key: [record(outcome) for outcome in outcomes if isinstance(outcome, kind)]
+        for key, kind in kinds.items()
+    }

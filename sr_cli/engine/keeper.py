@@ -1,0 +1,107 @@
+"""What a run keeps of each picture: read with its name told first, written with its facts."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from sr_cli import __version__
+from sr_cli.engine.events import Event, Failed, Job
+from sr_cli.engine.images import Picture, load, probe, save
+from sr_cli.engine.jobs import target_size
+from sr_cli.engine.manifest import File, Manifest, Recipe, file_of
+from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.errors import InputError
+
+
+class Keeper:
+    """Reads and writes the pictures of a run, and tells its manifest, if there is one."""
+
+    def __init__(
+        self, options: UpscaleOptions, files: OutputOptions, manifest: Manifest | None
+    ) -> None:
+        self.options, self.files, self.manifest = options, files, manifest
+        self._sources: dict[Job, File] = {}
+        self._lock = threading.Lock()
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What decides the pixels of all results."""
+        return Recipe.of(self.options, self.files)
+
+    def telling(self, notify: Callable[[Event], None]) -> Callable[[Event], None]:
+        """`notify`, which the manifest hears of failures."""
+
+        def tell(event: Event) -> None:
+            if self.manifest and isinstance(event, Failed):
+                self.manifest.end(event.job, event.reason)
+            notify(event)
+
+        return tell
+
+    def suspects(self, job: Job) -> bool:
+        """Whether a run was killed while it worked on a picture, or perhaps on its neighbour."""
+        return self.manifest is not None and self.manifest.unfinished[str(job.input)] > 0
+
+    def read(self, job: Job) -> Picture:
+        """The input, with the metadata that its result gets. Its size is agreed to first.
+
+        Raises InputError or DeviceError as `images.load` and `jobs.target_size`.
+        """
+        if self.manifest:
+            self.manifest.check_folder()
+            self.manifest.begin(job)
+        limit = self.files.max_pixels
+        target_size(job, probe(job.input, max_pixels=limit), self.options)
+        if self.manifest:
+            try:
+                source = file_of(job.input)
+            except OSError as error:
+                raise InputError(f"{job.input} cannot be read: {error.strerror}.") from error
+            with self._lock:
+                self._sources[job] = source
+        picture = load(job.input, max_pixels=limit)
+        metadata = picture.metadata
+        if self.files.strip:
+            metadata = metadata.stripped(self.files.strip)
+        if self.files.tag:
+            metadata = metadata.tagged(self._tag(picture.size))
+        return replace(picture, metadata=metadata)
+
+    def write(self, picture: Picture, job: Job) -> list[str]:
+        """Write a result; notes on what happened to what was there."""
+        manifest = self.manifest
+        if manifest:
+            manifest.check_folder()
+        link = job.output.is_symlink()
+        with self._lock:
+            source = self._sources.pop(job, None)
+
+        def commit(partial: Path) -> None:
+            if self.files.keep_times:
+                stat = job.input.stat()
+                os.utime(partial, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+            if manifest and source:
+                manifest.done(job, self.recipe, source, partial)
+
+        save(
+            picture,
+            job.output,
+            quality=self.files.quality,
+            overwrite=job.replaces,
+            committing=commit,
+        )
+        return ["it replaced a link, and not what that points to"] * link
+
+    def _tag(self, size: tuple[int, int]) -> str:
+        options = self.options
+        wide, high = options.target(*size)
+        name = options.model if options.method == "dossr" else options.prior
+        return (
+            f"srx {__version__}: enlarged by a neural network from {size[0]}x{size[1]} to "
+            f"{wide}x{high}, model {name}, steps {options.steps}, seed {options.seed}"
+        )
