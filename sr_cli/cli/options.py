@@ -47,7 +47,14 @@ Half = Annotated[
 ]
 
 Steps = Annotated[
-    int, option("Diffusion", "--steps", metavar="N", help="Solver steps; more give more texture.")
+    int | None,
+    option(
+        "Diffusion",
+        "--steps",
+        metavar="N",
+        help="Solver steps, network calls; more give more texture.",
+        show_default="the model's: as many as pay",
+    ),
 ]
 Order = Annotated[int, option("Diffusion", "--order", metavar="1|2|3", help="Order of the solver.")]
 Solver = Annotated[

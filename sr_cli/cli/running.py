@@ -135,7 +135,7 @@ class Run:
 
             upscaler = self.make()
             engine |= {"device": upscaler.device, "dtype": upscaler.dtype}
-            engine["texture"] = upscaler.texture
+            engine |= {"steps": upscaler.steps, "texture": upscaler.texture}
             if machine.compile == "on" or (
                 machine.compile == "auto" and worth_compiling(todo, options, upscaler)
             ):

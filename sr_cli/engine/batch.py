@@ -61,6 +61,11 @@ class Upscale(Protocol):
         """What is walked with."""
         ...
 
+    @property
+    def steps(self) -> int:
+        """Network calls for a tile."""
+        ...
+
     def tiles(self, width: int, height: int) -> int:
         """Into how many tiles an LR picture of this size is cut."""
         ...
@@ -102,7 +107,7 @@ def run(
         FullDiskError: a result, which has failed, had no room, and others are to come.
         GoneError: the folder of the results was removed.
     """
-    keeper = Keeper(options, files, manifest)
+    keeper = Keeper(options, files, manifest, upscale.steps)
     tell = keeper.telling(notify)
     with ThreadPoolExecutor(max_workers=2) as pool:
         writing: Future[None] | None = None
@@ -123,7 +128,7 @@ def worth_compiling(jobs: Iterable[Job], options: UpscaleOptions, upscale: Upsca
     calls = 0
     for job in jobs:
         with suppress(InputError):  # reading it will say why
-            calls += options.steps * upscale.tiles(*probe(job.input))
+            calls += upscale.steps * upscale.tiles(*probe(job.input))
     return calls >= COMPILE_FROM * options.batch
 
 

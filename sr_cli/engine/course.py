@@ -25,9 +25,11 @@ def course(options: UpscaleOptions, model: Model, t1: int) -> tuple[Path, tuple[
     """
     bar = alpha_bar(options.schedule) if options.schedule else model.alpha_bar
     if options.method == "diffsr":
-        return Path.plain(bar), sampler_steps(options.sampler, bar, t1, min(options.steps, t1))
+        return Path.plain(bar), sampler_steps(
+            options.sampler, bar, t1, min(model.steps_of(options.steps), t1)
+        )
     path = Path.domain_shift(bar, t1)
-    times = time_grid(t1, options.steps)
+    times = time_grid(t1, model.steps_of(options.steps))
     final = options.last_step or model.final
     return path, plan(path, times, order=options.order, variant=options.solver, final=final)
 
@@ -70,7 +72,7 @@ def conditions(options: UpscaleOptions, model: Model) -> dict[str, Any]:
     """What a start was found with beside its `setting`; with others it may not be the best one."""
     chosen = options.preprocess or model.preprocess
     own: dict[str, Any] = {
-        "steps": options.steps,
+        "steps": model.steps_of(options.steps),
         "preprocess": chosen if isinstance(chosen, str) else "the model's own",
     }
     if options.method == "diffsr":

@@ -179,10 +179,11 @@ def _file_name(path: Path, options: UpscaleOptions, files: OutputOptions) -> str
     values: dict[str, str | int | float] = {
         "stem": path.stem,
         "ext": path.suffix[1:],
-        "steps": options.steps,
         "seed": options.seed,
         "model": model,
     }
+    if files.name_needs_steps:
+        values["steps"] = _steps(options)
     if files.name_needs_size:
         values |= _size_fields(path, options, files.max_pixels)
     chosen = "png" if files.format in (None, SAME) else files.format
@@ -190,6 +191,15 @@ def _file_name(path: Path, options: UpscaleOptions, files: OutputOptions) -> str
         with suppress(UsageError):  # a format that is read but not written
             chosen = format_of(path.suffix or "png")
     return files.file_name(values, FORMATS[format_of(chosen or "png")])
+
+
+def _steps(options: UpscaleOptions) -> int:
+    """The user's, or what the model's card says. Raises ModelError when there is no such card."""
+    from sr_cli.models.registry import STEPS, card
+
+    if options.steps is not None:
+        return options.steps
+    return STEPS if options.method == "diffsr" else card(options.model).steps
 
 
 def _size_fields(

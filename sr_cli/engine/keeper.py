@@ -22,9 +22,13 @@ class Keeper:
     """Reads and writes the pictures of a run, and tells its manifest, if there is one."""
 
     def __init__(
-        self, options: UpscaleOptions, files: OutputOptions, manifest: Manifest | None
+        self,
+        options: UpscaleOptions,
+        files: OutputOptions,
+        manifest: Manifest | None,
+        steps: int,
     ) -> None:
-        self.options, self.files, self.manifest = options, files, manifest
+        self.options, self.files, self.manifest, self.steps = options, files, manifest, steps
         self._sources: dict[Job, File] = {}
         self._lock = threading.Lock()
 
@@ -103,5 +107,5 @@ class Keeper:
         name = options.model if options.method == "dossr" else options.prior
         return (
             f"srx {__version__}: enlarged by a neural network from {size[0]}x{size[1]} to "
-            f"{wide}x{high}, model {name}, steps {options.steps}, seed {options.seed}"
+            f"{wide}x{high}, model {name}, steps {self.steps}, seed {options.seed}"
         )

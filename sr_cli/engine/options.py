@@ -55,10 +55,10 @@ class UpscaleOptions:
     with none of them `scale` becomes 4. `tile` and `overlap`: None chooses by the free memory and
     by the model's card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap` output
     pixels. `model` and `preprocess` name entries of the registry, `preprocess` also a checkpoint;
-    `preprocess`, `schedule`, `last_step`, `texture` and `t1` are the model's own where they are
-    None. `texture` runs from 0, the smooth, faithful answer, to 1, the crispest; only models with a
-    dial take one. `t1` "auto" is what `srx prf-search` found best for the picture's scale and the
-    assumed `degradation`.
+    `preprocess`, `schedule`, `steps`, `last_step`, `texture` and `t1` are the model's own where
+    they are None. `texture` runs from 0, the smooth, faithful answer, to 1, the crispest; only
+    models with a dial take one. `t1` "auto" is what `srx prf-search` found best for the picture's
+    scale and the assumed `degradation`.
 
     `method` "dossr" walks with `model` by `order` and `solver`, and ends with `last_step`: on the
     network's x0, on the mean of the solver's step, or on the step with its noise. "diffsr" walks
@@ -73,7 +73,7 @@ class UpscaleOptions:
     size: tuple[int, int] | None = None
     long_side: int | None = None
     short_side: int | None = None
-    steps: int = 5
+    steps: int | None = None
     order: int = 3
     solver: Solver = "paper"
     last_step: LastStep | None = None
@@ -120,7 +120,8 @@ class UpscaleOptions:
 
     def _check_sampling(self) -> None:
         self._check_start()
-        _require(1 <= self.steps <= 1000, f"steps must lie between 1 and 1000, not {self.steps}.")
+        sentence = f"steps must lie between 1 and 1000, not {self.steps}."
+        _require(self.steps is None or 1 <= self.steps <= 1000, sentence)
         _require(1 <= self.order <= 3, f"order must be 1, 2 or 3, not {self.order}.")
         _require(0 <= self.seed < 2**64, f"seed must lie between 0 and 2^64 - 1, not {self.seed}.")
         _one_of("solver", self.solver, get_args(Solver))
@@ -144,7 +145,7 @@ class UpscaleOptions:
             return
         _require(10 <= self.t1 <= 1000, f"t1 must lie between 10 and 1000, not {self.t1}.")
         sentence = f"steps must be below t1, but {self.steps} steps do not fit into t1 = {self.t1}."
-        _require(self.steps <= self.t1 - 1, sentence)
+        _require(self.steps is None or self.steps <= self.t1 - 1, sentence)
 
     @property
     def automatic(self) -> bool:
@@ -224,13 +225,21 @@ class OutputOptions:
             known = ", ".join(NAME_FIELDS)
             sentence = f"The name template has no field {field!r}; there are {known}."
             _require(field is None or field in NAME_FIELDS, sentence)
-        literal = len("".join(text for text, *_ in parts).encode(errors="replace"))
+        fixed = "".join(text for text, *_ in parts)
+        sentence = f"The name template {self.name!r} names a folder: use a plain name."
+        _require(not set(fixed) & set("/\\"), sentence)
+        literal = len(fixed.encode(errors="replace"))
         long = f"The name template has {literal} bytes beside its fields; a name has {NAME_BYTES}."
         _require(literal < NAME_BYTES, long)
 
     def _parts(self) -> list[tuple[str, str | None, str | None, str | None]]:
         """Of the name template: literal text, and field, format and conversion after it."""
         return list(string.Formatter().parse(self.name))
+
+    @property
+    def name_needs_steps(self) -> bool:
+        """Whether a name says the steps."""
+        return any(field == "steps" for _, field, _, _ in self._parts())
 
     @property
     def name_needs_size(self) -> bool:

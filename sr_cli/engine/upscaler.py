@@ -97,6 +97,11 @@ class Upscaler:
         return str(self._dtype).removeprefix("torch.")
 
     @property
+    def steps(self) -> int:
+        """Network calls for a tile, by the options or the model's card."""
+        return self._model.steps_of(self.options.steps)
+
+    @property
     def texture(self) -> float | None:
         """What the model is asked for, 0…1, for reports; None of one without a dial."""
         return self._model.texture_of(self.options.texture) if self._model.dial else None

@@ -64,9 +64,9 @@ def _calls(upscaler: Upscaler, scale: float) -> int:
     """Of the network for one image of this scale: Diff-SR's samplers take at most t1 steps."""
     options = upscaler.options
     if options.method == "dossr":
-        return options.steps
+        return upscaler.steps
     found = calibration(options, upscaler.model).start(scale) if options.automatic else options.t1
-    return min(options.steps, int(found or 0))
+    return min(upscaler.steps, int(found or 0))
 
 
 def network(name: str, source: str | Path, *, device: torch.device, dtype: torch.dtype) -> Peer:

@@ -83,7 +83,7 @@ def profile(
             for _ in range(1 if seconds else 2):  # the first image warms up
                 watch.seconds.clear()
                 _upscaled(lr, out, upscaler, watch)
-            seconds.append(_split(watch.seconds, options.steps))
+            seconds.append(_split(watch.seconds, upscaler.steps))
     parts = list(dict.fromkeys(part for image in seconds for part in image))
     means = {part: fmean(image.get(part, 0.0) for image in seconds) for part in parts}
     return Profile(name, len(pairs), means)

@@ -336,6 +336,7 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         bytes_per_pixel=limits["bytes_per_pixel"],
         preprocess=limits.get("preprocess", Model.preprocess),
         t1=limits.get("t1", Model.t1),
+        steps=limits.get("steps", Model.steps),
         dial=denoiser.textured if net.config.dial else None,
         texture=texture,
         networks=(net,),

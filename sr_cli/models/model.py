@@ -13,7 +13,7 @@ from sr_cli.diffusion.schedules import Array, alpha_bar
 from sr_cli.diffusion.solvers import Final
 from sr_cli.errors import ModelError, UsageError, enough_memory
 from sr_cli.models.protocol import Codec, Denoiser, Preprocessor
-from sr_cli.models.registry import Card, card
+from sr_cli.models.registry import STEPS, Card, card
 
 Tiling = Literal["exact", "blend"]
 DIFFUSION = ("embedded", "dossr")
@@ -34,7 +34,7 @@ class Model:
     (attention, group norm), so that overlapping windows are averaged. tile: side of such a window
     in output pixels (a multiple of factor · multiple_of), None for exact tiling.
     preprocess: name, checkpoint or network that is used where the user chooses none.
-    t1: start of the diffusion where the user chooses none.
+    t1, steps: start of the diffusion and network calls where the user chooses none.
     dial: the denoiser for a texture of 0…1, of a model that can be told how much is wanted.
     texture: of a model with a dial, how much where the user chooses none.
     networks: what torch.compile may take: modules that are called, as it compiles no methods.
@@ -55,6 +55,7 @@ class Model:
     tile: int | None = None
     preprocess: str | Preprocessor = "compact"
     t1: int = 500
+    steps: int = STEPS
     dial: Callable[[float], Denoiser] | None = None
     texture: float = 1.0
     networks: Sequence[nn.Module] = ()
@@ -71,6 +72,10 @@ class Model:
         if self.dial is None:
             return self
         return replace(self, denoiser=self.dial(self.texture_of(texture)))
+
+    def steps_of(self, steps: int | None) -> int:
+        """What a user's choice means: None is the model's own."""
+        return self.steps if steps is None else steps
 
     def texture_of(self, texture: float | None) -> float:
         """What a user's choice means: None is the model's own."""

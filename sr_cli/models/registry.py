@@ -19,6 +19,8 @@ from sr_cli.models.checkpoints import read_state_dict
 from sr_cli.models.store import Shard, digest, installed, is_file_name, replacing
 
 PACKAGE = Path(__file__).parents[1]
+STEPS = 5
+"""Network calls of a model whose card does not say how many pay, as in the paper."""
 MAX_CARD = 1 << 20
 """Bytes of a card."""
 MAX_DEPTH = 16
@@ -32,10 +34,10 @@ class Card:
     name, file: of the card and of the weights beside it. kind: which class takes the weights
     ("embedded", "compact", "prior", "dossr"). architecture: its constructor's arguments. licence:
     of the weights. training: data with their licences, iterations, hardware, time. limits: scale,
-    multiple_of, tile margins, last_step ("step", "mean" or "x0"), t1, texture. scores: measured
-    figures by data set. sha256: of the file, filled in by `write_card`. shards: instead of file
-    and sha256, the files of a model that has several. folder: where all of it lies, not part of
-    the JSON.
+    multiple_of, tile margins, last_step ("step", "mean" or "x0"), t1, steps, texture. scores:
+    measured figures by data set. sha256: of the file, filled in by `write_card`. shards: instead of
+    file and sha256, the files of a model that has several. folder: where all of it lies, not part
+    of the JSON.
     """
 
     name: str
@@ -70,6 +72,11 @@ class Card:
     def schedule(self) -> str:
         """Name of ᾱ."""
         return str(self.limits["schedule"])
+
+    @property
+    def steps(self) -> int:
+        """Network calls where the user chooses none."""
+        return int(self.limits.get("steps", STEPS))
 
     @property
     def dial(self) -> bool:

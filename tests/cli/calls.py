@@ -41,7 +41,7 @@ Srx = Callable[..., Run]
 class Nearest:
     """An upscaler without weights; `failure` is raised at pictures 7 pixels wide."""
 
-    device, dtype, texture = "cpu", "float32", None
+    device, dtype, texture, steps = "cpu", "float32", None, 5
 
     def __init__(self, options: UpscaleOptions, failure: BaseException | None = None) -> None:
         self.options, self.failure = options, failure
@@ -61,8 +61,8 @@ class Nearest:
     def enlarge(self, lr: Tensor, on_step: Callable[[int, int], None]) -> Tensor:
         if self.failure and lr.shape[2] == 7:
             raise self.failure
-        for step in range(self.options.steps):
-            on_step(step + 1, self.options.steps)
+        for step in range(self.steps):
+            on_step(step + 1, self.steps)
         width, height = self.options.target(lr.shape[2], lr.shape[1])
         return torch.nn.functional.interpolate(lr[None], size=(height, width))[0]
 

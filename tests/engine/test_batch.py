@@ -43,7 +43,7 @@ BATCH = replace(OPTIONS, batch=3)
 class Nearest:
     """An upscaler without weights; `failure` is raised at the picture of this size."""
 
-    device = "cpu"
+    device, steps = "cpu", 3
     model: Any = SimpleNamespace(tiling="blend")
 
     def __init__(
@@ -79,10 +79,10 @@ class Nearest:
         assert lr.dtype == torch.float32
         assert 0 <= lr.min() <= lr.max() <= 1
         _, height, width = lr.shape
-        for step in range(OPTIONS.steps):
+        for step in range(Nearest.steps):
             if self.failure and self.at == (width, height) and step == self.step:
                 raise copy(self.failure)  # which alone holds the frames, as a real one does
-            on_step(step + 1, OPTIONS.steps)
+            on_step(step + 1, Nearest.steps)
         wide, high = OPTIONS.target(width, height)
         return torch.nn.functional.interpolate(lr[None], size=(high, wide))[0]
 
@@ -461,7 +461,7 @@ def test_compiling_pays_on_a_gpu_in_a_long_run_alone() -> None:
     (IN / "a.png").write_text("no image")
     gpu, cpu = Nearest(), Nearest()
     gpu.device = "cuda:0"
-    long = jobs * (batch.COMPILE_FROM // OPTIONS.steps + 1)
+    long = jobs * (batch.COMPILE_FROM // Nearest.steps + 1)
     assert batch.worth_compiling(long, OPTIONS, gpu)
     assert not batch.worth_compiling(long, OPTIONS, cpu)
     assert not batch.worth_compiling(jobs, OPTIONS, gpu)
