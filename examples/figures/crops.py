@@ -98,11 +98,17 @@ def phone(hr: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def methods() -> dict[str, Method]:
     """What enlarges, by column. Real-ESRGAN is left out, with a word, where it is not installed."""
-    own = UpscaleOptions()
+    own = Upscaler(UpscaleOptions(), device="cpu")
+    if own.steps > 1:
+        others = {"srx, 1 step": own.using(steps=1)}
+    else:
+        others = {"srx --texture 0": own.using(texture=0)}
+    name = f"srx, default ({own.steps} step{'s' * (own.steps > 1)})"
     found: dict[str, Method] = {
         "bicubic": lambda lr: bicubic(lr, (SCALE * lr.shape[1], SCALE * lr.shape[2])),
-        "srx, 1 step": Upscaler(UpscaleOptions(steps=1), device="cpu"),
-        f"srx ({own.steps} step{'s' * (own.steps > 1)}, default)": Upscaler(own, device="cpu"),
+        **others,
+        name: own,
+        "srx --model clean": Upscaler(UpscaleOptions(model="clean"), device="cpu"),
     }
     try:
         network = load_preprocessor("realesrgan")
