@@ -14,7 +14,6 @@ import torch
 from calls import Srx, called
 from PIL import Image
 
-from sr_cli.engine.options import UpscaleOptions
 from sr_cli.evaluation import datasets
 from sr_cli.models.registry import card
 
@@ -95,18 +94,19 @@ def test_rows_are_what_is_written_in_them(
     found = {row["method"]: row["nfe"] for row in json.loads(out)["rows"]}
     assert found == {
         "--steps 2": 2,
-        "(defaults)": UpscaleOptions.steps,
-        "--seed 1": UpscaleOptions.steps,
+        "(defaults)": card("embedded").steps,
+        "--seed 1": card("embedded").steps,
     }
 
 
 def test_rows_and_peers_can_stand_in_the_file(
     bench: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("srx.toml").write_text(
+    Path("own.toml").write_text(
         '[bench]\nbaselines = false\nrow = ["--steps 1 --order 1", ""]\npeer = ["p=photos"]'
     )
     monkeypatch.setenv("SRX_ROW", "--steps 9")  # options that are repeated are no variables
+    monkeypatch.setenv("SRX_CONFIG", "own.toml")
     code, out, err = bench(photos, "--json")
     assert code == 0, err
     rows = ["--steps 1 --order 1", "(defaults)"]
