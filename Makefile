@@ -24,25 +24,25 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Train the shipped networks on a folder of photographs; stop at any time, the same line goes on.
+# Train the shipped networks further on a folder of photographs; stop at any time, the same line goes on.
 train: $(VENV)/installed-dev
 	$(BIN)/srx train compact $(PHOTOS) --minutes $(MINUTES) --out weights
-	$(BIN)/srx train embedded $(PHOTOS) --minutes $(MINUTES) --out weights
+	$(BIN)/srx train embedded $(PHOTOS) --minutes $(MINUTES) --init embedded \
+	  --feature-loss 2 --sharpen 0.5 --crop 96 --out weights
 
-# The tables of README: EVAL holds Set14/HR, drealsr20/LR and drealsr20/HR.
+# The tables of docs/results.md: EVAL holds Set14/HR, drealsr20/LR and drealsr20/HR.
 scores: $(VENV)/installed-iqa
 	$(BIN)/srx bench $(EVAL)/Set14 $(EVAL)/drealsr20 --markdown \
-	  --row '--model clean --steps 1' --row '--model clean --steps 4' --row '--model clean' \
-	  --row '--model clean --last-step x0' \
-	  --row '--preprocess none --steps 1' --row '--steps 1' --row '--order 1' \
-	  --row '--t1 500' --row '--t1 800' --row '--last-step mean' --row ''
+	  --row '' --row '--steps 2' --row '--steps 3' --row '--steps 4' --row '--steps 5' \
+	  --row '--texture 0' --row '--model clean --steps 1' --row '--model clean --steps 2' \
+	  --row '--model clean' --row '--model clean --steps 5' --row '--model clean --texture 0'
 
 # A table of this machine's GPU for BENCHMARKS.md, and the same as JSON.
 bench-gpu: $(VENV)/installed
 	$(BIN)/python docs/measure.py --device cuda --json benchmarks.json >> BENCHMARKS.md
 
 sweep: $(VENV)/installed-iqa
-	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --model clean --steps 1,2,3,5,7 --order 1,2,3
+	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --model clean-mse --steps 1,2,3,5,7 --order 1,2,3
 
 # Crops of many kinds side by side; of your own pictures with CROPS=folder.
 crops: $(VENV)/installed-dev

@@ -128,7 +128,7 @@ def from_diffusers(folder: Path) -> Converted:
             "vae": _config(folder / "vae", dossr_shapes.VAE),
         }
         wanted = {part: _wanted(part, architecture) for part in ("unet", "vae", "control")}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelError(
             f"{folder} is no Stable Diffusion that DoSSR can start from ({error}): "
             "use SD 2.1-base in diffusers' layout."
@@ -192,12 +192,8 @@ def _told(what: str, names: list[str]) -> str:
 
 
 def _config(folder: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))
-        return {key: config[key] for key in keys if key in config}
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{path} is missing or damaged: fetch the folder again.") from error
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return {key: config[key] for key in keys if key in config}
 
 
 def _read(folder: Path, wanted: Mapping[str, Shape]) -> State:
