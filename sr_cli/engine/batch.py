@@ -112,6 +112,8 @@ def run(
     with ThreadPoolExecutor(max_workers=2) as pool:
         writing: Future[None] | None = None
         for group in _groups(_reading(pool, jobs, keeper), options, upscale, tell):
+            if writing and any(keeper.suspects(loaded.job) for loaded in group):
+                writing.result()  # whole before the run may be killed again
             for larger, finished in _enlarged(group, upscale, tell):
                 if writing:
                     writing.result()

@@ -61,7 +61,7 @@ def test_what_is_done_is_not_done_again(srx: Srx, photos: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in Path("out").glob("*.png")} == before
     done = [line for line in lines() if line["status"] == "done"]
     assert [line["output"] for line in done] == ["a.png", "b.png"]
-    assert done[0]["options"]["steps"] == 5
+    assert done[0]["options"]["order"] == 3
     assert done[0]["options"]["seed"] == 0
     assert len(done[0]["networks"]["model"]) == len(done[0]["source"]["sha256"]) == 64
 
