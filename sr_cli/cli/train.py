@@ -9,7 +9,7 @@ import typer
 
 from sr_cli.cli import options as shared
 from sr_cli.cli.train_dossr import dossr
-from sr_cli.cli.training import Data, Describe, Dtype, Seed, Workers, watch
+from sr_cli.cli.training import Data, Describe, Dtype, Run, Seed, Workers, watch
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import talk
 from sr_cli.errors import UsageError
@@ -39,10 +39,7 @@ def train(ctx: typer.Context) -> None:
 def from_scratch(
     ctx: typer.Context,
     data: Data,
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint and log; a run that is there goes on (default runs/NAME)."),
-    ] = None,
+    run: Run = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the weights and their card (default: out in that of --run)."),

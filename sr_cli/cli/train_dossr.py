@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sr_cli.cli import options as shared
-from sr_cli.cli.training import Data, Describe, Dtype, Seed, Workers, watch
+from sr_cli.cli.training import Data, Describe, Dtype, Run, Seed, Workers, watch
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import talk
 from sr_cli.cli.weights import install
@@ -27,10 +27,7 @@ def dossr(
         ),
     ],
     name: Annotated[str, typer.Option(help="Of the model that is made.")] = "dossr-finetuned",
-    run: Annotated[
-        Path | None,
-        typer.Option(help="Checkpoint and log; a run that is there goes on (default runs/NAME)."),
-    ] = None,
+    run: Run = None,
     loss: Annotated[
         Literal["x0", "eps"],
         typer.Option(help="Absolute error of x0, as released, or squared error of the output."),

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from sr_cli.training.train import Progress
 
 Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of HR photographs.")]
+Run = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint and log; a run that is there goes on (default runs/NAME)."),
+]
 Seed = Annotated[int, typer.Option(help="Same seed, same first weights, crops and noise.")]
 Workers = Annotated[int, typer.Option(help="Processes that decode.")]
 Dtype = Annotated[
