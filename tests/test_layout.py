@@ -84,7 +84,7 @@ def without_torch(*modules: str) -> bool:
 
 
 def test_diffusion_needs_no_torch() -> None:
-    """But for `noise`, which is drawn where tensors live, and the functions of `baselines`, which
+    """But for `noise`, which is drawn where tensors live, and the functions of `samplers`, which
     import diffusers when they are called."""
     files = list((PACKAGE / "diffusion").glob("[!_]*.py"))
     assert without_torch(
@@ -97,4 +97,4 @@ def test_diffusion_needs_no_torch() -> None:
         for name in imports(file.read_text("utf-8"), "sr_cli.diffusion")
         if name.split(".")[0] in {"torch", "diffusers"}
     }
-    assert users == {"baselines", "noise"}
+    assert users == {"samplers", "noise"}

@@ -65,7 +65,7 @@ def computer(machine: Machine) -> Computer:
     """The device and precision that `machine` means; it sets the threads. Raises DeviceError."""
     import torch
 
-    from sr_cli.engine.device import resolve_device, resolve_dtype
+    from sr_cli.device import resolve_device, resolve_dtype
 
     if machine.threads is not None:
         torch.set_num_threads(machine.threads)
@@ -136,7 +136,7 @@ def check(
 ) -> None:
     """Raise before anything is measured: ModelError for a --model that is none, UsageError for a
     texture without a dial and for results on disk that lack an image."""
-    from sr_cli.engine.course import check_texture
+    from sr_cli.engine.steps import check_texture
     from sr_cli.models.model import DIFFUSION
     from sr_cli.models.registry import card
 

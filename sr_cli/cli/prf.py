@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
     from sr_cli.evaluation.datasets import Half
     from sr_cli.evaluation.metrics import Metrics
-    from sr_cli.evaluation.prf_found import Result
-    from sr_cli.evaluation.prf_search import Search, SearchOptions
+    from sr_cli.evaluation.prf.found import Result
+    from sr_cli.evaluation.prf.search import Search, SearchOptions
     from sr_cli.evaluation.tables import Table
 
 SCALES = {"diffsr": "1.6,2,2.7,3.5,4,8", "dossr": "1.6,2,2.7,3.5,4"}
@@ -187,7 +187,7 @@ def _search_options(
     refit: bool,
 ) -> SearchOptions:
     from sr_cli.diffusion.prf import Thresholds
-    from sr_cli.evaluation.prf_search import SearchOptions
+    from sr_cli.evaluation.prf.search import SearchOptions
 
     if (signature is None) != (fidelity is None):
         raise UsageError("--signature-limit and --fidelity-limit go together.")
@@ -228,7 +228,7 @@ def _search(
     from platformdirs import user_cache_path
 
     from sr_cli.evaluation.ledger import Ledger
-    from sr_cli.evaluation.prf_search import Search
+    from sr_cli.evaluation.prf.search import Search
 
     ledger = Ledger(cache or user_cache_path("srx") / "prf-search.jsonl")
     return Search(wanted, files, engine, metrics, ledger)
@@ -253,7 +253,7 @@ def _run(searches: dict[str, Search]) -> dict[str, Result]:
 
 def _keep(search: Search, result: Result, half: Half) -> Path:
     """Keep where each scale starts best."""
-    from sr_cli.engine.course import conditions, setting
+    from sr_cli.engine.steps import conditions, setting
     from sr_cli.models.calibration import Calibration, Start, keep
 
     options, model = search.engine.options, search.engine.model
@@ -271,8 +271,8 @@ def _keep(search: Search, result: Result, half: Half) -> Path:
 
 
 def _report(name: str, search: Search, result: Result, kept: str) -> Table:
-    from sr_cli.engine.course import calibration
-    from sr_cli.evaluation.prf_report import table
+    from sr_cli.engine.steps import calibration
+    from sr_cli.evaluation.prf.report import table
 
     made = table(result)
     terminal.results(made)
@@ -287,7 +287,7 @@ def _report(name: str, search: Search, result: Result, kept: str) -> Table:
 
 
 def _record(result: Result) -> dict[str, Any]:
-    from sr_cli.evaluation.prf_report import record
+    from sr_cli.evaluation.prf.report import record
 
     return record(result)
 
@@ -327,8 +327,8 @@ def _update_card(options: UpscaleOptions, result: Result, path: Path | None, hal
 
 
 def _draw(searches: dict[str, Search], results: dict[str, Result], path: Path) -> None:
-    from sr_cli.evaluation.prf_plots import draw
-    from sr_cli.evaluation.prf_report import spectra
+    from sr_cli.evaluation.prf.plots import draw
+    from sr_cli.evaluation.prf.report import spectra
 
     name = next(iter(searches))
     draw(results, spectra(searches[name], results[name]), path)

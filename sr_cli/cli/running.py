@@ -22,7 +22,7 @@ from sr_cli.engine.events import (
     Planned,
     Skipped,
     Started,
-    Step,
+    Stepped,
 )
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import FullDiskError, GoneError, SrxError
@@ -46,9 +46,9 @@ def plan_of(
     recursive: bool,
 ) -> Plan:
     """The plan, and its notes on stderr."""
-    from sr_cli.engine.jobs import plan
+    from sr_cli.engine.jobs import collect_jobs
 
-    planned = plan(arguments, output, options, files, recursive=recursive)
+    planned = collect_jobs(arguments, output, options, files, recursive=recursive)
     for note in planned.notes:
         terminal.note(note)
     return planned
@@ -80,7 +80,7 @@ class Run:
         """Tell what would be done, and fail as the run would before its first picture."""
         from sr_cli.engine.jobs import preview
         from sr_cli.engine.manifest import Manifest
-        from sr_cli.engine.place import check_writable
+        from sr_cli.engine.output_folder import check_writable
 
         todo = self._pending(Manifest(self.folder))
         if todo:
@@ -91,7 +91,7 @@ class Run:
     def work(self) -> None:
         """Do what there is to do, while nobody else works in that folder."""
         from sr_cli.engine.jobs import missing
-        from sr_cli.engine.place import working
+        from sr_cli.engine.output_folder import working
 
         folders = {job.output.parent for job in self.planned.jobs}
         with working(self.output, folders, single=self.planned.single) as manifest:
@@ -123,7 +123,7 @@ class Run:
 
         def notify(event: Event) -> None:
             show(event)
-            if not isinstance(event, Started | Step):
+            if not isinstance(event, Started | Stepped):
                 self.outcomes.append(event)
             if isinstance(event, Failed) and not isinstance(event.error, SrxError):
                 terminal.trace(event.error)
@@ -131,7 +131,8 @@ class Run:
         earlier = {job for job in todo if taken(job.output)}
         options, machine, engine = self.options, self.machine, self.engine
         try:
-            from sr_cli.engine.batch import peak_memory, run, worth_compiling
+            from sr_cli.device import peak_memory
+            from sr_cli.engine.batch import run, worth_compiling
 
             upscaler = self.make()
             engine |= {"device": upscaler.device, "dtype": upscaler.dtype}

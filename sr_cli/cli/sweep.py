@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.datasets import Half, Pairs
     from sr_cli.evaluation.ledger import Measured
     from sr_cli.evaluation.metrics import Metrics
-    from sr_cli.evaluation.sweep import Setting, SweepOptions
+    from sr_cli.evaluation.sweep import SweepOptions, Trial
     from sr_cli.evaluation.tables import Table
 
 
@@ -223,7 +223,7 @@ def _metrics(names: str, engine: Upscaler, border: int, download: bool) -> Metri
 
 def _measured(
     pairs: Pairs, varied: SweepOptions, engine: Upscaler, measures: Metrics, cache: Path | None
-) -> dict[Setting, list[Measured]]:
+) -> dict[Trial, list[Measured]]:
     from sr_cli.evaluation.ledger import Ledger
     from sr_cli.evaluation.sweep import Progress
     from sr_cli.evaluation.sweep import sweep as measure
@@ -252,7 +252,7 @@ def _default_cache() -> Path:
 
 
 def _report(
-    found: dict[Setting, list[Measured]],
+    found: dict[Trial, list[Measured]],
     varied: SweepOptions,
     measures: Metrics,
     csv: Path | None,

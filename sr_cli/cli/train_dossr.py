@@ -68,8 +68,8 @@ def dossr(
     On several GPUs: accelerate launch -m sr_cli train dossr DATA --base NAME …
     """
     talk(quiet, verbose)
-    from sr_cli.engine.device import resolve_dtype
-    from sr_cli.models.importer import check_name, require_free
+    from sr_cli.device import resolve_dtype
+    from sr_cli.models.dossr.importer import check_name, require_free
     from sr_cli.training.finetune import FinetuneOptions, Finetuner, accelerator, export
     from sr_cli.training.objectives_dossr import DossrObjective
 
@@ -108,7 +108,7 @@ def dossr(
 
 def _base(base: str) -> Card:
     """The card of an installed model; a path is imported first, unless that was done before."""
-    from sr_cli.models.importer import ImportOptions
+    from sr_cli.models.dossr.importer import ImportOptions
     from sr_cli.models.registry import card, names
 
     if base in names() or not Path(base).exists():

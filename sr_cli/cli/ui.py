@@ -22,7 +22,7 @@ from sr_cli.engine.events import (
     Planned,
     Skipped,
     Started,
-    Step,
+    Stepped,
 )
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ class _Bars:
                 name = printable(job.input.name)
                 self.progress.update(self.files, count=f"{self.begun}/{self.total}")
                 self.progress.reset(self.steps, total=None, description=name, count="")
-            case Step(job, done, total):
+            case Stepped(job, done, total):
                 self._advance(job, done / total)
                 self.progress.update(
                     self.steps, completed=done, total=total, count=f"{done}/{total}"

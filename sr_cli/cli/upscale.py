@@ -14,9 +14,9 @@ import typer
 
 from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption, NoConfigOption, tell
-from sr_cli.cli.inputs import given, streams
 from sr_cli.cli.options import option
 from sr_cli.cli.running import SOURCES, Run, exit_code, plan_of
+from sr_cli.cli.streams import given, streams
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import (
     AUTO,

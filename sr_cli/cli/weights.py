@@ -15,7 +15,7 @@ from sr_cli.cli.upscale import talk
 from sr_cli.errors import ModelError
 
 if TYPE_CHECKING:
-    from sr_cli.models.importer import ImportOptions
+    from sr_cli.models.dossr.importer import ImportOptions
     from sr_cli.models.registry import Card
     from sr_cli.models.store import Progress
 
@@ -104,9 +104,9 @@ def fetch(
     A download that was interrupted goes on when the same command is run again.
     """
     talk(quiet, verbose)
+    from sr_cli.models.dossr.importer import require_free
     from sr_cli.models.fetch import discard
     from sr_cli.models.fetch import fetch as download
-    from sr_cli.models.importer import require_free
 
     settings: dict[str, Any] = {"dtype": dtype, "prompt": prompt, "context": context}
     settings |= {"name": name, "licence": licence}
@@ -139,7 +139,7 @@ def list_(
     as_json: shared.Json = False,
 ) -> None:
     """List the models that are there, on stdout; a damaged one is an error (exit 3)."""
-    from sr_cli.models.fetch import SOURCES
+    from sr_cli.models.fetch import DOWNLOADS
     from sr_cli.models.registry import card, names
 
     records, damaged = [], False
@@ -156,7 +156,7 @@ def list_(
             (r["name"], r["kind"], _size(r["bytes"]), r["licence"], r["folder"]) for r in records
         ]
         terminal.grid(("name", "kind", "size", "licence", "where"), rows)
-        if absent := {source.name for source in SOURCES} - set(names()):
+        if absent := {source.name for source in DOWNLOADS} - set(names()):
             terminal.note(f"srx weights fetch knows: {', '.join(sorted(absent))}")
     raise typer.Exit(ModelError.exit_code if damaged else 0)
 
@@ -190,8 +190,8 @@ def path(
     ] = None,
 ) -> None:
     """Print where a model lies."""
+    from sr_cli.files import home
     from sr_cli.models.registry import card
-    from sr_cli.models.store import home
 
     typer.echo(card(name).path if name else home())
 
@@ -201,7 +201,7 @@ def _size(count: int) -> str:
 
 
 def _options(source: Path, *, prompt: str | None, **settings: Any) -> ImportOptions:
-    from sr_cli.models.importer import ImportOptions
+    from sr_cli.models.dossr.importer import ImportOptions
 
     if prompt is not None:
         settings["prompt"] = prompt
@@ -210,7 +210,7 @@ def _options(source: Path, *, prompt: str | None, **settings: Any) -> ImportOpti
 
 def install(options: ImportOptions) -> None:
     """Import a model under a bar, and say where it is."""
-    from sr_cli.models.importer import import_model
+    from sr_cli.models.dossr.importer import import_model
 
     with _watching() as progress:
         found = import_model(options, progress)

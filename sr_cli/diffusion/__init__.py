@@ -1,4 +1,4 @@
 """Pure numerics of domain-shift diffusion: no files, no devices, no printing.
 
-Nothing here imports torch, but for what `baselines` asks diffusers when it is called.
+Nothing here imports torch, but for what `samplers` asks diffusers when it is called.
 """

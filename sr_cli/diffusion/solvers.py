@@ -28,7 +28,7 @@ from sr_cli.diffusion.path import Path
 from sr_cli.errors import UsageError
 
 Variant = Literal["paper", "corrected"]
-Final = Literal["step", "mean", "x0"]
+LastStep = Literal["step", "mean", "x0"]
 MAX_ORDER = 3
 
 
@@ -71,27 +71,27 @@ def plan(
     *,
     order: int = 3,
     variant: Variant = "paper",
-    final: Final = "step",
+    last_step: LastStep = "step",
 ) -> tuple[Step, ...]:
     """The steps of one solver along `times` (descending indices into `path`).
 
     The first step has order 1 and the second at most 2: there is no more history yet.
     `variant` matters to order 3 only: `paper` is Eq. 47 as printed and released; `corrected` makes
-    it exact for an x0 that is quadratic in λ. `final` is what the last step returns: `step`, the
-    noisy state at `times[-1]`, as released; `mean`, that state without its noise, divided by α, so
-    that the order counts to the end; `x0`, the last prediction itself. a = 0 (λ = ∞) is allowed at
-    the first time.
+    it exact for an x0 that is quadratic in λ. `last_step` says what is returned in the end: `step`,
+    the noisy state at `times[-1]`, as released; `mean`, that state without its noise, divided by α,
+    so that the order counts to the end; `x0`, the last prediction itself. a = 0 (λ = ∞) is allowed
+    at the first time.
 
-    Raises UsageError for any other order, variant, final or times.
+    Raises UsageError for any other order, variant, last_step or times.
     """
-    _check(path, times, order, variant, final)
+    _check(path, times, order, variant, last_step)
     steps = []
     for i in range(1, len(times)):
         nodes = tuple(reversed(times[max(0, i - order) : i]))
         steps.append(_step(path, nodes, times[i], variant))
-    if final == "mean":
+    if last_step == "mean":
         steps[-1] = _mean(steps[-1], float(path.alpha[times[-1]]))
-    elif final == "x0":
+    elif last_step == "x0":
         steps[-1] = replace(steps[-1], x=0.0, y=0.0, x0=(1.0,), noise=0.0)
     return tuple(steps)
 
@@ -147,13 +147,15 @@ def _derivatives(
     return D, U
 
 
-def _check(path: Path, times: Sequence[int], order: int, variant: str, final: str) -> None:
+def _check(path: Path, times: Sequence[int], order: int, variant: str, last_step: str) -> None:
     if order not in range(1, MAX_ORDER + 1):
         raise UsageError(f"The solver's order is 1, 2 or 3, not {order}.")
     if variant not in get_args(Variant):
         raise UsageError(f"The solver is one of {', '.join(get_args(Variant))}, not {variant!r}.")
-    if final not in get_args(Final):
-        raise UsageError(f"The final step is one of {', '.join(get_args(Final))}, not {final!r}.")
+    if last_step not in get_args(LastStep):
+        raise UsageError(
+            f"The last step is one of {', '.join(get_args(LastStep))}, not {last_step!r}."
+        )
     if len(times) < 2 or not all(s > t for s, t in pairwise(times)):
         raise UsageError("A solver needs at least two times, each smaller than the one before.")
     if not (times[0] < len(path.alpha) and times[-1] >= 0):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,18 +14,18 @@ from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from sr_cli.device import peak_memory
 from sr_cli.engine.arrays import to_rgb, to_tensor
-from sr_cli.engine.events import Event, Failed, Finished, Job, Started, Step
+from sr_cli.engine.events import Event, Failed, Finished, Job, Started, Stepped
 from sr_cli.engine.images import Picture, losses, probe
 from sr_cli.engine.keeper import Keeper
 from sr_cli.engine.manifest import Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.engine.tiler import ignore
+from sr_cli.engine.tiling import ignore
 from sr_cli.errors import (
     BrokenDeviceError,
     FullDiskError,
@@ -96,9 +95,9 @@ def run(
     What happens to each is told to the `manifest` before it happens, if there is one.
 
     Pictures with fewer tiles than `options.batch` are enlarged together, as many as fill a batch.
-    `notify` gets Started, Step, and then Finished or Failed for every job; Finished may come from
-    a worker thread, after the next Started. A picture that fails does not stop the others: those
-    that it was together with are enlarged one by one. An exception that ends the run
+    `notify` gets Started, Stepped, and then Finished or Failed for every job; Finished may come
+    from a worker thread, after the next Started. A picture that fails does not stop the others:
+    those that it was together with are enlarged one by one. An exception that ends the run
     (KeyboardInterrupt, ModelError) first lets the current write end.
 
     Raises:
@@ -215,7 +214,7 @@ def _enlarged(
     notes: list[list[str]] = [[] for _ in group]
 
     def on_step(picture: int, done: int, total: int) -> None:
-        notify(Step(group[picture].job, done, total))
+        notify(Stepped(group[picture].job, done, total))
 
     def enlarge_all() -> list[Picture]:
         lrs = [_tensor(loaded.picture) for loaded in group]
@@ -319,19 +318,3 @@ def _timed(function: Callable[..., Result], *args: Any) -> tuple[Result, float]:
     begin = time.perf_counter()
     result = function(*args)
     return result, time.perf_counter() - begin
-
-
-def peak_memory(device: str) -> int:
-    """Bytes: of a CUDA `device` since the last call, else of this process since its start."""
-    if device.startswith("cuda"):
-        peak = torch.cuda.max_memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        return peak
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

@@ -34,7 +34,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Step:
+class Stepped:
     """`done` of `total` network calls (solver steps × tiles) are behind this picture."""
 
     job: Job
@@ -92,4 +92,4 @@ class Skipped:
 
 
 Outcome = Planned | Finished | Failed | Skipped
-Event = Started | Step | Outcome
+Event = Started | Stepped | Outcome

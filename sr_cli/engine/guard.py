@@ -26,8 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sr_cli.engine.tiler import Tiler
-from sr_cli.engine.tiling import Window
+from sr_cli.engine.tiling import Tiler, Window
 
 LEVEL: Final = 1 / 255
 STRAYED: Final = (0.4, 0.9)

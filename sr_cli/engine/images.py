@@ -16,9 +16,9 @@ import numpy.typing as npt
 from sr_cli.engine import reading
 from sr_cli.engine.formats import Samples, check_size, encode, format_of, unheld
 from sr_cli.engine.metadata import Metadata
-from sr_cli.engine.placing import Committing, placing
 from sr_cli.engine.reading import MAX_PIXELS, SUFFIXES, probe, resembles_picture
 from sr_cli.errors import FullDiskError, InputError, UsageError, is_full_disk
+from sr_cli.files import Committing, whole
 
 __all__ = [
     "MAX_PIXELS", "SUFFIXES", "Floats", "Picture", "load", "losses", "probe", "resembles_picture",
@@ -113,7 +113,10 @@ def save(
     samples = np.concatenate([_levels(band, chosen) for band in _bands(picture)])
     metadata = picture.metadata.sized(*picture.size)
     try:
-        with placing(path, replace=overwrite, committing=committing) as file:
+        with (
+            whole(path, replace=overwrite, committing=committing) as partial,
+            partial.open("r+b") as file,
+        ):
             try:
                 encode(samples, metadata, file, chosen, quality)
             except (ValueError, TypeError, SyntaxError, struct.error, OverflowError, KeyError):

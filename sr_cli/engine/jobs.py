@@ -15,9 +15,9 @@ import psutil
 from sr_cli.engine.events import Failed, Finished, Job, Outcome, Planned, Skipped
 from sr_cli.engine.formats import FORMATS, check_size, format_of
 from sr_cli.engine.images import MAX_PIXELS, SUFFIXES, load, probe, resembles_picture
+from sr_cli.engine.inputs import Input, collect
 from sr_cli.engine.manifest import Manifest, Recipe
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
-from sr_cli.engine.sources import Source, collect
 from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, UsageError
 
 RENAMED = "many disks take their names for one: rename one of them."
@@ -50,7 +50,7 @@ class Plan:
     single: bool = False
 
 
-def plan(
+def collect_jobs(
     arguments: Sequence[Path],
     output: Path,
     options: UpscaleOptions,
@@ -74,7 +74,7 @@ def plan(
         raise UsageError("stdin and stdout (-) are for one picture alone: name files or folders.")
     _check_path(output)
     found = collect(arguments, recursive=recursive, exclude=output)
-    sources = found.sources
+    inputs = found.inputs
     notes = [f"There is no image in {folder}." for folder in found.empty]
     if found.others:
         count = len(found.others)
@@ -83,14 +83,14 @@ def plan(
     single = False
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
         _check_single(arguments, output, files)
-        jobs, single = [Job(sources[0].path, output)], True
+        jobs, single = [Job(inputs[0].path, output)], True
         if files.name != OutputOptions.name:
             notes.append(f"--name is for results in a folder: this one is {output}.")
     else:
         _check_folder(arguments, output)
-        jobs, unnamed = _named(sources, output, options, files)
+        jobs, unnamed = _named(inputs, output, options, files)
         failures += unnamed
-        named = {source.path for source in sources if not source.found}
+        named = {given.path for given in inputs if not given.found}
         results = _results(jobs, named, files)
         if results:
             jobs = [job for job in jobs if job not in set(results)]
@@ -106,19 +106,19 @@ def _shown(paths: Sequence[Path]) -> str:
 
 
 def _named(
-    sources: Sequence[Source], output: Path, options: UpscaleOptions, files: OutputOptions
+    inputs: Sequence[Input], output: Path, options: UpscaleOptions, files: OutputOptions
 ) -> tuple[list[Job], list[Failed]]:
     """Jobs into the folder `output`, and files that the template cannot name."""
     jobs, failures = [], list[Failed]()
-    for source in sources:
+    for given in inputs:
         try:
-            name = _file_name(source.path, options, files)
+            name = _file_name(given.path, options, files)
         except UsageError as error:
-            failures.append(Failed(Job(source.path, output), InputError(f"{source.path}: {error}")))
-            if len(failures) == len(sources):
+            failures.append(Failed(Job(given.path, output), InputError(f"{given.path}: {error}")))
+            if len(failures) == len(inputs):
                 raise
         else:
-            jobs.append(Job(source.path, output / source.folder / name))
+            jobs.append(Job(given.path, output / given.folder / name))
     return jobs, failures
 
 

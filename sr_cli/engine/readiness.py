@@ -1,8 +1,8 @@
 """What would stop a run before its first picture, found without loading the model."""
 
-from sr_cli.engine.course import calibration, check_texture
-from sr_cli.engine.device import resolve_device, resolve_dtype
+from sr_cli.device import resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.steps import calibration, check_texture
 from sr_cli.models import registry
 from sr_cli.models.model import DIFFUSION
 from sr_cli.models.preprocess import load_preprocessor

@@ -11,18 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sr_cli.device import compile_all, home, resolve_device, resolve_dtype, to_host
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.arrays import finite, levels
-from sr_cli.engine.coder import Coder
 from sr_cli.engine.color import WAVELET_MARGIN, color_fix
-from sr_cli.engine.course import calibration, check_texture, conditions, course
-from sr_cli.engine.device import compile_all, home, resolve_device, resolve_dtype, to_host
 from sr_cli.engine.guard import guarded
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.sampling import TiledCodec, Walk
 from sr_cli.engine.states import Noise
-from sr_cli.engine.tiler import MEMORY_SHARE, OnTile, Tiler, ignore
+from sr_cli.engine.steps import calibration, check_texture, conditions, course
+from sr_cli.engine.tiling import MEMORY_SHARE, OnTile, Tiler, ignore
 from sr_cli.engine.timing import Timer, untimed
-from sr_cli.engine.walk import Walk
 from sr_cli.errors import DeviceError, enough_memory
 from sr_cli.models.model import DIFFUSION, Model, load_model
 from sr_cli.models.preprocess import load_preprocessor
@@ -196,15 +195,15 @@ class Upscaler:
         """The decoded images, whose sides may be larger; all else that was needed is freed."""
         noises = [self._noise(lr) for lr in lrs]
         tiler = self._tiler([(lr.shape[-1], lr.shape[-2]) for lr in lrs], on_note)
-        coder = Coder(self._model, tiler, self._timer)
+        codec = TiledCodec(self._model, tiler, self._timer)
         walk = Walk(self._model.denoiser, self._path, self._steps, tiler=tiler, timer=self._timer)
-        coded = coder.encode([self._padded(source) for source in sources], noises)
+        coded = codec.encode([self._padded(source) for source in sources], noises)
         if sampler:
             states = sampler(self._model, tiler, coded, noises)
         else:
             states = walk(coded, noises, on_step)
         del coded
-        return coder.decode(states)
+        return codec.decode(states)
 
     def _repeated(
         self,
@@ -325,26 +324,26 @@ class Upscaler:
             self._device,
             options.batch,
             [self._core(*size) for size in sizes],
-            margin=-(-margin // model.factor),
+            margin=-(-margin // model.cell),
             multiple=model.multiple_of,
             tiling=model.tiling,
-            cell=model.factor,
-            bytes_per_cell=model.bytes_per_pixel * model.factor**2,
+            cell=model.cell,
+            bytes_per_cell=model.bytes_per_pixel * model.cell**2,
             on_note=on_note,
         )
 
     def _core(self, width: int, height: int) -> int | None:
         """A tile's cells, from LR pixels where the user chose them; 0: all, None: by memory."""
-        tile, factor = self.options.tile, self._model.factor
+        tile, cell = self.options.tile, self._model.cell
         if tile is None:
-            return self._model.tile and self._model.tile // factor
+            return self._model.tile and self._model.tile // cell
         wide, high = self.options.target(width, height)
-        return tile and max(1, round(tile * max(wide / width, high / height) / factor))
+        return tile and max(1, round(tile * max(wide / width, high / height) / cell))
 
     @property
     def _unit(self) -> int:
         """Output pixels of which an image's sides are multiples before it is encoded."""
-        return self._model.factor * self._model.multiple_of
+        return self._model.cell * self._model.multiple_of
 
     def _padded(self, image: Tensor) -> Tensor:
         """Replicated at the right and the bottom up to multiples of what the model takes."""

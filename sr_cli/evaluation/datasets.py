@@ -24,13 +24,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from sr_cli.degradation.degrade import KINDS, Randomness, degrade
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.images import SUFFIXES, load, probe
+from sr_cli.engine.inputs import natural
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.engine.sources import natural
 from sr_cli.errors import UsageError
-from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
 
 PACKAGE = Path(__file__).parents[1]
 EXAMPLES = ("astronaut.png", "cat.png", "coffee.png", "galaxies.png")

@@ -14,8 +14,8 @@ from sr_cli.diffusion.noise import digest
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import InputError, UsageError
 from sr_cli.evaluation.metrics import Metrics
+from sr_cli.files import digest as file_digest
 from sr_cli.models.registry import card, names
-from sr_cli.models.store import digest as file_digest
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def conditions(engine: Upscaler, metrics: Metrics, varied: Collection[str]) -> d
         "versions": [__version__, torch.__version__],
         "options": {k: v for k, v in asdict(engine.options).items() if k not in varied},
         "weights": dict(_weights(engine)),
-        "card": [digest(model.alpha_bar).hex(), model.final, engine.texture],
+        "card": [digest(model.alpha_bar).hex(), model.last_step, engine.texture],
         "machine": [engine.device, engine.dtype, torch.get_num_threads()],
         "metrics": [sorted(set(metrics.names) - set(metrics.missing)), metrics.border],
     }

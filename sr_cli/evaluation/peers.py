@@ -10,9 +10,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sr_cli.engine.arrays import to_tensor
-from sr_cli.engine.course import calibration
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.steps import calibration
 from sr_cli.engine.upscaler import Upscaler, preprocessed
 from sr_cli.errors import InputError, ModelError
 from sr_cli.evaluation.datasets import Pair, Pairs, images, partners

@@ -15,12 +15,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from sr_cli.diffusion.baselines import Baseline, sample
 from sr_cli.diffusion.noise import digest
+from sr_cli.diffusion.samplers import SamplerName, sample
 from sr_cli.engine.options import Solver, UpscaleOptions
 from sr_cli.engine.states import Noise
-from sr_cli.engine.tiler import Tiler
-from sr_cli.engine.tiling import Window
+from sr_cli.engine.tiling import Tiler, Window
 from sr_cli.engine.upscaler import Sampler, Upscaler
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import Pair, Pairs
@@ -33,7 +32,7 @@ T = 1000
 
 
 @dataclass(frozen=True)
-class Setting:
+class Trial:
     """One row: DoSSR's solver from t1, or a baseline (t1 and order None) from noise at T − 1."""
 
     solver: str
@@ -42,7 +41,7 @@ class Setting:
     order: int | None = None
 
     @property
-    def effective(self) -> "Setting":
+    def effective(self) -> "Trial":
         """The same computation by its simplest name: N steps have no history for an order above N,
         and the variants of the solver differ in order 3 alone."""
         if self.order is None:
@@ -76,15 +75,15 @@ class SweepOptions:
     steps: tuple[int, ...] = (5,)
     order: tuple[int, ...] = (3,)
     solver: tuple[Solver, ...] = ("paper",)
-    baselines: tuple[Baseline, ...] = ("ddim", "edm", "dpmsolver++")
+    baselines: tuple[SamplerName, ...] = ("ddim", "edm", "dpmsolver++")
 
     def __post_init__(self) -> None:
         for name in ("t1", "steps", "order", "solver"):
             if not getattr(self, name):
                 raise UsageError(f"{name} must have at least one value.")
         for name in self.baselines:
-            if name not in get_args(Baseline):
-                known = ", ".join(get_args(Baseline))
+            if name not in get_args(SamplerName):
+                known = ", ".join(get_args(SamplerName))
                 raise UsageError(f"baseline must be none or some of {known}, not {name!r}.")
         for t1, steps, order, solver in product(self.t1, self.steps, self.order, self.solver):
             UpscaleOptions(t1=t1, steps=steps, order=order, solver=solver)
@@ -92,11 +91,11 @@ class SweepOptions:
             UpscaleOptions(t1=T, steps=steps)
 
     @cached_property
-    def settings(self) -> tuple[Setting, ...]:
+    def settings(self) -> tuple[Trial, ...]:
         """Rows of the table, without those that would repeat another one."""
         combinations = product(self.t1, self.steps, self.order, self.solver)
-        own = (Setting(solver, n, t1, order).effective for t1, n, order, solver in combinations)
-        rivals = (Setting(name, n) for name, n in product(self.baselines, self.steps))
+        own = (Trial(solver, n, t1, order).effective for t1, n, order, solver in combinations)
+        rivals = (Trial(name, n) for name, n in product(self.baselines, self.steps))
         return tuple(dict.fromkeys((*own, *rivals)))
 
 
@@ -111,20 +110,20 @@ class Progress:
 
 def sweep(
     pairs: Pairs,
-    settings: Sequence[Setting],
+    settings: Sequence[Trial],
     engine: Upscaler,
     metrics: Metrics,
     *,
     ledger: Ledger,
     notify: Callable[[Progress], None],
-) -> dict[Setting, list[Measured]]:
+) -> dict[Trial, list[Measured]]:
     """Measure every image under every setting, but for what the ledger has already.
 
     An image is read, reduced and preprocessed once for all settings; the seconds of a measurement
     include preprocessing. Results are rounded to 8 bits, as in files.
     """
-    fixed = conditions(engine, metrics, {field.name for field in fields(Setting)})
-    found: dict[Setting, list[Measured]] = {setting: [] for setting in settings}
+    fixed = conditions(engine, metrics, {field.name for field in fields(Trial)})
+    found: dict[Trial, list[Measured]] = {setting: [] for setting in settings}
     for number, pair in enumerate(pairs):
         scene = Scene(engine, pair)
         images = [digest(image.numpy()).hex() for image in (pair.lr, pair.hr)]
@@ -147,7 +146,7 @@ class Scene:
         self._engine = engine
         self._pair = pair
 
-    def restored(self, setting: Setting) -> tuple[Tensor, float]:
+    def restored(self, setting: Trial) -> tuple[Tensor, float]:
         """The result (3, H, W), 8-bit levels in [0, 1], and the seconds with preprocessing."""
         source, preparation = self._source
         engine = self._engine.using(**setting.options)
@@ -165,7 +164,7 @@ class Scene:
         return source, perf_counter() - begin
 
 
-def without_shift(setting: Setting) -> Sampler:
+def without_shift(setting: Trial) -> Sampler:
     """A baseline's walk for one picture: from noise alone at T − 1, the network told that η = 0."""
     name: Any = setting.solver
 
@@ -200,7 +199,7 @@ def without_shift(setting: Setting) -> Sampler:
     return walk
 
 
-def table(found: Mapping[Setting, Sequence[Measured]], metrics: Sequence[str]) -> Table:
+def table(found: Mapping[Trial, Sequence[Measured]], metrics: Sequence[str]) -> Table:
     """A row for each setting: each metric's mean over the images, the median of the seconds."""
     columns = (
         *map(Column, ("t1", "steps", "order", "solver")),

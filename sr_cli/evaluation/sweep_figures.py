@@ -12,7 +12,7 @@ from sr_cli.engine.upscaler import Upscaler
 from sr_cli.evaluation.datasets import Pairs
 from sr_cli.evaluation.ledger import Measured
 from sr_cli.evaluation.plots import Curve, Panel, contact_sheet
-from sr_cli.evaluation.sweep import Scene, Setting, SweepOptions, table
+from sr_cli.evaluation.sweep import Scene, SweepOptions, Trial, table
 from sr_cli.models.resampling import resize
 
 ROWS = 4
@@ -24,7 +24,7 @@ STEPS, T1 = 5, 500
 
 
 def panels(
-    found: Mapping[Setting, Sequence[Measured]], options: SweepOptions, metrics: Sequence[str]
+    found: Mapping[Trial, Sequence[Measured]], options: SweepOptions, metrics: Sequence[str]
 ) -> list[list[Panel]]:
     """For each metric its curves against t1, and against the number of steps.
 
@@ -40,7 +40,7 @@ def panels(
     )
     rivals = [(name, None) for name in options.baselines]
 
-    def curve(metric: str, settings: Mapping[int, Setting], *, dashed: bool = False) -> Curve:
+    def curve(metric: str, settings: Mapping[int, Trial], *, dashed: bool = False) -> Curve:
         label = next(iter(settings.values())).label
         cells = {x: values[s.effective].get(metric) for x, s in settings.items()}
         points = [(float(x), float(y)) for x, y in cells.items() if isinstance(y, int | float)]
@@ -48,13 +48,13 @@ def panels(
 
     def row(metric: str) -> list[Panel]:
         by_t1 = [
-            curve(metric, {x: Setting(solver, steps, x, order) for x in options.t1})
+            curve(metric, {x: Trial(solver, steps, x, order) for x in options.t1})
             for solver, order in kinds
         ]
         by_steps = [
             curve(
                 metric,
-                {n: Setting(solver, n, order and t1, order) for n in options.steps},
+                {n: Trial(solver, n, order and t1, order) for n in options.steps},
                 dashed=order is None,
             )
             for solver, order in (*kinds, *rivals)
@@ -72,8 +72,8 @@ def sheet(pairs: Pairs, options: SweepOptions, engine: Upscaler, path: Path) -> 
     of steps nearest to 5 and the highest order, and HR. Raises as `contact_sheet`."""
     steps, order = _nearest(options.steps, STEPS), max(options.order)
     settings = [
-        *(Setting(options.solver[0], steps, t1, order) for t1 in options.t1),
-        *(Setting(name, steps) for name in options.baselines),
+        *(Trial(options.solver[0], steps, t1, order) for t1 in options.t1),
+        *(Trial(name, steps) for name in options.baselines),
     ]
     crops, names = [], []
     for i in range(min(ROWS, len(pairs))):

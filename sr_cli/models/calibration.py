@@ -14,8 +14,8 @@ from typing import Any, Self
 import numpy as np
 
 from sr_cli.errors import ModelError
+from sr_cli.files import home, whole, writing
 from sr_cli.models import registry
-from sr_cli.models.store import home, replacing, writing
 
 FOLDER = "calibrations"
 
@@ -128,6 +128,6 @@ def keep(setting: Setting, calibration: Calibration) -> Path:
         "setting": asdict(setting),
         "starts": {f"{scale:g}": asdict(start) for scale, start in starts.items()},
     }
-    with writing(path.parent), replacing(path) as partial:
+    with writing(path.parent), whole(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     return path

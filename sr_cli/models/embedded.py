@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sr_cli.device import layout
 from sr_cli.errors import UsageError
-from sr_cli.models.layout import layout
 from sr_cli.models.model import Model
 from sr_cli.models.registry import Card, load_weights
 
@@ -330,7 +330,7 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         denoiser=denoiser,
         codec=PixelCodec(),
         schedule=limits["schedule"],
-        final=limits["last_step"],
+        last_step=limits["last_step"],
         multiple_of=limits["multiple_of"],
         margin=limits["margin"],
         bytes_per_pixel=limits["bytes_per_pixel"],

@@ -9,15 +9,9 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from sr_cli.errors import ModelError, UsageError
+from sr_cli.files import digest, home, is_file_name, require_space, writing
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.store import (
-    Progress,
-    digest,
-    home,
-    is_file_name,
-    require_space,
-    writing,
-)
+from sr_cli.models.store import Progress
 
 RETRIES = 3
 SILENCE = 60.0
@@ -25,7 +19,7 @@ SILENCE = 60.0
 
 
 @dataclass(frozen=True)
-class Source:
+class Download:
     """A published checkpoint.
 
     name: of the model. file: of the checkpoint. url: of the file, or of the Google Drive folder
@@ -39,8 +33,8 @@ class Source:
     licence: str
 
 
-SOURCES = tuple(
-    Source(
+DOWNLOADS = tuple(
+    Download(
         name,
         file,
         url="https://drive.google.com/drive/folders/1BTGRbAqXDSNWjyUnTLgDfmjd2xyu8GvP",
@@ -58,7 +52,7 @@ def fetch(
 ) -> Path:
     """A checkpoint on this machine: the download, or the file itself of a file:// URL.
 
-    name: of SOURCES, or any with a `url` (https, http, file, or Google Drive's). An interrupted
+    name: of DOWNLOADS, or any with a `url` (https, http, file, or Google Drive's). An interrupted
     download goes on where it stopped. Raises UsageError for a name or URL that leads nowhere;
     ModelError when the source cannot be reached, what it gives is no checkpoint or has another
     SHA-256, or the disk is full.
@@ -90,20 +84,20 @@ def discard(path: Path) -> None:
         path.parent.rmdir()
 
 
-def _source(name: str, url: str | None) -> Source:
+def _source(name: str, url: str | None) -> Download:
     if url:
         file = unquote(urlsplit(url).path).rpartition("/")[2] or name
         if not is_file_name(file):
             raise UsageError(f"url must end in the name of a file like model.ckpt, not {file!r}.")
-        return Source(name, file, url, url, "")
-    for source in SOURCES:
+        return Download(name, file, url, url, "")
+    for source in DOWNLOADS:
         if source.name == name:
             return source
-    known = ", ".join(source.name for source in SOURCES)
+    known = ", ".join(source.name for source in DOWNLOADS)
     raise UsageError(f"srx does not know where {name!r} is published (only {known}): give --url.")
 
 
-def _verify(path: Path, source: Source, sha256: str | None) -> None:
+def _verify(path: Path, source: Download, sha256: str | None) -> None:
     try:
         read_state_dict(path)
     except ModelError as error:
@@ -115,7 +109,7 @@ def _verify(path: Path, source: Source, sha256: str | None) -> None:
         )
 
 
-def _download(source: Source, path: Path, progress: Progress) -> None:
+def _download(source: Download, path: Path, progress: Progress) -> None:
     """Make `path` appear, whole; what arrived of it before an interruption is used."""
     by_hand = (
         f"download {source.file} from {source.page} with a browser and run "
@@ -174,7 +168,7 @@ def _received(path: Path) -> int:
     return sum(partial.stat().st_size for partial in path.parent.glob(f"{path.name}*.part"))
 
 
-def _in_folder(source: Source) -> str:
+def _in_folder(source: Download) -> str:
     """The URL of a file in a Google Drive folder."""
     import gdown
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from sr_cli.diffusion.prf import Thresholds
 from sr_cli.diffusion.schedules import Array, alpha_bar
-from sr_cli.diffusion.solvers import Final
+from sr_cli.diffusion.solvers import LastStep
 from sr_cli.errors import ModelError, UsageError, enough_memory
 from sr_cli.models.protocol import Codec, Denoiser, Preprocessor
 from sr_cli.models.registry import STEPS, Card, card
@@ -25,14 +25,14 @@ class Model:
     """What the engine needs to know.
 
     schedule: name of ᾱ in `diffusion.schedules`, or ᾱ itself, float64 (T,).
-    final: what the last solver step returns.
+    last_step: what the last solver step returns.
     multiple_of: sides of the state. margin: context of a tile in output pixels: what makes it
     exact, or what a blended tile shares with each neighbour.
     bytes_per_pixel: peak memory of one network call, for each output pixel of a float32 window.
-    factor: output pixels along a side of a state's cell (1: pixel space). channels: of the state.
+    cell: output pixels along a side of a state's cell (1: pixel space). channels: of the state.
     tiling: "exact" for a finite receptive field; "blend" where a network sees the whole window
     (attention, group norm), so that overlapping windows are averaged. tile: side of such a window
-    in output pixels (a multiple of factor · multiple_of), None for exact tiling.
+    in output pixels (a multiple of cell · multiple_of), None for exact tiling.
     preprocess: name, checkpoint or network that is used where the user chooses none.
     t1, steps: start of the diffusion and network calls where the user chooses none.
     dial: the denoiser for a texture of 0…1, of a model that can be told how much is wanted.
@@ -45,11 +45,11 @@ class Model:
     denoiser: Denoiser
     codec: Codec
     schedule: str | Array
-    final: Final
+    last_step: LastStep
     multiple_of: int
     margin: int
     bytes_per_pixel: int
-    factor: int = 1
+    cell: int = 1
     channels: int = 3
     tiling: Tiling = "exact"
     tile: int | None = None
@@ -106,7 +106,7 @@ def _load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         case "embedded":
             from sr_cli.models.embedded import load
         case "dossr":
-            from sr_cli.models.dossr import load
+            from sr_cli.models.dossr.model import load
         case "prior":
             from sr_cli.models.prior import load
         case _:

@@ -12,9 +12,9 @@ from spandrel.architectures.Compact import Compact
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from sr_cli.device import layout
 from sr_cli.errors import ModelError, is_out_of_memory
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.layout import layout
 from sr_cli.models.ncnn import read_rrdbnet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.registry import card, load_weights

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sr_cli.device import layout
 from sr_cli.diffusion.prf import Thresholds
 from sr_cli.errors import ModelError, is_out_of_memory
 from sr_cli.models import embedded, registry
-from sr_cli.models.layout import layout
 from sr_cli.models.model import Model, load_model
 from sr_cli.models.registry import Card
 
@@ -166,7 +166,7 @@ def _from_diffusers(folder: Path, name: str, device: torch.device, dtype: torch.
         denoiser=UNet2DDenoiser(net, alpha_bar, settings.prediction_type, clip, dtype),
         codec=embedded.PixelCodec(),
         schedule=alpha_bar,
-        final="x0",
+        last_step="x0",
         multiple_of=multiple,
         margin=tile // 4,
         bytes_per_pixel=BYTES_PER_CHANNEL * net.config.block_out_channels[0],

@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from sr_cli.errors import ModelError
+from sr_cli.files import digest, is_file_name, whole
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.store import Shard, digest, installed, is_file_name, replacing
+from sr_cli.models.store import Shard, installed
 
 PACKAGE = Path(__file__).parents[1]
 STEPS = 5
@@ -176,7 +177,7 @@ def write_card(card: Card) -> Card:
     del content["folder"], content["file" if card.shards else "shards"]
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     for suffix, written in ((".json", text), (".md", _markdown(content))):
-        with replacing(card.folder / f"{card.name}{suffix}") as partial:
+        with whole(card.folder / f"{card.name}{suffix}") as partial:
             partial.write_text(written, "utf-8")
     return card
 

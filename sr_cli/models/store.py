@@ -5,22 +5,15 @@ HOME/models/.NAME.partial/  a model under construction; the same import goes on 
 HOME/downloads/             checkpoints that are being fetched
 """
 
-import hashlib
 import json
-import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
-
-from platformdirs import user_data_path
-from safetensors import SafetensorError
 
 from sr_cli.errors import ModelError
+from sr_cli.files import digest, home, is_file_name, whole, writing
 
 MANIFEST = "import.json"
 Progress = Callable[[str, int, int | None], None]
@@ -35,68 +28,10 @@ class Shard:
     bytes: int
 
 
-def home() -> Path:
-    """$SRX_HOME, else the user's data folder: cache cleaners should not cost anybody gigabytes."""
-    chosen = os.environ.get("SRX_HOME")
-    return Path(chosen).expanduser() if chosen else user_data_path("srx")
-
-
-def is_file_name(name: object) -> bool:
-    """Whether a name that came from elsewhere is one of a plain file: it leads to no other folder,
-    hides nothing, and is a word on every disk and terminal."""
-    return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z0-9_][\w.+ -]{0,199}", name))
-
-
 def installed() -> tuple[Path, ...]:
     """The folders of installed models, sorted; what is under construction is none."""
     found = (home() / "models").glob("[!.]*/")
     return tuple(sorted(path for path in found if path.is_dir()))
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Raise ModelError unless `needed` bytes are free where `folder` is or will be."""
-    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise ModelError(
-            f"{folder} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: "
-            "make room, or let SRX_HOME name a folder on a larger disk."
-        )
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn failures to write in `folder` into ModelError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ModelError(
-            f"{folder} cannot be written ({reason}): make room or set its rights, "
-            "or let SRX_HOME name another folder."
-        ) from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A hidden file beside `path` that takes its place when `with` ends well, and else is removed.
-
-    It may be read by whoever may read its folder: safetensors makes files for their owner alone.
-    """
-    partial = path.with_name(f".{uuid4().hex}.partial")
-    try:
-        yield partial
-        partial.chmod(path.parent.stat().st_mode & 0o666)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class Staging:
@@ -121,7 +56,7 @@ class Staging:
         if file not in self.shards:
             with writing(self.folder):
                 try:
-                    with replacing(self.folder / file) as partial:
+                    with whole(self.folder / file) as partial:
                         write(partial)
                         shard = Shard(digest(partial), partial.stat().st_size)
                 except ModelError:  # the content will not do, so another try would fail too
@@ -156,5 +91,5 @@ class Staging:
 
     def _save_manifest(self) -> None:
         files = {name: asdict(shard) for name, shard in self.shards.items()}
-        with replacing(self.folder / MANIFEST) as partial:
+        with whole(self.folder / MANIFEST) as partial:
             partial.write_text(json.dumps({"origin": self._origin, "files": files}), "utf-8")

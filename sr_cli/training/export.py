@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from sr_cli.errors import ModelError
+from sr_cli.files import whole, writing
 from sr_cli.models.checkpoints import narrowed
 from sr_cli.models.registry import Card, card, load_weights, write_card
-from sr_cli.models.store import replacing, writing
 from sr_cli.training.data import TEXTURED
 from sr_cli.training.objectives import Objective
 from sr_cli.training.train import CHECKPOINT, TrainOptions, read_checkpoint
@@ -62,7 +62,7 @@ def export(
         folder=folder,
     )
     with writing(folder):
-        with replacing(card.path) as partial:
+        with whole(card.path) as partial:
             save_file(weights, partial)
         return write_card(card)
 

@@ -22,11 +22,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import AdamW
 
+from sr_cli.degradation.degrade import Randomness
 from sr_cli.errors import ModelError, UsageError
-from sr_cli.evaluation.degradations import Randomness
+from sr_cli.files import require_space, writing
 from sr_cli.models.checkpoints import narrowed, read_state_dict
 from sr_cli.models.registry import Card, write_card
-from sr_cli.models.store import Staging, require_space, writing
+from sr_cli.models.store import Staging
 from sr_cli.training.data import crop_loader
 from sr_cli.training.export import hardware
 from sr_cli.training.interrupts import held_back

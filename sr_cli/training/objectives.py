@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from spandrel.architectures.Compact import Compact
 from torch import Tensor, nn
 
+from sr_cli.degradation.degrade import KINDS, Randomness, degrade
 from sr_cli.errors import UsageError
-from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.resampling import resize

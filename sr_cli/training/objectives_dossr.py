@@ -9,11 +9,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sr_cli.degradation.degrade import Randomness, degrade
 from sr_cli.diffusion.path import Path
 from sr_cli.errors import ModelError
-from sr_cli.evaluation.degradations import Randomness, degrade
-from sr_cli.models.dossr import DossrCodec, DossrDenoiser
-from sr_cli.models.dossr_networks import network
+from sr_cli.models.dossr.model import DossrCodec, DossrDenoiser
+from sr_cli.models.dossr.networks import network
 from sr_cli.models.model import load_model
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.protocol import Preprocessor
@@ -52,7 +52,7 @@ class DossrObjective:
                 "layout, or the name of an imported checkpoint of DoSSR."
             )
         self.base, self.device, self.dtype, self.kind = base, device, dtype, loss
-        self.unit = model.factor * model.multiple_of
+        self.unit = model.cell * model.multiple_of
         control: Any = network("control", base.architecture, _control(base), device, torch.float32)
         control.requires_grad_(True)
         if checkpointing:
@@ -68,7 +68,7 @@ class DossrObjective:
             self.preprocess, self._preprocess = load_preprocessor(chosen, device, dtype), chosen
         else:
             self.preprocess, self._preprocess = chosen, "the model's own"
-        self._cell = (model.channels, model.factor)
+        self._cell = (model.channels, model.cell)
         self.t1 = model.t1
         path = Path.domain_shift(model.alpha_bar, self.t1)
         self.alpha, self.sigma, self.a, self.m = (

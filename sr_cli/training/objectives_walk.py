@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sr_cli.degradation.degrade import Randomness
 from sr_cli.errors import UsageError
-from sr_cli.evaluation.degradations import Randomness
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.training.criterion import BETWEEN, SMOOTH, Criterion, any_textures

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sr_cli.degradation.degrade import Randomness
 from sr_cli.errors import UsageError
-from sr_cli.evaluation.degradations import Randomness
+from sr_cli.files import whole, writing
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.resampling import resize
-from sr_cli.models.store import replacing, writing
 
 
 class Teacher:
@@ -51,7 +51,7 @@ class Teacher:
             with torch.autocast(lr.device.type, enabled=False):  # deep ones would round visibly
                 answer = resize(self.network(lr), size).clamp(0, 1)
             levels = (answer * 255).round().byte().cpu()
-            with writing(self.folder), replacing(file) as partial, partial.open("wb") as stream:
+            with writing(self.folder), whole(file) as partial, partial.open("wb") as stream:
                 np.save(stream, levels.numpy())
         return levels.to(hr.device).float() / 255
 

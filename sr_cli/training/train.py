@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sr_cli.degradation.degrade import Randomness
 from sr_cli.errors import ModelError, UsageError, is_out_of_memory
-from sr_cli.evaluation.degradations import Randomness
+from sr_cli.files import whole
 from sr_cli.models.resampling import resize
 from sr_cli.training.data import crop_loader, image_files, read_rgb
 from sr_cli.training.interrupts import held_back
@@ -251,12 +252,11 @@ class Trainer:
             "discriminator": discriminator.state_dict() if discriminator else {},
             "optimisers": [o.state_dict() for o in self._all_optimisers()],
         }
-        partial = self.checkpoint.with_suffix(".partial")
         row = {"iteration": str(self.iteration), "seconds": f"{self.elapsed:.1f}"}
         row |= {"loss": f"{self.loss:.6f}", "val_psnr": "" if psnr is None else f"{psnr:.4f}"}
         with held_back():
-            torch.save(state, partial)
-            partial.replace(self.checkpoint)
+            with whole(self.checkpoint) as partial:
+                torch.save(state, partial)
             append_row(self.options.run / "log.csv", row)
             self._saved = self.iteration
 

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sr_cli.errors import ModelError
+from sr_cli.files import whole
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.store import replacing
 
 FILE = "srx/lpips_vgg16.safetensors"
 MEMBER = "vgg16.ckpt"
@@ -72,7 +72,7 @@ def convert(source: Path) -> Path:
     path = place()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
+        with whole(path) as partial:
             save_file(tensors, partial)
     except OSError as error:
         raise ModelError(

@@ -37,7 +37,7 @@ class Stage:
         """Any start, length, order and, from 1 on, number of steps that are taken."""
         t1, length = _draw(STARTS, numbers), _draw(LENGTHS, numbers)
         taken, order = int(numbers.integers(1, length)), int(numbers.choice(ORDERS))
-        steps = plan(_path(t1), time_grid(t1, length), order=order, final="x0")
+        steps = plan(_path(t1), time_grid(t1, length), order=order, last_step="x0")
         return cls(_path(t1), steps, taken)
 
     @staticmethod

@@ -23,7 +23,7 @@ from PIL import Image
 
 from sr_cli.cli import upscale as command
 from sr_cli.cli.app import main
-from sr_cli.engine import formats, images, place
+from sr_cli.engine import formats, images, output_folder
 from sr_cli.engine.events import Job
 from sr_cli.engine.manifest import NAME, File, Manifest, Recipe
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
@@ -305,19 +305,19 @@ def test_results_are_on_the_disk_before_they_have_their_names(
 
 def test_another_run_on_the_folder_is_told_to_wait(srx: Srx, photos: Path) -> None:
     Path("out").mkdir()
-    with FileLock(Path("out") / place.LOCK):
+    with FileLock(Path("out") / output_folder.LOCK):
         run = srx("upscale", photos, "out")
     assert run.code == 1
     assert "Another run of srx works on out" in run.err
-    assert not results() - {place.LOCK}
-    (Path("out") / place.LOCK).touch()  # of a run that was killed
+    assert not results() - {output_folder.LOCK}
+    (Path("out") / output_folder.LOCK).touch()  # of a run that was killed
     assert srx("upscale", photos, "out").code == 0
     assert results() == {"a.png", "b.png"}
 
 
 def test_single_files_can_be_made_side_by_side(srx: Srx, photos: Path) -> None:
     Path("out").mkdir()
-    with FileLock(Path("out") / f"{place.LOCK}-a.png"):
+    with FileLock(Path("out") / f"{output_folder.LOCK}-a.png"):
         assert srx("upscale", photos / "a.png", "out/a.png").code == 1
         assert srx("upscale", photos / "b.jpg", "out/b.png").code == 0
 
@@ -439,7 +439,7 @@ def test_a_picture_that_kills_is_named_and_tried_last(
             _, status = os.waitpid(child("out"), 0)
             assert os.WTERMSIG(status) == signal.SIGKILL
             assert [x["input"] for x in lines() if x["status"] == "begun"].count("in/a.png")
-        assert results() - {place.LOCK} >= made
+        assert results() - {output_folder.LOCK} >= made
     monkeypatch.setattr(Nearest, "enlarge", real)
     run = srx("upscale", "in", "out")
     assert run.code == 0
@@ -715,7 +715,7 @@ def test_greys_in_three_channels_stay_neutral(
 def test_a_file_in_the_way_of_the_folder_is_named(photos: Path) -> None:
     with (
         pytest.raises(InputError, match="cannot be made"),
-        place.working(Path("in/a.png/x"), [], single=False),
+        output_folder.working(Path("in/a.png/x"), [], single=False),
     ):
         pass
 

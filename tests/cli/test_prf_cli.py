@@ -33,7 +33,7 @@ def srx(
     for name in ("XDG_CACHE_HOME", "SRX_HOME", "TORCH_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))
     grids = {"diffsr": (0, 0.02, 0.2), "dossr": (0.1, 0.5)}
-    monkeypatch.setattr("sr_cli.evaluation.prf_search.GRIDS", grids)
+    monkeypatch.setattr("sr_cli.evaluation.prf.search.GRIDS", grids)
     Path("HR").mkdir()
     levels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
     Image.fromarray(levels).save("HR/a.png")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from sr_cli.cli.app import main
 from sr_cli.cli.train import app
-from sr_cli.models.importer import ImportOptions, import_model
+from sr_cli.models.dossr.importer import ImportOptions, import_model
 from sr_cli.models.registry import card
 from sr_cli.training.objectives import EmbeddedObjective
 

@@ -12,7 +12,7 @@ import torch
 from calls import Srx, called
 
 from sr_cli.cli.ui import terminal
-from sr_cli.models import importer
+from sr_cli.models.dossr import importer
 
 pytest_plugins = ["calls"]
 

@@ -213,23 +213,23 @@ def starts_from_pure_source(code: Code) -> None:
 
 
 def can_end_on_x0(code: Code) -> None:
-    """final="x0" changes the last step alone, into the prediction of x0 without noise."""
+    """last_step="x0" changes the last step alone, into the prediction of x0 without noise."""
     p = code.path.Path.domain_shift(alpha_bar(), 500)
     for options in SOLVERS:
         for n in (1, 4):
             times = code.path.time_grid(500, n)
-            *body, last = code.solvers.plan(p, times, final="x0", **options)
+            *body, last = code.solvers.plan(p, times, last_step="x0", **options)
             assert body == [*code.solvers.plan(p, times, **options)][:-1]
             assert (last.x, last.y, last.x0, last.noise) == (0, 0, (1,), 0)
 
 
 def can_end_on_the_mean(code: Code) -> None:
-    """final="mean" changes the last step alone: it adds no noise and keeps what x0 and y share."""
+    """last_step="mean" changes the last step alone: no noise, and what x0 and y share is kept."""
     p = code.path.Path.domain_shift(alpha_bar(), 500)
     for options in SOLVERS:
         for n in (1, 4):
             times = code.path.time_grid(500, n)
-            *body, last = code.solvers.plan(p, times, final="mean", **options)
+            *body, last = code.solvers.plan(p, times, last_step="mean", **options)
             *same, plain = code.solvers.plan(p, times, **options)
             assert body == same
             assert last.noise == 0

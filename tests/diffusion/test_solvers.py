@@ -70,7 +70,7 @@ def test_noise_is_drawn_only_where_it_is_added(path: Path) -> None:
         return 0.0
 
     solve(plan(path, time_grid(500, 4)), lambda x, _: x, 1.0, 1.0, noise)
-    solve(plan(path, time_grid(500, 4), final="x0"), lambda x, _: x, 1.0, 1.0, noise)
+    solve(plan(path, time_grid(500, 4), last_step="x0"), lambda x, _: x, 1.0, 1.0, noise)
     assert asked == [1, 2, 3, 4, 1, 2, 3]
 
 
@@ -100,7 +100,7 @@ def test_start_and_coefficients_are_plain_floats(path: Path) -> None:
         ([499, 0], {"order": 0}, "1, 2 or 3, not 0"),
         ([499, 0], {"order": 4}, "1, 2 or 3, not 4"),
         ([499, 0], {"variant": "ode"}, "paper, corrected, not 'ode'"),
-        ([499, 0], {"final": "y"}, "step, mean, x0, not 'y'"),
+        ([499, 0], {"last_step": "y"}, "step, mean, x0, not 'y'"),
     ],
 )
 def test_a_senseless_plan_is_refused(

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sr_cli.device import peak_memory
 from sr_cli.engine import batch
 from sr_cli.engine.events import (
     Event,
@@ -29,7 +30,7 @@ from sr_cli.engine.events import (
     Planned,
     Skipped,
     Started,
-    Step,
+    Stepped,
 )
 from sr_cli.engine.jobs import pending, preview
 from sr_cli.engine.manifest import NAME, Manifest
@@ -132,7 +133,7 @@ def outcomes(events: list[Event]) -> dict[str, type]:
     return {
         event.job.input.name: type(event)
         for event in events
-        if not isinstance(event, Started | Step)
+        if not isinstance(event, Started | Stepped)
     }
 
 
@@ -150,14 +151,14 @@ def test_every_job_ends_once_with_its_file_written() -> None:
     assert written == [True] * 3
     for job in jobs:
         mine = [event for event in events if event.job == job]
-        assert [type(event) for event in mine] == [Started, Step, Step, Step, Finished]
-        assert [event.done for event in mine if isinstance(event, Step)] == [1, 2, 3]
+        assert [type(event) for event in mine] == [Started, Stepped, Stepped, Stepped, Finished]
+        assert [event.done for event in mine if isinstance(event, Stepped)] == [1, 2, 3]
         done = mine[-1]
         assert isinstance(done, Finished)
         assert done.size_out == OPTIONS.target(*done.size_in) == Image.open(job.output).size
         assert done.seconds > 0
         assert done.peak_memory is None  # of a process, whose peak is no file's
-    assert batch.peak_memory("cpu") > 1 << 20
+    assert peak_memory("cpu") > 1 << 20
     assert [event.job for event in events if isinstance(event, Started)] == jobs
 
 
@@ -397,7 +398,7 @@ def test_pictures_fill_batches_in_their_order() -> None:
     assert outcomes(events) == dict.fromkeys(NAMES, Finished)
     for job in jobs:
         mine = [type(event) for event in events if event.job == job]
-        assert mine == [Started, Step, Step, Step, Finished]
+        assert mine == [Started, Stepped, Stepped, Stepped, Finished]
     alone = Nearest()
     run(jobs, alone, OPTIONS)
     assert alone.groups == [[6], [7], [8], [9], [10], [11], [12]]

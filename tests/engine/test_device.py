@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sr_cli.engine.device import free_memory, resolve_device, resolve_dtype
+from sr_cli.device import free_memory, resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import (

@@ -11,13 +11,13 @@ from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 from reference import solve
 from torch import Tensor
 
-from sr_cli.diffusion.baselines import sample
 from sr_cli.diffusion.path import Path as Diffusion
 from sr_cli.diffusion.path import time_grid
+from sr_cli.diffusion.samplers import sample
 from sr_cli.diffusion.schedules import SCHEDULES, alpha_bar
 from sr_cli.diffusion.solvers import plan
-from sr_cli.engine.course import sampler_steps, setting
 from sr_cli.engine.options import Sampler, UpscaleOptions
+from sr_cli.engine.steps import sampler_steps, setting
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
 from sr_cli.models.calibration import Calibration, Start, keep
@@ -83,12 +83,12 @@ def test_a_prediction_that_stays_stays_on_the_diffusion(
 
 def test_ddpm_is_dossr_of_order_1_without_shift() -> None:
     table = sampler_steps("ddpm", BAR, 400, 7)
-    expected = plan(Diffusion.plain(BAR), time_grid(401, 7), order=1, final="x0")
+    expected = plan(Diffusion.plain(BAR), time_grid(401, 7), order=1, last_step="x0")
     for step, want in zip(table, expected, strict=True):
         assert (step.s, step.t) == (want.s, want.t)
         got = (step.x, *step.x0, step.noise)
         assert got == pytest.approx((want.x, *want.x0, want.noise), abs=1e-6)
-    other = plan(Diffusion.plain(BAR), time_grid(401, 7), order=1, final="step")
+    other = plan(Diffusion.plain(BAR), time_grid(401, 7), order=1, last_step="step")
     assert table[-1].noise != pytest.approx(other[-1].noise, abs=1e-3)
 
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from sr_cli.device import resolve_dtype
 from sr_cli.engine import guard, upscaler
 from sr_cli.engine.arrays import to_tensor
-from sr_cli.engine.device import resolve_dtype
 from sr_cli.engine.guard import guarded
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions

@@ -31,7 +31,7 @@ def paint(path: Path, size: tuple[int, int] = (6, 4)) -> Path:
 
 
 def found_by(*arguments: Path, recursive: bool = False, **files: object) -> jobs.Plan:
-    return jobs.plan(
+    return jobs.collect_jobs(
         arguments[:-1],
         arguments[-1],
         OPTIONS,
@@ -232,7 +232,9 @@ def test_the_model_of_diffsr_is_its_prior(
     Path("here").mkdir()
     monkeypatch.chdir("here")
     options = UpscaleOptions(method="diffsr", prior=prior)
-    job = jobs.plan([paint(Path("a.png"))], OUT, options, OutputOptions(name="{model}")).jobs[0]
+    job = jobs.collect_jobs(
+        [paint(Path("a.png"))], OUT, options, OutputOptions(name="{model}")
+    ).jobs[0]
     assert job.output.stem == model
 
 
@@ -250,7 +252,7 @@ def test_a_name_that_is_too_long_is_its_own_file_s(overwrite: bool) -> None:
         paint(IN / f"{name}.png")
     for template, count in (("{stem}_", 2), ("{stem}__", 1)):  # 255 and 256 bytes
         files = OutputOptions(name=template, overwrite=overwrite)
-        planned = jobs.plan([IN], OUT, OPTIONS, files).jobs
+        planned = jobs.collect_jobs([IN], OUT, OPTIONS, files).jobs
         todo, skipped = jobs.pending(planned, OPTIONS, files, Manifest(OUT))
         assert not skipped
         outcomes = list(jobs.preview(todo, OPTIONS))
@@ -262,7 +264,9 @@ def test_a_name_that_is_too_long_is_its_own_file_s(overwrite: bool) -> None:
 def test_a_template_is_for_results_in_a_folder() -> None:
     paint(IN / "a.png")
     for name, count in ((OutputOptions.name, 0), ("{stem}_x4", 1)):
-        planned = jobs.plan([IN / "a.png"], Path("b.png"), OPTIONS, OutputOptions(name=name))
+        planned = jobs.collect_jobs(
+            [IN / "a.png"], Path("b.png"), OPTIONS, OutputOptions(name=name)
+        )
         assert [job.output for job in planned.jobs] == [Path("b.png")]
         assert len(planned.notes) == count
 

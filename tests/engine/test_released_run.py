@@ -15,8 +15,8 @@ from sr_cli.engine.states import Noise
 from sr_cli.engine.tiling import Window
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.dossr import CONTEXT
-from sr_cli.models.dossr_keys import LIMITS, convert
+from sr_cli.models.dossr.convert import LIMITS, convert
+from sr_cli.models.dossr.model import CONTEXT
 from sr_cli.models.registry import Card, write_card
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from sr_cli.engine import tiler
-from sr_cli.engine.tiler import Tiler
-from sr_cli.engine.tiling import Tile, blended_tiles, paste, scaled, sweep, tiles
+from sr_cli.engine import tiling
+from sr_cli.engine.tiling import Tile, Tiler, blended_tiles, over_tiles, paste, scaled, tiles
 
 CPU = torch.device("cpu")
 SHORT = st.integers(1, 60)
@@ -51,7 +50,7 @@ def blur(image: Tensor) -> Tensor:
 
 def swept(image: Tensor, places: list[Tile], batch: int = 1) -> Tensor:
     result = torch.full_like(image, torch.nan)
-    windows = sweep(blur, lambda _, w: (image[(..., *w)],), [places], batch=batch, device=CPU)
+    windows = over_tiles(blur, lambda _, w: (image[(..., *w)],), [places], batch=batch, device=CPU)
     for _, tile, values in windows:
         paste(result, tile, values)
     return result
@@ -98,7 +97,7 @@ def plus_mean(window: Tensor) -> Tensor:
 def edge(image: Tensor, places: list[Tile]) -> float:
     """The steepest edge that the tiles of `places` add to the image."""
     result = torch.zeros_like(image)
-    windows = sweep(plus_mean, lambda _, w: (image[(..., *w)],), [places], batch=2, device=CPU)
+    windows = over_tiles(plus_mean, lambda _, w: (image[(..., *w)],), [places], batch=2, device=CPU)
     for _, tile, values in windows:
         paste(result, tile, values)
     added = result - image
@@ -126,7 +125,7 @@ def test_tiles_of_one_shape_share_batches_whosever_they_are() -> None:
         return windows
 
     read = lambda i, w: (pictures[i][(..., *w)],)  # noqa: E731
-    for picture, tile, values in sweep(identity, read, places, batch=8, device=CPU):
+    for picture, tile, values in over_tiles(identity, read, places, batch=8, device=CPU):
         assert torch.equal(values, pictures[picture][(..., *tile.core)])
     assert sorted(calls) == [1, 2]
 
@@ -136,7 +135,7 @@ def test_a_gpu_that_is_full_gives_back_what_torch_keeps(
     monkeypatch: pytest.MonkeyPatch, device: str, cleared: int
 ) -> None:
     """Before the retry, when nothing of the failed attempt is held any more."""
-    real, seen, events = sweep, [], []  # type: ignore[var-annotated]
+    real, seen, events = over_tiles, [], []  # type: ignore[var-annotated]
 
     def fill(windows: Tensor) -> Tensor:
         events.append("call")
@@ -150,7 +149,7 @@ def test_a_gpu_that_is_full_gives_back_what_torch_keeps(
         events.append("clear")
 
     monkeypatch.setattr(torch.cuda, "empty_cache", clear)
-    monkeypatch.setattr(tiler, "sweep", lambda *a, **k: real(*a, **{**k, "device": CPU}))
+    monkeypatch.setattr(tiling, "over_tiles", lambda *a, **k: real(*a, **{**k, "device": CPU}))
     image, result = torch.rand(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)
     tiles_ = Tiler(torch.device(device), batch=2, cores=[0], margin=0)
     tiles_.fill(fill, lambda _, window: (image[(..., *window)].clone(),), [result])

@@ -14,12 +14,12 @@ import torch
 from reference import solve
 from torch import Tensor
 
+from sr_cli.device import resolve_dtype
 from sr_cli.diffusion.solvers import start
-from sr_cli.engine import upscaler, walk
-from sr_cli.engine.course import conditions
-from sr_cli.engine.device import resolve_dtype
+from sr_cli.engine import sampling, upscaler
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.steps import conditions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import DeviceError, ModelError, UsageError
 from sr_cli.models import model, registry
@@ -148,7 +148,7 @@ def test_the_tiled_walk_is_the_solver() -> None:
 def test_the_last_step_is_the_cards_unless_an_option_says_otherwise() -> None:
     """Of five steps only the last is another; ending on x0, it makes the order unimportant."""
     engine = Upscaler(UpscaleOptions(), **CPU)
-    assert engine.model.final == "x0"
+    assert engine.model.last_step == "x0"
     ends = {end: engine.using(last_step=end)._steps for end in ("x0", "mean", "step")}
     assert ends["x0"] == engine._steps
     assert ends["x0"][-1].x0 == (1.0,)
@@ -266,7 +266,7 @@ def test_a_state_larger_than_memory_lives_in_files(
         return real(**values)
 
     monkeypatch.setattr(tempfile, "TemporaryFile", temporary_file)
-    monkeypatch.setattr(walk, "free_memory", lambda device: 10_000)
+    monkeypatch.setattr(sampling, "free_memory", lambda device: 10_000)
     assert torch.equal(upscaled(lr, tile=16), usual)
     assert folders == [tmp_path / "home"] * 2  # x; y and the predictions
     assert not list((tmp_path / "home").iterdir())
@@ -278,7 +278,7 @@ def test_a_full_disk_is_told_before_it_ends_the_process(
 ) -> None:
     """x, y and three predictions of 80 × 128 pixels in float32 take 600 KiB."""
     monkeypatch.setenv("SRX_HOME", str(tmp_path))
-    monkeypatch.setattr(walk, "free_memory", lambda device: 10_000)
+    monkeypatch.setattr(sampling, "free_memory", lambda device: 10_000)
     needed = 5 * 80 * 128 * 3 * 4
     for free in (needed, needed - 1):
         usage = SimpleNamespace(free=free)

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from sr_cli.engine.course import setting
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.steps import setting
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
 from sr_cli.evaluation import metrics

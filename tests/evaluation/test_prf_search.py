@@ -22,11 +22,11 @@ from sr_cli.errors import UsageError
 from sr_cli.evaluation import ledger as ledgers
 from sr_cli.evaluation.ledger import Ledger
 from sr_cli.evaluation.metrics import Metrics, load, luma
-from sr_cli.evaluation.prf_found import Found, Point, Result, fit_thresholds, with_fields
-from sr_cli.evaluation.prf_losses import RADIUS, SpectrumErrors, radial, signature_errors
-from sr_cli.evaluation.prf_plots import draw
-from sr_cli.evaluation.prf_report import record, spectra, table
-from sr_cli.evaluation.prf_search import Search, SearchOptions, centre, refine
+from sr_cli.evaluation.prf.found import Found, Point, Result, fit_thresholds, with_fields
+from sr_cli.evaluation.prf.losses import RADIUS, SpectrumErrors, radial, signature_errors
+from sr_cli.evaluation.prf.plots import draw
+from sr_cli.evaluation.prf.report import record, spectra, table
+from sr_cli.evaluation.prf.search import Search, SearchOptions, centre, refine
 
 BAR = alpha_bar()
 
@@ -245,7 +245,7 @@ Make = Callable[..., Search]
 def search(tiny: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> Make:
     assert tiny
     monkeypatch.setattr(
-        "sr_cli.evaluation.prf_search.GRIDS", {"diffsr": (0, 0.02, 0.1), "dossr": (0.1, 0.5, 1)}
+        "sr_cli.evaluation.prf.search.GRIDS", {"diffsr": (0, 0.02, 0.1), "dossr": (0.1, 0.5, 1)}
     )
 
     def make(ledger: Ledger | None = None, **changes: Any) -> Search:
@@ -366,7 +366,7 @@ def test_what_a_result_depends_on_is_measured_again(
             monkeypatch.setattr(ledgers, "__version__", "another")
     made = search(ledger, **options)
     if change == "card":
-        made.engine._model = replace(made.engine.model, final="step")
+        made.engine._model = replace(made.engine.model, last_step="step")
     made.run(lambda _: None)
     assert (len(calls) == before) == (change == "nothing")
 

@@ -21,7 +21,7 @@ from sr_cli.evaluation.datasets import Pairs, pairs
 from sr_cli.evaluation.ledger import Ledger, Measured, key
 from sr_cli.evaluation.metrics import Metrics, load, psnr
 from sr_cli.evaluation.plots import Panel
-from sr_cli.evaluation.sweep import Progress, Scene, Setting, SweepOptions, sweep, table
+from sr_cli.evaluation.sweep import Progress, Scene, SweepOptions, Trial, sweep, table
 from sr_cli.evaluation.sweep_figures import SIDE, busiest, panels, sheet
 from sr_cli.models.embedded import EmbeddedDenoiser
 
@@ -52,7 +52,7 @@ def measured(
     ledger: Ledger,
     notify: Callable[[Progress], None] = lambda _: None,
     metrics: Metrics | None = None,
-) -> dict[Setting, list[Measured]]:
+) -> dict[Trial, list[Measured]]:
     metrics = metrics or load(("psnr",), CPU)
     return sweep(data, SMALL.settings, engine, metrics, ledger=ledger, notify=notify)
 
@@ -79,7 +79,7 @@ def test_the_simplest_name_is_of_the_same_computation(engine: Upscaler) -> None:
     """What is left out of the table has the steps of the row that stands for it, and no other."""
     path = engine._path
 
-    def steps(s: Setting) -> Any:
+    def steps(s: Trial) -> Any:
         assert s.t1
         assert s.order
         variant: Any = s.solver
@@ -89,7 +89,7 @@ def test_the_simplest_name_is_of_the_same_computation(engine: Upscaler) -> None:
     for n in (1, 2, 3, 5):
         for order in (1, 2, 3):
             for solver in ("paper", "corrected"):
-                setting = Setting(solver, n, 500, order)
+                setting = Trial(solver, n, 500, order)
                 assert steps(setting) == steps(setting.effective)
                 seen[setting.effective] = steps(setting)
     assert len(set(seen.values())) == len(seen)
@@ -120,7 +120,7 @@ def test_lists_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 def test_a_cell_is_what_the_engine_gives(data: Pairs, engine: Upscaler) -> None:
     found = measured(data, engine, Ledger(None))
     assert list(found) == list(SMALL.settings)
-    for setting in (Setting("paper", 1, 500, 1), Setting("paper", 2, 333, 2)):
+    for setting in (Trial("paper", 1, 500, 1), Trial("paper", 2, 333, 2)):
         alone = UpscaleOptions(t1=setting.t1, steps=setting.steps, order=3)
         upscaler = Upscaler(alone, device="cpu", dtype="float32")
         for pair, cell in zip(data, found[setting], strict=True):
@@ -170,7 +170,7 @@ def test_baselines_tell_the_network_that_there_is_no_shift(
         return real(self, x, **values)
 
     monkeypatch.setattr(EmbeddedDenoiser, "predict_x0", predict)
-    result, _ = Scene(engine, data[0]).restored(Setting("dpmsolver++", 5))
+    result, _ = Scene(engine, data[0]).restored(Trial("dpmsolver++", 5))
     assert result.shape == data[0].hr.shape
     assert [m for m, *_ in seen] == [0] * 5
     assert seen[0][2] == 999
@@ -179,12 +179,12 @@ def test_baselines_tell_the_network_that_there_is_no_shift(
 
 def test_baselines_do_not_depend_on_tiles(data: Pairs, engine: Upscaler) -> None:
     for name in ("ddim", "ddpm", "edm", "dpmsolver++"):
-        setting = Setting(name, 3)
+        setting = Trial(name, 3)
         whole, _ = Scene(engine.using(tile=0), data[0]).restored(setting)
         tiled, _ = Scene(engine.using(tile=16), data[0]).restored(setting)
         assert (whole - tiled).abs().max() <= 1.01 / 255
-    once, _ = Scene(engine, data[0]).restored(Setting("ddpm", 3))
-    other, _ = Scene(engine.using(seed=1), data[0]).restored(Setting("ddpm", 3))
+    once, _ = Scene(engine, data[0]).restored(Trial("ddpm", 3))
+    other, _ = Scene(engine.using(seed=1), data[0]).restored(Trial("ddpm", 3))
     assert not torch.equal(once, other)
 
 
@@ -277,12 +277,12 @@ def test_a_ledger_that_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None
 # ----------------------------------------------------------------------------------- how it looks
 
 
-def cells(values: dict[Setting, float]) -> dict[Setting, list[Measured]]:
+def cells(values: dict[Trial, float]) -> dict[Trial, list[Measured]]:
     return {s: [Measured({"psnr": v, "niqe": None}, v / 10)] * 2 for s, v in values.items()}
 
 
 def test_the_table_has_means_and_medians() -> None:
-    setting = Setting("ddim", 5)
+    setting = Trial("ddim", 5)
     shown = table(
         {setting: [Measured({"psnr": p, "niqe": None}, s) for p, s in ((20, 1), (24, 2), (25, 9))]},
         ("psnr", "niqe"),
@@ -305,13 +305,13 @@ def test_curves_follow_t1_and_steps() -> None:
     (against_t1, against_steps), *_ = panels(cells(values), options, ("psnr", "niqe"))
     assert isinstance(against_t1, Panel)
     (line,) = against_t1.curves
-    assert list(line.points) == [(t, values[Setting("paper", 5, t, 3)]) for t in (1000, 500)]
+    assert list(line.points) == [(t, values[Trial("paper", 5, t, 3)]) for t in (1000, 500)]
     own, rival = against_steps.curves
     assert list(own.points) == [
-        (1, values[Setting("paper", 1, 500, 1)]),
-        (5, values[Setting("paper", 5, 500, 3)]),
+        (1, values[Trial("paper", 1, 500, 1)]),
+        (5, values[Trial("paper", 5, 500, 3)]),
     ]
-    assert list(rival.points) == [(n, values[Setting("ddim", n)]) for n in (1, 5)]
+    assert list(rival.points) == [(n, values[Trial("ddim", n)]) for n in (1, 5)]
     assert (own.dashed, rival.dashed) == (False, True)
 
 

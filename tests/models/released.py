@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.dossr import DossrCodec, DossrDenoiser
-from sr_cli.models.dossr_keys import Converted, convert
-from sr_cli.models.dossr_networks import network
+from sr_cli.models.dossr.convert import Converted, convert
+from sr_cli.models.dossr.model import DossrCodec, DossrDenoiser
+from sr_cli.models.dossr.networks import network
 
 FOLDER = Path(__file__).parents[1] / "golden"
 CHECKPOINT = FOLDER / "tiny_controlldm.ckpt"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sr_cli.cli.prf import SCALES
-from sr_cli.engine.course import conditions, setting
 from sr_cli.engine.options import Sampler, UpscaleOptions
+from sr_cli.engine.steps import conditions, setting
 from sr_cli.errors import ModelError
 from sr_cli.models.calibration import FOLDER, Calibration, Setting, Start, find, keep
 from sr_cli.models.model import load_model

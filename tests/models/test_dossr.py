@@ -19,8 +19,8 @@ from sr_cli.diffusion.solvers import Step, plan, start
 from sr_cli.engine.color import wavelet_color_fix
 from sr_cli.errors import ModelError
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.dossr import CONTEXT, LATENT_SCALE, DossrCodec, DossrDenoiser, load
-from sr_cli.models.dossr_keys import LIMITS
+from sr_cli.models.dossr.convert import LIMITS
+from sr_cli.models.dossr.model import CONTEXT, LATENT_SCALE, DossrCodec, DossrDenoiser, load
 from sr_cli.models.model import load_model
 from sr_cli.models.registry import Card, write_card
 
@@ -188,11 +188,11 @@ def test_a_card_brings_all_that_the_engine_needs(
 ) -> None:
     monkeypatch.setenv("SRX_WEIGHTS", str(card.folder))
     model = load_model("small", CPU, torch.float32)
-    assert (model.factor, model.channels, model.multiple_of) == (8, 4, 2)
-    assert (model.schedule, model.final, model.t1) == ("scaled_linear", "step", 500)
+    assert (model.cell, model.channels, model.multiple_of) == (8, 4, 2)
+    assert (model.schedule, model.last_step, model.t1) == ("scaled_linear", "step", 500)
     assert model.tiling == "blend"
     assert model.tile is not None
-    assert model.tile % (model.factor * model.multiple_of) == 0
+    assert model.tile % (model.cell * model.multiple_of) == 0
     g = golden()
     _, hint = model.codec.encode(g["pre"], torch.zeros_like(g["z"]))
     assert difference(hint, g["cond_latent"]) < CLOSE

@@ -17,8 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sr_cli.errors import ModelError
-from sr_cli.models.dossr import DossrDenoiser
-from sr_cli.models.dossr_keys import (
+from sr_cli.models.dossr.convert import (
     OLD_ATTENTION,
     SCHEDULE,
     TEXT,
@@ -26,8 +25,9 @@ from sr_cli.models.dossr_keys import (
     convert,
     from_diffusers,
 )
-from sr_cli.models.dossr_names import PREFIXES
-from sr_cli.models.dossr_networks import network, skeleton
+from sr_cli.models.dossr.model import DossrDenoiser
+from sr_cli.models.dossr.names import PREFIXES
+from sr_cli.models.dossr.networks import network, skeleton
 
 State = dict[str, Tensor]
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from sr_cli.errors import ModelError, UsageError
+from sr_cli.files import digest
 from sr_cli.models import fetch as module
-from sr_cli.models.fetch import SOURCES, discard, fetch
-from sr_cli.models.store import digest
+from sr_cli.models.fetch import DOWNLOADS, discard, fetch
 
 
 class Server(ThreadingHTTPServer):
@@ -208,7 +208,7 @@ def test_unknown_names_and_schemes() -> None:
 
 def test_without_gdown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gdown", None)
-    for source in SOURCES:
+    for source in DOWNLOADS:
         with pytest.raises(ModelError, match=rf"srx\[import\].*{source.file} from {source.page}"):
             fetch(source.name, silent)
 
@@ -216,7 +216,7 @@ def test_without_gdown(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_published_files_are_looked_up_in_their_folder(
     server: Server, checkpoint: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed = [SimpleNamespace(id=f"id-{source.name}", path=source.file) for source in SOURCES]
+    listed = [SimpleNamespace(id=f"id-{source.name}", path=source.file) for source in DOWNLOADS]
     folders: list[str] = []
 
     def listing(url: str, **options: Any) -> list[SimpleNamespace]:
@@ -235,7 +235,7 @@ def test_the_published_files_are_looked_up_in_their_folder(
     path = fetch("dossr-onestep", silent)
     assert path.name == "dossr_onestep.ckpt"
     assert path.read_bytes() == checkpoint
-    assert folders == [SOURCES[1].url]
+    assert folders == [DOWNLOADS[1].url]
     assert addresses == ["https://drive.google.com/uc?id=id-dossr-onestep"]
     listed.pop()
     discard(path)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from sr_cli.errors import ModelError, UsageError
+from sr_cli.files import is_file_name
 from sr_cli.models import fetch, registry
 from sr_cli.models.checkpoints import SPARE, read_state_dict
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.registry import Card, card, write_card
-from sr_cli.models.store import is_file_name
 
 FUZZ = settings(
     max_examples=int(os.environ.get("SRX_FUZZ_EXAMPLES", "60")),

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sr_cli.errors import ModelError, UsageError
-from sr_cli.models import importer
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.dossr_keys import convert
-from sr_cli.models.importer import ImportOptions, import_model
+from sr_cli.models.dossr import importer
+from sr_cli.models.dossr.convert import convert
+from sr_cli.models.dossr.importer import ImportOptions, import_model
+from sr_cli.models.dossr.prompt import PREFIX
 from sr_cli.models.registry import Card, card, check, load_weights, names
-from sr_cli.models.text import PREFIX
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = GOLDEN / "tiny_controlldm.ckpt"

@@ -122,7 +122,7 @@ def test_limits_of_a_pipeline(tmp_path: Path) -> None:
         2,
         "none",
     )
-    assert model.final == "x0"
+    assert model.last_step == "x0"
 
 
 def test_old_pipelines_keep_all_at_the_top(tmp_path: Path) -> None:

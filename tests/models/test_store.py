@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from sr_cli.errors import ModelError
+from sr_cli.files import digest, home, require_space
 from sr_cli.models import store
 from sr_cli.models.registry import Card, card, check, load_weights, names, write_card
-from sr_cli.models.store import Shard, Staging, home, installed, require_space
+from sr_cli.models.store import Shard, Staging, installed
 
 STATE = {"a": {"a.weight": torch.randn(8, 8)}, "b": {"b.weight": torch.randn(4)}}
 ORIGIN = {"file": ["model.ckpt", 123]}
@@ -195,4 +196,4 @@ def test_shards_are_what_the_files_are() -> None:
     staging = stage()
     for name, shard in staging.shards.items():
         path = staging.folder / name
-        assert shard == Shard(store.digest(path), path.stat().st_size)
+        assert shard == Shard(digest(path), path.stat().st_size)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from sr_cli.errors import ModelError, UsageError
-from sr_cli.models.text import PREFIX, PROMPT, embed, embed_by_folder, read_context
+from sr_cli.models.dossr.prompt import PREFIX, PROMPT, embed, embed_by_folder, read_context
 
 WIDTH, LAYERS, CONTEXT, VOCABULARY = 128, 3, 77, 49408
 

@@ -12,15 +12,15 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 
+from sr_cli.degradation.degrade import Randomness, degrade
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import ModelError, UsageError
-from sr_cli.evaluation.degradations import Randomness, degrade
-from sr_cli.models.importer import ImportOptions, import_model
+from sr_cli.files import home
+from sr_cli.models.dossr.importer import ImportOptions, import_model
 from sr_cli.models.model import load_model
 from sr_cli.models.registry import Card, card, check, load_weights
 from sr_cli.models.resampling import resize
-from sr_cli.models.store import home
 from sr_cli.training.data import Crops
 from sr_cli.training.finetune import FinetuneOptions, Finetuner, accelerator, export
 from sr_cli.training.objectives_dossr import PREFIX, DossrObjective

@@ -18,10 +18,10 @@ from conftest import TINY
 from PIL import Image
 from torch import nn
 
+from sr_cli.degradation.degrade import Randomness
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import ModelError, UsageError
-from sr_cli.evaluation.degradations import Randomness
 from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.registry import card, load_weights

@@ -9,10 +9,10 @@ import torch
 from conftest import TINY
 from torch import Tensor
 
+from sr_cli.degradation.degrade import Randomness
+from sr_cli.engine.sampling import Walk
 from sr_cli.engine.states import Noise
-from sr_cli.engine.tiler import Tiler, ignore
-from sr_cli.engine.walk import Walk
-from sr_cli.evaluation.degradations import Randomness
+from sr_cli.engine.tiling import Tiler, ignore
 from sr_cli.models.embedded import EmbeddedDenoiser, EmbeddedNet
 from sr_cli.training.criterion import Criterion
 from sr_cli.training.objectives import Mix

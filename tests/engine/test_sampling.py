@@ -21,11 +21,11 @@ from sr_cli.diffusion.schedules import alpha_bar
 from sr_cli.diffusion.solvers import plan
 from sr_cli.engine import states, tiling
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.sampling import Walk
 from sr_cli.engine.states import Noise, States
-from sr_cli.engine.tiler import Tiler, ignore
+from sr_cli.engine.tiling import Tiler, ignore
 from sr_cli.engine.timing import untimed
 from sr_cli.engine.upscaler import Upscaler
-from sr_cli.engine.walk import Walk
 
 META = torch.device("meta")
 WAITS = {"_local_scalar_dense", "item", "is_nonzero", "nonzero", "equal", "lift_fresh", "unique"}

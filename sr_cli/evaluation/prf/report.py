@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from sr_cli.evaluation.prf_found import Found, Point, Result
-from sr_cli.evaluation.prf_losses import Array, radial
-from sr_cli.evaluation.prf_search import Search
+from sr_cli.evaluation.prf.found import Found, Point, Result
+from sr_cli.evaluation.prf.losses import Array, radial
+from sr_cli.evaluation.prf.search import Search
 from sr_cli.evaluation.tables import Cell, Column, Table
 
 SCORES = {"lpips": 3, "psnr": 2, "ssim": 3, "low": 3, "high": 3}

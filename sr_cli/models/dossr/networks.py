@@ -14,8 +14,8 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
+from sr_cli.device import layout
 from sr_cli.errors import ModelError
-from sr_cli.models.layout import layout
 
 Architecture = Mapping[str, Any]
 """See the module's text."""

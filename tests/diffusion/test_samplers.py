@@ -14,13 +14,13 @@ import torch
 from reference import solve
 from torch import Tensor
 
-from sr_cli.diffusion.baselines import Baseline, sample
 from sr_cli.diffusion.path import Path, time_grid
+from sr_cli.diffusion.samplers import SamplerName, sample
 from sr_cli.diffusion.schedules import SCHEDULES, alpha_bar
 from sr_cli.diffusion.solvers import plan
 from sr_cli.errors import UsageError
 
-NAMES = get_args(Baseline)
+NAMES = get_args(SamplerName)
 MU, S2 = -0.4, 0.3
 SCHEDULE = alpha_bar()
 LAST = len(SCHEDULE) - 1
@@ -44,7 +44,7 @@ def moments(x: Tensor) -> tuple[float, float]:
     return float(x[-1]), float(((x - x[-1]) ** 2).sum())
 
 
-def run(name: Baseline, steps: int, denoise: Any = exact, **options: Any) -> Tensor:
+def run(name: SamplerName, steps: int, denoise: Any = exact, **options: Any) -> Tensor:
     """Rows of x0 that started where the true x_t lies; `schedule` is what the sampler believes."""
     t_start = options.get("t_start", LAST)
     rows = torch.eye(steps + 2)
@@ -56,7 +56,7 @@ def run(name: Baseline, steps: int, denoise: Any = exact, **options: Any) -> Ten
     )
 
 
-def last_state_error(name: Baseline, steps: int) -> float:
+def last_state_error(name: SamplerName, steps: int) -> float:
     """Of the variance at the last call, relative to α² s² + σ²: the sampler without its ending."""
     errors: list[float] = []
 
@@ -80,7 +80,7 @@ def test_ddpm_in_all_steps_samples_the_distribution(t_start: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_more_steps_come_closer(name: Baseline) -> None:
+def test_more_steps_come_closer(name: SamplerName) -> None:
     assert last_state_error(name, 160) < last_state_error(name, 20) / 3
 
 
@@ -96,7 +96,7 @@ def test_dpm_solver_converges_faster_than_ddim() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_schedule_than_the_networks_is_noticed(name: Baseline) -> None:
+def test_another_schedule_than_the_networks_is_noticed(name: SamplerName) -> None:
     mean, variance = moments(run(name, 80, world))
     assert mean == pytest.approx(MU, abs=1e-3)
     assert variance == pytest.approx(S2, rel=0.15)
@@ -126,10 +126,10 @@ def test_our_order_1_without_shift_is_ddpm(steps: int) -> None:
         return torch.tanh(x) * alpha - sigma * t / 1000
 
     got = sample("ddpm", SCHEDULE, LAST, steps, x, denoise, lambda i: z[i - 1])
-    want = walked(steps, lambda i: z[i - 1], denoise, x, order=1, final="x0")
+    want = walked(steps, lambda i: z[i - 1], denoise, x, order=1, last_step="x0")
     torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
     if steps > 2:
-        other = walked(steps, lambda i: z[i - 1], denoise, x, order=2, final="x0")
+        other = walked(steps, lambda i: z[i - 1], denoise, x, order=2, last_step="x0")
         assert (got - other).abs().max() > 1e-2
         other = sample("ddpm", alpha_bar("linear"), LAST, steps, x, denoise, lambda i: z[i - 1])
         assert (got - other).abs().max() > 1e-2
@@ -137,7 +137,7 @@ def test_our_order_1_without_shift_is_ddpm(steps: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("t_start", [LAST, 300])
-def test_the_network_sees_one_diffusion(name: Baseline, t_start: int) -> None:
+def test_the_network_sees_one_diffusion(name: SamplerName, t_start: int) -> None:
     """Calls: as many as steps, α² + σ² = 1, from t_start downwards, t beside its own noise."""
     seen: list[tuple[float, float, int]] = []
 
@@ -160,7 +160,7 @@ def test_the_network_sees_one_diffusion(name: Baseline, t_start: int) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("schedule", [alpha_bar(name) for name in SCHEDULES], ids=SCHEDULES)
-def test_x_is_at_the_scale_that_the_network_was_told(name: Baseline, schedule: Any) -> None:
+def test_x_is_at_the_scale_that_the_network_was_told(name: SamplerName, schedule: Any) -> None:
     """A denoiser that knows ε recovers x0 at once, if the x it gets is α x0 + σ ε."""
     draws = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     x0, eps = draws.unbind()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sr_cli.models.dossr_networks import network
+from sr_cli.models.dossr.networks import network
 from sr_cli.models.model import Model
 from sr_cli.models.preprocess import OVERLAP, without_bfloat16
 from sr_cli.models.protocol import Preprocessor
@@ -149,11 +149,11 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         denoiser=DossrDenoiser(unet, control, weights[CONTEXT].to(device, dtype)),
         codec=DossrCodec(vae, condition),
         schedule=limits["schedule"],
-        final=limits["last_step"],
+        last_step=limits["last_step"],
         multiple_of=2 ** (len(unet.config.block_out_channels) - 1),
         margin=limits["margin"],
         bytes_per_pixel=limits["bytes_per_pixel"],
-        factor=2 ** (len(vae.config.block_out_channels) - 1),
+        cell=2 ** (len(vae.config.block_out_channels) - 1),
         channels=vae.config.latent_channels,
         tiling="blend",
         tile=limits["tile"],

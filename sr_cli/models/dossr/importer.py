@@ -12,14 +12,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sr_cli.errors import ModelError, UsageError
-from sr_cli.models import dossr_keys
+from sr_cli.files import require_space, writing
 from sr_cli.models.checkpoints import narrowed, read_state_dict
-from sr_cli.models.dossr import CONTEXT
-from sr_cli.models.dossr_keys import State
-from sr_cli.models.fetch import SOURCES
+from sr_cli.models.dossr import convert
+from sr_cli.models.dossr.convert import State
+from sr_cli.models.dossr.model import CONTEXT
+from sr_cli.models.dossr.prompt import PROMPT, embed, embed_by_folder, read_context
+from sr_cli.models.fetch import DOWNLOADS
 from sr_cli.models.registry import Card, card, names, write_card
-from sr_cli.models.store import Progress, Staging, require_space, writing
-from sr_cli.models.text import PROMPT, embed, embed_by_folder, read_context
+from sr_cli.models.store import Progress, Staging
 
 Dtype = Literal["float16", "bfloat16", "float32"]
 SHARD = 1_900_000_000
@@ -53,7 +54,7 @@ class ImportOptions:
     @property
     def model(self) -> str:
         """The name that the model gets."""
-        known = (s.name for s in SOURCES if s.file == self.source.name)
+        known = (s.name for s in DOWNLOADS if s.file == self.source.name)
         return self.name or next(known, self.source.name.removesuffix(self.source.suffix))
 
 
@@ -87,9 +88,9 @@ def import_model(options: ImportOptions, progress: Progress) -> Card:
     progress(f"reading {options.source.name}", 0, None)
     state: State = {} if options.source.is_dir() else read_state_dict(options.source)
     if state:
-        model = dossr_keys.convert(state, str(options.source))
+        model = convert.convert(state, str(options.source))
     else:
-        model = dossr_keys.from_diffusers(options.source)
+        model = convert.from_diffusers(options.source)
     dtype: torch.dtype = getattr(torch, options.dtype)
     files = dict(_files(model.parts, dtype))
     sizes = {file: _bytes(tensors, dtype) for file, tensors in files.items()}
@@ -162,7 +163,7 @@ def _save_context(options: ImportOptions, state: State, width: int, path: Path) 
 
 
 def _card(options: ImportOptions, architecture: Mapping[str, Any], staging: Staging) -> Card:
-    known = (source.licence for source in SOURCES if source.file == options.source.name)
+    known = (source.licence for source in DOWNLOADS if source.file == options.source.name)
     prompt = {"context": options.context} if options.context else {"prompt": options.prompt}
     return Card(
         name=options.model,
@@ -171,7 +172,7 @@ def _card(options: ImportOptions, architecture: Mapping[str, Any], staging: Stag
         architecture=architecture,
         licence=options.licence or next(known, "not stated by its file"),
         training={"imported from": options.source.name, **prompt, "stored as": options.dtype},
-        limits=dossr_keys.LIMITS,
+        limits=convert.LIMITS,
         scores={},
         shards=staging.shards,
         folder=staging.folder,

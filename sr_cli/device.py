@@ -1,7 +1,8 @@
-"""Where tensors live: devices, precisions and free memory."""
+"""Where tensors live: devices, precisions, layouts and memory."""
 
 import logging
 import re
+import sys
 from collections.abc import Iterable, Sequence
 
 import psutil
@@ -71,6 +72,14 @@ def _native_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def layout(device: torch.device) -> torch.memory_format:
+    """Channels last where that is faster; not on MPS, where PyTorch's results were wrong in it.
+
+    See its issues 174345 and 180984.
+    """
+    return torch.preserve_format if device.type == "mps" else torch.channels_last
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can be allocated: of the GPU, with what torch keeps unused, or of the machine."""
     if device.type == "cuda":
@@ -105,3 +114,19 @@ def compile_all(networks: Iterable[nn.Module]) -> None:
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)  # else a traceback for each of them
     for network in networks:
         network.compile()
+
+
+def peak_memory(device: str) -> int:
+    """Bytes: of a CUDA `device` since the last call, else of this process since its start."""
+    if device.startswith("cuda"):
+        peak = torch.cuda.max_memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return peak
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB elsewhere

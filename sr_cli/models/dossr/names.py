@@ -6,7 +6,7 @@ and BasicSR (RRDBNet). Each rule takes diffusers' name apart and says LDM's.
 
 from collections.abc import Mapping
 
-from sr_cli.models.dossr_networks import Architecture
+from sr_cli.models.dossr.networks import Architecture
 
 PREFIXES: Mapping[str, str] = {
     "unet": "model.diffusion_model.",

@@ -11,8 +11,8 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from sr_cli.engine.manifest import Manifest
-from sr_cli.engine.placing import left_over
 from sr_cli.errors import InputError
+from sr_cli.files import left_over
 
 LOCK: Final = ".srx-lock"
 

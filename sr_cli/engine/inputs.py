@@ -14,7 +14,7 @@ from sr_cli.errors import InputError, UsageError
 
 
 @dataclass(frozen=True)
-class Source:
+class Input:
     """An input file, and its folder below the argument that named it; `found` by folder or pattern
     rather than named by an argument of its own."""
 
@@ -35,7 +35,7 @@ class Found:
     """What arguments hold: input files, folders without an image, files that were left out, and
     folders that cannot be read."""
 
-    sources: list[Source]
+    inputs: list[Input]
     empty: list[Path]
     others: list[Path]
     failed: list[tuple[Path, InputError]]
@@ -54,7 +54,7 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
         UsageError: an argument does not exist or matches nothing, or there is no image.
         InputError: nothing but a folder that cannot be read.
     """
-    sources: dict[str, Source] = {}
+    inputs: dict[str, Input] = {}
     found = Found([], [], [], [])
     left_out = Path(os.path.realpath(exclude))
     for argument in arguments:
@@ -63,14 +63,14 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
             inside = _inside(path, recursive, left_out, found, named=path == argument)
             if not inside and len(found.failed) == failures:
                 found.empty.append(path)
-            for source in inside:
-                real = os.path.realpath(source.path)  # unlike resolve() it bears links in circles
-                first = sources.get(real, source)
-                sources[real] = replace(first, found=first.found and source.found)
-    found.sources.extend(sources.values())
-    if found.failed and not sources:
+            for given in inside:
+                real = os.path.realpath(given.path)  # unlike resolve() it bears links in circles
+                first = inputs.get(real, given)
+                inputs[real] = replace(first, found=first.found and given.found)
+    found.inputs.extend(inputs.values())
+    if found.failed and not inputs:
         raise found.failed[0][1]
-    if not sources:
+    if not inputs:
         hint = "" if recursive else " Folders inside it are read with --recursive."
         raise UsageError(f"There is no image in {', '.join(map(str, arguments))}.{hint}")
     return found
@@ -121,11 +121,11 @@ def _strays(match: Path, pattern: Path, folder: Path) -> bool:
 
 def _inside(
     path: Path, recursive: bool, exclude: Path, found: Found, *, named: bool
-) -> list[Source]:
+) -> list[Input]:
     if not path.is_dir():
-        return [Source(path, found=not named)]
+        return [Input(path, found=not named)]
     images = sorted(_images(path, recursive, exclude, found), key=natural)
-    return [Source(image, image.parent.relative_to(path)) for image in images]
+    return [Input(image, image.parent.relative_to(path)) for image in images]
 
 
 def _images(folder: Path, recursive: bool, exclude: Path, found: Found) -> Iterator[Path]:

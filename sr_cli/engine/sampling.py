@@ -6,22 +6,23 @@ only, not of all steps, and blended tiles agree again after each step.
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sr_cli.device import free_memory
 from sr_cli.diffusion.path import Path
 from sr_cli.diffusion.solvers import Step, start
-from sr_cli.engine.device import free_memory
-from sr_cli.engine.states import Buffer, Noise, States
-from sr_cli.engine.tiler import MEMORY_SHARE, OnTile, Tiler
-from sr_cli.engine.tiling import Window
+from sr_cli.engine.states import ENCODING, Buffer, Noise, States
+from sr_cli.engine.tiling import MEMORY_SHARE, OnTile, Tiler, Window, scaled
 from sr_cli.engine.timing import Timer
 from sr_cli.errors import DeviceError, ModelError
+from sr_cli.files import home, require_space, writing
+from sr_cli.models.model import Model
 from sr_cli.models.protocol import Denoiser
-from sr_cli.models.store import home, require_space, writing
 
 
 class Walk:
@@ -124,3 +125,54 @@ def _in_file(shape: tuple[int, ...]) -> Tensor:
     """A buffer in a file without a name that is gone with it; /tmp may be memory too."""
     with tempfile.TemporaryFile(dir=home()) as file:
         return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))
+
+
+@dataclass(frozen=True)
+class TiledCodec:
+    """A model's codec, for images of any size."""
+
+    model: Model
+    tiler: Tiler
+    timer: Timer
+
+    def encode(
+        self, images: Sequence[Tensor], noises: Sequence[Noise]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """y and hint of each image, (1, 3, H, W) with sides that the model takes, beside it."""
+        codec, cell, channels = self.model.codec, self.model.cell, self.model.channels
+        if self.model.tiling == "exact":  # the codec of such a model has no context and no noise
+            with self.timer("encode"):
+                return [
+                    codec.encode(image, image.new_zeros(1).expand_as(image)) for image in images
+                ]
+
+        def encode(image: Tensor, noise: Tensor) -> Tensor:
+            with self.timer("encode"):
+                return torch.cat(codec.encode(image, noise), dim=1)
+
+        def read(picture: int, window: Window) -> tuple[Tensor, Tensor]:
+            place = (..., *scaled(window, cell))
+            return images[picture][place], noises[picture](ENCODING, window)
+
+        states = [_blank(image, 2 * channels, 1 / cell) for image in images]
+        self.tiler.fill(encode, read, states)
+        return [(state[:, :channels], state[:, channels:]) for state in states]
+
+    def decode(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """The image of each state, (1, 3, H, W) float32, beside it."""
+        codec, cell = self.model.codec, self.model.cell
+
+        def decode(state: Tensor) -> Tensor:
+            with self.timer("decode"):
+                return codec.decode(state)
+
+        if self.model.tiling == "exact":
+            return [decode(state) for state in states]
+        images = [_blank(state, 3, cell) for state in states]
+        self.tiler.fill(decode, lambda i, w: (states[i][(..., *w)],), images, scale=cell)
+        return images
+
+
+def _blank(image: Tensor, channels: int, cell: float) -> Tensor:
+    height, width = (round(side * cell) for side in image.shape[-2:])
+    return torch.empty(1, channels, height, width, device=image.device)

@@ -1,4 +1,4 @@
-"""Baseline JPEG (4:2:0) as libjpeg computes it, on any device and for a whole batch at once.
+"""SamplerName JPEG (4:2:0) as libjpeg computes it, on any device and for a whole batch at once.
 
 What is lossy is computed, rounding by rounding: colours, chroma at half the size, 8×8 cosine
 transforms, quantisation, and the way back with libjpeg's triangle filter for chroma. Entropy coding

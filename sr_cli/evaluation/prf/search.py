@@ -24,7 +24,7 @@ from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import reduced
 from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
 from sr_cli.evaluation.metrics import Metrics, mean
-from sr_cli.evaluation.prf_found import (
+from sr_cli.evaluation.prf.found import (
     CRITERIA,
     Found,
     Point,
@@ -33,7 +33,7 @@ from sr_cli.evaluation.prf_found import (
     fit_thresholds,
     with_fields,
 )
-from sr_cli.evaluation.prf_losses import SpectrumErrors, signature_errors
+from sr_cli.evaluation.prf.losses import SpectrumErrors, signature_errors
 
 GOLDEN = (5**0.5 - 1) / 2
 GRIDS: dict[str, tuple[float, ...]] = {
@@ -199,12 +199,12 @@ class Scene:
     def states(self) -> tuple[Tensor, Tensor, Tensor]:
         """x0, y and the hint as states (1, C, h, w), sides cut to what the network takes."""
         model, device = self.engine.model, self.engine.device
-        unit = model.factor * model.multiple_of
+        unit = model.cell * model.multiple_of
         height, width = (side // unit * unit for side in self.hr.shape[-2:])
         if not height or not width:
             raise UsageError(f"Images must have at least {unit} pixels a side for this network.")
         hr, source = (x[..., :height, :width].to(device) for x in (self.hr[None], self.source))
-        noise = hr.new_zeros(1, model.channels, height // model.factor, width // model.factor)
+        noise = hr.new_zeros(1, model.channels, height // model.cell, width // model.cell)
         with torch.inference_mode():
             target, _ = model.codec.encode(hr, noise)
             return target, *model.codec.encode(source, noise)

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sr_cli.evaluation import degradations, jpeg, kernels
-from sr_cli.evaluation.degradations import KINDS, Randomness, degrade
-from sr_cli.evaluation.kernels import KERNEL
+from sr_cli.degradation import degrade as degradations
+from sr_cli.degradation import jpeg, kernels
+from sr_cli.degradation.degrade import KINDS, Randomness, degrade
+from sr_cli.degradation.kernels import KERNEL
 
 CPU = torch.device("cpu")
 

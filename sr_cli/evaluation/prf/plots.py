@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from sr_cli.errors import InputError
-from sr_cli.evaluation.prf_found import Result
-from sr_cli.evaluation.prf_losses import RADIUS, Array
+from sr_cli.evaluation.prf.found import Result
+from sr_cli.evaluation.prf.losses import RADIUS, Array
 
 METRICS = ("lpips", "high", "psnr")
 

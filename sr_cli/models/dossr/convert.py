@@ -15,10 +15,10 @@ from spandrel import canonicalize_state_dict
 from torch import Tensor
 
 from sr_cli.errors import ModelError
-from sr_cli.models import dossr_shapes
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.dossr_names import PREFIXES, original
-from sr_cli.models.dossr_networks import Architecture, skeleton
+from sr_cli.models.dossr import shapes
+from sr_cli.models.dossr.names import PREFIXES, original
+from sr_cli.models.dossr.networks import Architecture, skeleton
 
 State = Mapping[str, Tensor]
 Shape = tuple[int, ...]
@@ -124,8 +124,8 @@ def from_diffusers(folder: Path) -> Converted:
     """
     try:
         architecture = {
-            "unet": _config(folder / "unet", dossr_shapes.UNET),
-            "vae": _config(folder / "vae", dossr_shapes.VAE),
+            "unet": _config(folder / "unet", shapes.UNET),
+            "vae": _config(folder / "vae", shapes.VAE),
         }
         wanted = {part: _wanted(part, architecture) for part in ("unet", "vae", "control")}
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
@@ -141,20 +141,20 @@ def from_diffusers(folder: Path) -> Converted:
     return Converted(architecture, {"unet": unet, "control": control, "vae": vae})
 
 
-def _architecture(shapes: Mapping[str, Shape]) -> dict[str, Any]:
+def _architecture(found: Mapping[str, Shape]) -> dict[str, Any]:
     derive = {
-        "unet": dossr_shapes.unet,
-        "vae": dossr_shapes.vae,
-        "rrdbnet": dossr_shapes.rrdbnet,
+        "unet": shapes.unet,
+        "vae": shapes.vae,
+        "rrdbnet": shapes.rrdbnet,
     }
-    found = {}
+    architecture = {}
     for part, function in derive.items():
         prefix = PREFIXES[part]
-        own = {k.removeprefix(prefix): v for k, v in shapes.items() if k.startswith(prefix)}
+        own = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
         if not own:
             raise ValueError(f"it has no {prefix}*")
-        found[part] = function(own)
-    return found
+        architecture[part] = function(own)
+    return architecture
 
 
 def _wanted(part: str, architecture: Architecture) -> dict[str, Shape]:

@@ -21,14 +21,14 @@ from sr_cli.diffusion.path import time_grid
 from sr_cli.diffusion.solvers import Linear
 from sr_cli.errors import UsageError
 
-Baseline = Literal["ddim", "ddpm", "edm", "dpmsolver++"]
+SamplerName = Literal["ddim", "ddpm", "edm", "dpmsolver++"]
 Array = NDArray[np.float64]
 V = TypeVar("V", bound=Linear)
 Denoise = Callable[[V, float, float, int], V]
 
 
 def sample(  # noqa: PLR0917
-    name: Baseline,
+    name: SamplerName,
     alpha_bar: Array,
     t_start: int,
     steps: int,
@@ -44,8 +44,8 @@ def sample(  # noqa: PLR0917
 
     Raises UsageError for another name, for t_start outside 1..T − 1 and steps outside 1..t_start.
     """
-    if name not in get_args(Baseline):
-        raise UsageError(f"A baseline is one of {', '.join(get_args(Baseline))}, not {name!r}.")
+    if name not in get_args(SamplerName):
+        raise UsageError(f"A baseline is one of {', '.join(get_args(SamplerName))}, not {name!r}.")
     if not 1 <= t_start < len(alpha_bar):
         raise UsageError(f"A baseline starts in 1..{len(alpha_bar) - 1}, not at {t_start}.")
     times = time_grid(t_start + 1, steps)[:-1]

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sr_cli.diffusion.baselines import Baseline, sample
 from sr_cli.diffusion.path import Path, time_grid
+from sr_cli.diffusion.samplers import SamplerName, sample
 from sr_cli.diffusion.schedules import Array, alpha_bar
 from sr_cli.diffusion.solvers import MAX_ORDER, Step, plan
 from sr_cli.engine.options import UpscaleOptions
@@ -30,11 +30,11 @@ def course(options: UpscaleOptions, model: Model, t1: int) -> tuple[Path, tuple[
         )
     path = Path.domain_shift(bar, t1)
     times = time_grid(t1, model.steps_of(options.steps))
-    final = options.last_step or model.final
-    return path, plan(path, times, order=options.order, variant=options.solver, final=final)
+    last_step = options.last_step or model.last_step
+    return path, plan(path, times, order=options.order, variant=options.solver, last_step=last_step)
 
 
-def sampler_steps(name: Baseline, bar: Array, t1: int, steps: int) -> tuple[Step, ...]:
+def sampler_steps(name: SamplerName, bar: Array, t1: int, steps: int) -> tuple[Step, ...]:
     """A sampler of diffusers as a table: it is linear, so its answers to unit impulses tell all.
 
     bar: ᾱ, (T,). From time t1 down to a clean x0; none from t1 = 0. Not for "edm", whose times are
@@ -79,7 +79,7 @@ def conditions(options: UpscaleOptions, model: Model) -> dict[str, Any]:
         return own
     solver = {"order": options.order, "solver": options.solver}
     texture = {} if model.dial is None else {"texture": model.texture_of(options.texture)}
-    return {**own, **solver, "last_step": options.last_step or model.final, **texture}
+    return {**own, **solver, "last_step": options.last_step or model.last_step, **texture}
 
 
 def check_texture(options: UpscaleOptions, model: Model | Card) -> None:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sr_cli.evaluation.jpeg import compressed
-from sr_cli.evaluation.kernels import KERNEL, families, gaussians, identity, sincs
+from sr_cli.degradation.jpeg import compressed
+from sr_cli.degradation.kernels import KERNEL, families, gaussians, identity, sincs
 from sr_cli.models.resampling import resize
 
 KINDS = ("bicubic", "mild", "realesrgan")

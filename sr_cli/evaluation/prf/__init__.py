@@ -1,0 +1,1 @@
+"""The Perceptual Recoverable Field of Diff-SR: searched, kept, told and drawn."""
