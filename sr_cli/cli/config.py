@@ -19,7 +19,7 @@ MAX_BYTES = 1 << 20
 
 LOOKS = frozenset(
     {
-        *("scale", "size", "long_side", "short_side", "steps", "order", "solver", "last_step"),
+        *("scale", "size", "long_side", "short_side", "steps", "order", "variant", "last_step"),
         *("t1", "seed", "model", "method", "sampler", "schedule", "degradation", "color"),
         *("preprocess", "format", "quality", "texture"),
     }

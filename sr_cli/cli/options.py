@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sr_cli.diffusion import names
 from sr_cli.engine import options as engine
 
 LIST = "A,B,..."
@@ -57,12 +58,12 @@ Steps = Annotated[
     ),
 ]
 Order = Annotated[int, option("Diffusion", "--order", metavar="1|2|3", help="Order of the solver.")]
-Solver = Annotated[
-    engine.Solver,
-    option("Diffusion", "--solver", help="Order 3 as printed, or exact to third order."),
+Variant = Annotated[
+    names.Variant,
+    option("Diffusion", "--variant", help="Order 3 as printed, or exact to third order."),
 ]
 LastStep = Annotated[
-    engine.LastStep | None,
+    names.LastStep | None,
     option(
         "Diffusion",
         "--last-step",
@@ -115,7 +116,9 @@ Prior = Annotated[
         help="Unconditional model of diffsr: srx's own, or a DDPMPipeline of diffusers.",
     ),
 ]
-Sampler = Annotated[engine.Sampler, option("Diffusion", "--sampler", help="What diffsr walks by.")]
+Sampler = Annotated[
+    names.SamplerName, option("Diffusion", "--sampler", help="What diffsr walks by.")
+]
 
 Metrics = Annotated[
     str,

@@ -16,7 +16,8 @@ from sr_cli.cli.options import LIST, option
 from sr_cli.cli.running import environment
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import Machine, make_upscaler, talk
-from sr_cli.engine.options import Degradation, Schedule, UpscaleOptions
+from sr_cli.diffusion.names import Schedule
+from sr_cli.engine.options import Degradation, UpscaleOptions
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def prf_search(
     sampler: shared.Sampler = UpscaleOptions.sampler,
     steps: shared.Steps = UpscaleOptions.steps,
     order: shared.Order = UpscaleOptions.order,
-    solver: shared.Solver = UpscaleOptions.solver,
+    variant: shared.Variant = UpscaleOptions.variant,
     last_step: shared.LastStep = UpscaleOptions.last_step,
     texture: shared.Texture = UpscaleOptions.texture,
     preprocess: shared.Preprocess = UpscaleOptions.preprocess,
@@ -99,7 +100,7 @@ def prf_search(
         option(
             "Reports and defaults",
             "--update-card",
-            help="Fit the limits of the PRF to what is measured, and write both into the card.",
+            help="Fit the thresholds of the PRF to what is measured, and write both into the card.",
         ),
     ] = False,
     as_json: shared.Json = False,
@@ -127,7 +128,7 @@ def prf_search(
         sampler=sampler,
         steps=steps,
         order=order,
-        solver=solver,
+        variant=variant,
         last_step=last_step,
         texture=texture if method == "dossr" else None,
         preprocess=preprocess,
@@ -191,10 +192,10 @@ def _search_options(
 
     if (signature is None) != (fidelity is None):
         raise UsageError("--signature-limit and --fidelity-limit go together.")
-    limits = None
+    thresholds = None
     if signature is not None and fidelity is not None:
-        limits = Thresholds(signature, fidelity)
-    return SearchOptions(scales, crop, rounds, limits, refit)
+        thresholds = Thresholds(signature, fidelity)
+    return SearchOptions(scales, crop, rounds, thresholds, refit)
 
 
 def _files(path: Path | None, half: Half) -> list[Path]:
@@ -318,10 +319,10 @@ def _update_card(options: UpscaleOptions, result: Result, path: Path | None, hal
         for point in (row.at(row.reference), row.star)
     }
     limits = dict(found.limits)
-    if result.limits is None:
-        terminal.note("No noise helps at any scale, so the card gets no limits.")
+    if result.thresholds is None:
+        terminal.note("No noise helps at any scale, so the card gets no thresholds.")
     else:
-        limits["prf"] = asdict(result.limits)
+        limits["prf"] = asdict(result.thresholds)
     write_card(replace(found, limits=limits, scores=scores))
     terminal.note(f"what was measured is in the card of {options.prior}")
 

@@ -45,14 +45,14 @@ def sweep_t1(
     order: Annotated[
         str, option("Sweep", "--order", metavar=LIST, help="Orders of the solver.")
     ] = "3",
-    solver: Annotated[
-        str, option("Sweep", "--solver", metavar=LIST, help="Of order 3: paper, corrected.")
+    variant: Annotated[
+        str, option("Sweep", "--variant", metavar=LIST, help="Of order 3: paper, corrected.")
     ] = "paper",
-    baseline: Annotated[
+    sampler: Annotated[
         str,
         option(
             "Sweep",
-            "--baseline",
+            "--sampler",
             metavar=LIST,
             help="Samplers without domain shift on the same network, from noise at T: "
             "ddim, ddpm, edm, dpmsolver++, or none.",
@@ -119,13 +119,13 @@ def sweep_t1(
 ) -> None:
     """Compare starting times, steps, orders and samplers on one network.
 
-    Every t1 is run with every number of steps, order and solver, and every baseline with every
+    Every t1 is run with every number of steps, order and variant, and every sampler with every
     number of steps; rows that would repeat another one appear once. What was measured is kept: an
     interrupted command continues when run again. Metrics other than PSNR and SSIM need the extra
     `iqa`, plots the extra `plot`.
     """
     talk(quiet, verbose)
-    varied = _varied(t1, steps, order, solver, baseline)
+    varied = _varied(t1, steps, order, variant, sampler)
     options = UpscaleOptions(
         scale=scale,
         model=model,
@@ -159,17 +159,17 @@ def sweep_t1(
         )
 
 
-def _varied(t1: str, steps: str, order: str, solver: str, baseline: str) -> SweepOptions:
+def _varied(t1: str, steps: str, order: str, variant: str, sampler: str) -> SweepOptions:
     from sr_cli.evaluation.sweep import SweepOptions
 
-    solvers: Any = _split(solver)
-    baselines: Any = () if baseline == "none" else _split(baseline)
+    variants: Any = _split(variant)
+    samplers: Any = () if sampler == "none" else _split(sampler)
     return SweepOptions(
         t1=tuple(_time(part) for part in _split(t1)),
         steps=_whole("steps", steps),
         order=_whole("order", order),
-        solver=solvers,
-        baselines=baselines,
+        variant=variants,
+        sampler=samplers,
     )
 
 
@@ -229,7 +229,7 @@ def _measured(
     from sr_cli.evaluation.sweep import sweep as measure
 
     ledger = Ledger(cache or _default_cache())
-    total = len(pairs) * len(varied.settings)
+    total = len(pairs) * len(varied.trials)
     done = 0
     try:
         with terminal.counting(total) as show:
@@ -239,7 +239,7 @@ def _measured(
                 done = progress.done
                 show(done, progress.image)
 
-            return measure(pairs, varied.settings, engine, measures, ledger=ledger, notify=notify)
+            return measure(pairs, varied.trials, engine, measures, ledger=ledger, notify=notify)
     except KeyboardInterrupt:
         terminal.line(f"interrupted: {done} of {total} measured; the same command does the rest.")
         raise typer.Exit(130) from None

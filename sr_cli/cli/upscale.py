@@ -18,6 +18,7 @@ from sr_cli.cli.options import option
 from sr_cli.cli.running import SOURCES, Run, exit_code, plan_of
 from sr_cli.cli.streams import given, streams
 from sr_cli.cli.ui import terminal
+from sr_cli.diffusion.names import Schedule
 from sr_cli.engine.options import (
     AUTO,
     NAME_FIELDS,
@@ -25,7 +26,6 @@ from sr_cli.engine.options import (
     Degradation,
     Method,
     OutputOptions,
-    Schedule,
     UpscaleOptions,
 )
 from sr_cli.errors import UsageError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SIZES = ("scale", "size", "long_side", "short_side")
 OPTIONS_OF: dict[Method, tuple[str, ...]] = {
-    "dossr": ("model", "order", "solver", "last_step", "texture"),
+    "dossr": ("model", "order", "variant", "last_step", "texture"),
     "diffsr": ("prior", "sampler"),
 }
 Compile = Literal["auto", "on", "off"]
@@ -95,7 +95,7 @@ def upscale(
     ] = None,
     steps: shared.Steps = UpscaleOptions.steps,
     order: shared.Order = UpscaleOptions.order,
-    solver: shared.Solver = UpscaleOptions.solver,
+    variant: shared.Variant = UpscaleOptions.variant,
     last_step: shared.LastStep = UpscaleOptions.last_step,
     texture: shared.Texture = UpscaleOptions.texture,
     t1: Annotated[

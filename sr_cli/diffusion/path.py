@@ -25,12 +25,14 @@ Array = NDArray[np.float64]
 class Path:
     """α, σ and η at the times 0..T−1, each float64 of shape (T,).
 
+    called: what networks call each time, where that is not its index.
     Raises UsageError unless the shapes agree, σ > 0 and 0 ≤ η ≤ 1.
     """
 
     alpha: Array
     sigma: Array
     eta: Array
+    called: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.alpha.ndim == 1 or not self.alpha.shape == self.sigma.shape == self.eta.shape:
@@ -47,9 +49,14 @@ class Path:
         return cls(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), eta)
 
     @classmethod
-    def plain(cls, alpha_bar: Array) -> Self:
+    def plain(cls, alpha_bar: Array, called: tuple[int, ...] | None = None) -> Self:
         """DDPM and Diff-SR: no domain shift, η = 0."""
-        return cls(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), np.zeros(len(alpha_bar)))
+        zero = np.zeros(len(alpha_bar))
+        return cls(np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar), zero, called)
+
+    def name(self, t: int) -> int:
+        """What networks call the time t."""
+        return t if self.called is None else self.called[t]
 
     @cached_property
     def a(self) -> Array:

@@ -96,13 +96,13 @@ def signature_loss(alpha_bar: Array, times: Sequence[int], errors: Sequence[floa
 
 
 def find(
-    signature: Array, fidelity: Array, limits: Thresholds, *, omega: float = OMEGA
+    signature: Array, fidelity: Array, thresholds: Thresholds, *, omega: float = OMEGA
 ) -> Field | None:
     """{t : L^S_t ≤ C^S and ω L^F_t ≤ C^F} with t* = argmin L^S + ω L^F in it; None if it is empty.
 
     signature, fidelity: L^S rising and L^F falling, each (T,).
     """
-    inside = (signature <= limits.signature) & (omega * fidelity <= limits.fidelity)
+    inside = (signature <= thresholds.signature) & (omega * fidelity <= thresholds.fidelity)
     times = np.flatnonzero(inside)
     if not len(times):
         return None

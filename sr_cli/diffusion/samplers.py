@@ -12,16 +12,17 @@ Each makes one network call a step. `edm` has times of its own, the others those
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args
+from itertools import pairwise
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli.diffusion.path import time_grid
-from sr_cli.diffusion.solvers import Linear
+from sr_cli.diffusion.names import SamplerName
+from sr_cli.diffusion.path import Path, time_grid
+from sr_cli.diffusion.solvers import MAX_ORDER, Linear, Step
 from sr_cli.errors import UsageError
 
-SamplerName = Literal["ddim", "ddpm", "edm", "dpmsolver++"]
 Array = NDArray[np.float64]
 V = TypeVar("V", bound=Linear)
 Denoise = Callable[[V, float, float, int], V]
@@ -45,9 +46,9 @@ def sample(  # noqa: PLR0917
     Raises UsageError for another name, for t_start outside 1..T − 1 and steps outside 1..t_start.
     """
     if name not in get_args(SamplerName):
-        raise UsageError(f"A baseline is one of {', '.join(get_args(SamplerName))}, not {name!r}.")
+        raise UsageError(f"A sampler is one of {', '.join(get_args(SamplerName))}, not {name!r}.")
     if not 1 <= t_start < len(alpha_bar):
-        raise UsageError(f"A baseline starts in 1..{len(alpha_bar) - 1}, not at {t_start}.")
+        raise UsageError(f"A sampler starts in 1..{len(alpha_bar) - 1}, not at {t_start}.")
     times = time_grid(t_start + 1, steps)[:-1]
     if name == "edm":
         return _edm(alpha_bar, t_start, steps, x, denoise)
@@ -58,6 +59,44 @@ def sample(  # noqa: PLR0917
         extra = {"eta": 1.0, "variance_noise": noise(i)} if ancestral else {}
         x = scheduler.step(x0, index, x, **extra).prev_sample
     return x
+
+
+def table(
+    name: SamplerName, alpha_bar: Array, t_start: int, steps: int
+) -> tuple[Path, tuple[Step, ...]]:
+    """A sampler as a path and a table of its steps, which give what `sample` gives.
+
+    It is linear, so its answers to unit impulses tell all. `edm` has a path of its own times, of
+    which each is called by the nearest time of `alpha_bar`. Raises as `sample`.
+    """
+    import torch
+
+    impulses = torch.eye(1 + 2 * steps, dtype=torch.float64)  # the start, then x0 and z by step
+    states, ratios, called = [], [], []
+
+    def predicted(x: Any, alpha: float, sigma: float, t: int) -> Any:
+        states.append(x)
+        ratios.append(sigma / alpha)
+        called.append(t)
+        return impulses[2 * len(states) - 1]
+
+    last = sample(
+        name, alpha_bar, t_start, steps, impulses[0], predicted, lambda i: impulses[2 * i]
+    )
+    rows = torch.stack([*states, last]).numpy()
+    if name == "edm":
+        own = 1 / (1 + np.array(ratios[::-1]) ** 2)
+        path = Path.plain(np.concatenate((alpha_bar[:1], own)), (0, *called[::-1]))
+        times: tuple[int, ...] = tuple(range(steps, -1, -1))
+    else:
+        path, times = Path.plain(alpha_bar), time_grid(t_start + 1, steps)
+    found = []
+    for i, (s, t) in enumerate(pairwise(times)):
+        kept = float(rows[i + 1, 0] / rows[i, 0])
+        added = rows[i + 1] - kept * rows[i]
+        history = added[1 : 2 * i + 2 : 2][::-1][: MAX_ORDER if name == "dpmsolver++" else 1]
+        found.append(Step(s, t, kept, 0.0, tuple(history.tolist()), float(added[2 * i + 2])))
+    return path, tuple(found)
 
 
 def _scheduler(name: str, alpha_bar: Array) -> Any:

@@ -19,16 +19,15 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
 from operator import add
-from typing import Any, Literal, Protocol, TypeVar, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sr_cli.diffusion.names import LastStep, Variant
 from sr_cli.diffusion.path import Path
 from sr_cli.errors import UsageError
 
-Variant = Literal["paper", "corrected"]
-LastStep = Literal["step", "mean", "x0"]
 MAX_ORDER = 3
 
 

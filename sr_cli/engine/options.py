@@ -11,14 +11,11 @@ from fractions import Fraction
 from math import floor
 from typing import Literal, get_args
 
+from sr_cli.diffusion.names import LastStep, SamplerName, Schedule, Variant
 from sr_cli.errors import UsageError
 
-Solver = Literal["paper", "corrected"]
-LastStep = Literal["x0", "mean", "step"]
 Color = Literal["wavelet", "adain", "none"]
 Method = Literal["dossr", "diffsr"]
-Sampler = Literal["ddim", "ddpm", "dpmsolver++"]
-Schedule = Literal["scaled_linear", "linear", "cosine", "sigmoid", "squared_cosine"]
 Degradation = Literal["bicubic", "mild", "realesrgan"]
 Strip = Literal["all", "gps"]
 AUTO: Literal["auto"] = "auto"
@@ -60,7 +57,7 @@ class UpscaleOptions:
     models with a dial take one. `t1` "auto" is what `srx prf-search` found best for the picture's
     scale and the assumed `degradation`.
 
-    `method` "dossr" walks with `model` by `order` and `solver`, and ends with `last_step`: on the
+    `method` "dossr" walks with `model` by `order` and `variant`, and ends with `last_step`: on the
     network's x0, on the mean of the solver's step, or on the step with its noise. "diffsr" walks
     with `prior` (a name, a folder or a hub id) by `sampler`. Its t1 is "auto" if it is None, 0
     leaves the enlargement as it is, and it takes at most t1 steps.
@@ -75,7 +72,7 @@ class UpscaleOptions:
     short_side: int | None = None
     steps: int | None = None
     order: int = 3
-    solver: Solver = "paper"
+    variant: Variant = "paper"
     last_step: LastStep | None = None
     texture: float | None = None
     t1: int | Literal["auto"] | None = None
@@ -88,7 +85,7 @@ class UpscaleOptions:
     model: str = "embedded"
     method: Method = "dossr"
     prior: str = "prior"
-    sampler: Sampler = "ddim"
+    sampler: SamplerName = "ddim"
     schedule: Schedule | None = None
     degradation: Degradation = "bicubic"
 
@@ -124,7 +121,7 @@ class UpscaleOptions:
         _require(self.steps is None or 1 <= self.steps <= 1000, sentence)
         _require(1 <= self.order <= 3, f"order must be 1, 2 or 3, not {self.order}.")
         _require(0 <= self.seed < 2**64, f"seed must lie between 0 and 2^64 - 1, not {self.seed}.")
-        _one_of("solver", self.solver, get_args(Solver))
+        _one_of("variant", self.variant, get_args(Variant))
         if self.last_step is not None:
             _one_of("last step", self.last_step, get_args(LastStep))
         if self.texture is not None:
@@ -132,7 +129,7 @@ class UpscaleOptions:
             _require(0 <= self.texture <= 1, sentence)
         _one_of("color", self.color, get_args(Color))
         _one_of("method", self.method, get_args(Method))
-        _one_of("sampler", self.sampler, get_args(Sampler))
+        _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("degradation", self.degradation, get_args(Degradation))
         if self.schedule is not None:
             _one_of("schedule", self.schedule, get_args(Schedule))

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from sr_cli.device import free_memory
-from sr_cli.diffusion.path import Path
-from sr_cli.diffusion.solvers import Step, start
 from sr_cli.engine.states import ENCODING, Buffer, Noise, States
+from sr_cli.engine.steps import Course
 from sr_cli.engine.tiling import MEMORY_SHARE, OnTile, Tiler, Window, scaled
 from sr_cli.engine.timing import Timer
 from sr_cli.errors import DeviceError, ModelError
@@ -26,7 +25,7 @@ from sr_cli.models.protocol import Denoiser
 
 
 class Walk:
-    """A denoiser's walk along `steps` of `path`, all pictures at a time.
+    """A denoiser's walk along a course, all pictures at a time.
 
     tiler: of the pictures' states.
     """
@@ -34,13 +33,12 @@ class Walk:
     def __init__(
         self,
         denoiser: Denoiser,
-        path: Path,
-        steps: Sequence[Step],
+        course: Course,
         *,
         tiler: Tiler,
         timer: Timer,
     ) -> None:
-        self.denoiser, self.path, self.steps = denoiser, path, steps
+        self.denoiser, self.course, self.steps = denoiser, course, course.steps
         self.tiler, self.timer = tiler, timer
 
     def __call__(
@@ -66,9 +64,8 @@ class Walk:
             groups.append(States(*own, self.steps, buffer))
             found |= {i: (groups[-1], k) for k, i in enumerate(members)}
         sources.clear()
-        alpha, sigma = start(self.path, self.steps[0].s)
         for group in groups:
-            group.start(alpha, sigma)
+            group.start(*self.course.start)
         for number in range(1, len(self.steps) + 1):
             self._predict(found, number, on_step)
             for group in groups:
@@ -79,13 +76,15 @@ class Walk:
         self, found: Mapping[int, tuple[States, int]], number: int, on_step: OnTile
     ) -> None:
         """Predict x0 of every picture, which is the k-th of its group, at this step."""
-        path, s = self.path, self.steps[number - 1].s
+        path, s = self.course.path, self.steps[number - 1].s
         alpha, sigma, a, m = (float(v[s]) for v in (path.alpha, path.sigma, path.a, path.m))
+
+        t = path.name(s)
 
         def predict(x: Tensor, y: Tensor, hint: Tensor) -> Tensor:
             with self.timer("network"):
                 return self.denoiser.predict_x0(
-                    x, y=y, hint=hint, alpha=alpha, sigma=sigma, a=a, m=m, t=s
+                    x, y=y, hint=hint, alpha=alpha, sigma=sigma, a=a, m=m, t=t
                 )
 
         def read(picture: int, window: Window) -> tuple[Tensor, ...]:

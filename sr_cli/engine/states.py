@@ -93,10 +93,10 @@ class States:
         """Where the x0 of each picture, (1, C, H, W), predicted in that step belongs."""
         return list(self.terms[self._row(number), :, None])
 
-    def start(self, alpha: float, sigma: float) -> None:
-        """x = α y + σ z."""
-        torch.mul(self.terms[0], alpha, out=self.x)
-        add_noise(self.x, self.keys[0], sigma)
+    def start(self, source: float, noise: float) -> None:
+        """x = source·y + noise·z."""
+        torch.mul(self.terms[0], source, out=self.x)
+        add_noise(self.x, self.keys[0], noise)
 
     def advance(self, number: int) -> None:
         """x after the step of this number: x·x + Σ weights·terms in one pass, and noise."""

@@ -1,15 +1,12 @@
 """What is walked: which path, which steps along it, and where they start."""
 
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from sr_cli.diffusion.path import Path, time_grid
-from sr_cli.diffusion.samplers import SamplerName, sample
-from sr_cli.diffusion.schedules import Array, alpha_bar
-from sr_cli.diffusion.solvers import MAX_ORDER, Step, plan
+from sr_cli.diffusion.samplers import table
+from sr_cli.diffusion.schedules import alpha_bar
+from sr_cli.diffusion.solvers import Step, plan, start
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 from sr_cli.models.calibration import Calibration, Setting, find
@@ -17,48 +14,38 @@ from sr_cli.models.model import Model
 from sr_cli.models.registry import Card, card, names
 
 
-def course(options: UpscaleOptions, model: Model, t1: int) -> tuple[Path, tuple[Step, ...]]:
-    """The path and the solver's steps from t1 for these options, whatever their own t1 is.
+@dataclass(frozen=True)
+class Course:
+    """The steps of a walk along a path; without a step y is the answer.
 
-    The walk starts at x = α y + σ z of the first step's time; without a step y is the answer.
+    start: the weights of y and of z ~ N(0, I) in the state that the first step begins with.
+    """
+
+    path: Path
+    steps: tuple[Step, ...]
+    start: tuple[float, float]
+
+
+def course(options: UpscaleOptions, model: Model, t1: int) -> Course:
+    """What these options walk from t1, whatever their own t1 is: the start is x = α y + σ z.
+
     Raises UsageError when the steps do not fit between t1 and 0.
     """
     bar = alpha_bar(options.schedule) if options.schedule else model.alpha_bar
     if options.method == "diffsr":
-        return Path.plain(bar), sampler_steps(
-            options.sampler, bar, t1, min(model.steps_of(options.steps), t1)
+        if t1 == 0:
+            return Course(Path.plain(bar), (), (1.0, 0.0))
+        path, steps = table(options.sampler, bar, t1, min(model.steps_of(options.steps), t1))
+    else:
+        path = Path.domain_shift(bar, t1)
+        steps = plan(
+            path,
+            time_grid(t1, model.steps_of(options.steps)),
+            order=options.order,
+            variant=options.variant,
+            last_step=options.last_step or model.last_step,
         )
-    path = Path.domain_shift(bar, t1)
-    times = time_grid(t1, model.steps_of(options.steps))
-    last_step = options.last_step or model.last_step
-    return path, plan(path, times, order=options.order, variant=options.solver, last_step=last_step)
-
-
-def sampler_steps(name: SamplerName, bar: Array, t1: int, steps: int) -> tuple[Step, ...]:
-    """A sampler of diffusers as a table: it is linear, so its answers to unit impulses tell all.
-
-    bar: ᾱ, (T,). From time t1 down to a clean x0; none from t1 = 0. Not for "edm", whose times are
-    not those of `bar`. Raises UsageError unless t1 < T and steps ≤ t1.
-    """
-    if t1 == 0:
-        return ()
-    impulses = torch.eye(1 + 2 * steps, dtype=torch.float64)  # the start, then x0 and z by step
-    states: list[Tensor] = []
-
-    def predicted(x: Tensor, alpha: float, sigma: float, t: int) -> Tensor:
-        states.append(x)
-        return impulses[2 * len(states) - 1]
-
-    last = sample(name, bar, t1, steps, impulses[0], predicted, lambda i: impulses[2 * i])
-    rows = torch.stack([*states, last]).numpy()
-    table = []
-    times = time_grid(t1 + 1, steps)
-    for i, (s, t) in enumerate(pairwise(times)):
-        kept = float(rows[i + 1, 0] / rows[i, 0])
-        added = rows[i + 1] - kept * rows[i]
-        history = added[1 : 2 * i + 2 : 2][::-1][: MAX_ORDER if name == "dpmsolver++" else 1]
-        table.append(Step(s, t, kept, 0.0, tuple(history.tolist()), float(added[2 * i + 2])))
-    return tuple(table)
+    return Course(path, steps, start(path, steps[0].s))
 
 
 def setting(options: UpscaleOptions, model: Model | Card) -> Setting:
@@ -77,7 +64,7 @@ def conditions(options: UpscaleOptions, model: Model) -> dict[str, Any]:
     }
     if options.method == "diffsr":
         return own
-    solver = {"order": options.order, "solver": options.solver}
+    solver = {"order": options.order, "variant": options.variant}
     texture = {} if model.dial is None else {"texture": model.texture_of(options.texture)}
     return {**own, **solver, "last_step": options.last_step or model.last_step, **texture}
 

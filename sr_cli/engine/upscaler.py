@@ -19,7 +19,7 @@ from sr_cli.engine.guard import guarded
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.sampling import TiledCodec, Walk
 from sr_cli.engine.states import Noise
-from sr_cli.engine.steps import calibration, check_texture, conditions, course
+from sr_cli.engine.steps import Course, calibration, check_texture, conditions, course
 from sr_cli.engine.tiling import MEMORY_SHARE, OnTile, Tiler, ignore
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.errors import DeviceError, enough_memory
@@ -43,8 +43,6 @@ BYTES_PER_PIXEL = 12 * 6
 
 OnNote = Callable[[int, str], None]
 """(picture, what its user should know)."""
-Sampler = Callable[[Model, Tiler, list[tuple[Tensor, Tensor]], Sequence[Noise]], list[Tensor]]
-"""(model, tiler, y and hint of each picture, their noises) → x of each, as from a `Walk`."""
 
 
 class Upscaler:
@@ -117,14 +115,21 @@ class Upscaler:
         other._choose_course()
         return other
 
+    def along(self, course: Course) -> "Upscaler":
+        """The same networks on another course, whatever the options say of t1, steps and solver."""
+        other = copy.copy(self)
+        other._course = course
+        return other
+
     def _choose_course(self) -> None:
         check_texture(self.options, self._model)
         self._model = self._model.textured(self.options.texture)
+        self._course: Course | None = None  # each picture's own
         if self.options.automatic:
             self._calibration = calibration(self.options, self._model)
         else:
             t1 = self._model.t1 if self.options.t1 is None else int(self.options.t1)
-            self._path, self._steps = course(self.options, self._model, t1)
+            self._course = course(self.options, self._model, t1)
 
     def compile(self) -> None:
         """Let torch.compile make the networks faster, which takes minutes at their first call."""
@@ -160,7 +165,6 @@ class Upscaler:
         lrs: Sequence[Tensor],
         *,
         sources: Sequence[Tensor] | None = None,
-        sampler: Sampler | None = None,
         on_step: OnTile = ignore,
         on_note: OnNote = ignore,
     ) -> list[Tensor]:
@@ -168,27 +172,27 @@ class Upscaler:
 
         A picture whose networks overflow in a lower precision is repeated in float32; DeviceError
         when that does not help. on_step and on_note as for one picture, with its index before.
-        sources: what `self.sources(lrs)` gave. sampler: walks instead of the solver.
+        sources: what `self.sources(lrs)` gave.
         """
         sources = self.sources(lrs) if sources is None else sources
-        if self.options.automatic:
-            return self._from_calibrated_starts(lrs, sources, sampler, on_step, on_note)
-        images = self._walked(lrs, sources, sampler, on_step, on_note)
+        if self._course is None:
+            return self._from_calibrated_starts(lrs, sources, on_step, on_note)
+        images = self._walked(self._course, lrs, sources, on_step, on_note)
         results = []
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
             image = images.pop(0)[..., : source.shape[-2], : source.shape[-1]]
             if self._dtype != torch.float32 and overflowed(image, source):
                 step, note = partial(on_step, i), partial(on_note, i)
-                results.append(self._repeated(lr, sampler, step, note))
+                results.append(self._repeated(lr, step, note))
             else:
                 results.append(self._finished(image, source, lr, partial(on_note, i)))
         return to_host(results)
 
     def _walked(
         self,
+        course: Course,
         lrs: Sequence[Tensor],
         sources: Sequence[Tensor],
-        sampler: Sampler | None,
         on_step: OnTile,
         on_note: OnNote,
     ) -> list[Tensor]:
@@ -196,27 +200,23 @@ class Upscaler:
         noises = [self._noise(lr) for lr in lrs]
         tiler = self._tiler([(lr.shape[-1], lr.shape[-2]) for lr in lrs], on_note)
         codec = TiledCodec(self._model, tiler, self._timer)
-        walk = Walk(self._model.denoiser, self._path, self._steps, tiler=tiler, timer=self._timer)
+        walk = Walk(self._model.denoiser, course, tiler=tiler, timer=self._timer)
         coded = codec.encode([self._padded(source) for source in sources], noises)
-        if sampler:
-            states = sampler(self._model, tiler, coded, noises)
-        else:
-            states = walk(coded, noises, on_step)
+        states = walk(coded, noises, on_step)
         del coded
         return codec.decode(states)
 
     def _repeated(
         self,
         lr: Tensor,
-        sampler: Sampler | None,
         on_step: Callable[[int, int], None],
         on_note: Callable[[str], None],
     ) -> Tensor:
         on_note(f"{self.dtype} overflowed: repeated in float32")
         exact = self._in_float32().using(**vars(self.options))
+        exact._course = self._course
         return exact.together(
             [lr],
-            sampler=sampler,
             on_step=lambda _, done, total: on_step(done, total),
             on_note=lambda _, text: on_note(text),
         )[0]
@@ -225,7 +225,6 @@ class Upscaler:
         self,
         lrs: Sequence[Tensor],
         sources: Sequence[Tensor],
-        sampler: Sampler | None,
         on_step: OnTile,
         on_note: OnNote,
     ) -> list[Tensor]:
@@ -252,7 +251,6 @@ class Upscaler:
             images = self.using(t1=t1).together(
                 [lrs[i] for i in group],
                 sources=[sources[i] for i in group],
-                sampler=sampler,
                 on_step=step,
                 on_note=note,
             )

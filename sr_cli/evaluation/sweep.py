@@ -9,36 +9,36 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import product
 from statistics import median
-from time import perf_counter
-from typing import Any, get_args
+from typing import Any, Final, Literal, get_args
 
-import torch
 from torch import Tensor
 
-from sr_cli.diffusion.noise import digest
-from sr_cli.diffusion.samplers import SamplerName, sample
-from sr_cli.engine.options import Solver, UpscaleOptions
-from sr_cli.engine.states import Noise
-from sr_cli.engine.tiling import Tiler, Window
-from sr_cli.engine.upscaler import Sampler, Upscaler
+from sr_cli.diffusion import samplers
+from sr_cli.diffusion.names import SamplerName, Variant
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.steps import Course
+from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
-from sr_cli.evaluation.datasets import Pair, Pairs
+from sr_cli.evaluation.datasets import Pairs
 from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
 from sr_cli.evaluation.metrics import Metrics, column, mean
+from sr_cli.evaluation.scene import Scene
 from sr_cli.evaluation.tables import Column, Table
-from sr_cli.models.model import Model
 
 T = 1000
+DOS: Final = "dos"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One row: DoSSR's solver from t1, or a baseline (t1 and order None) from noise at T − 1."""
+    """One row: DoSSR's solver ("dos") from t1, or a sampler without domain shift, which has neither
+    t1 nor order nor variant, from noise at T − 1."""
 
-    solver: str
+    sampler: SamplerName | Literal["dos"]
     steps: int
     t1: int | None = None
     order: int | None = None
+    variant: Variant | None = None
 
     @property
     def effective(self) -> "Trial":
@@ -47,25 +47,25 @@ class Trial:
         if self.order is None:
             return self
         order = min(self.order, self.steps)
-        return replace(self, order=order, solver=self.solver if order == 3 else "paper")
+        return replace(self, order=order, variant=self.variant if order == 3 else "paper")
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of UpscaleOptions; a baseline brings its own walk."""
-        return {} if self.t1 is None else asdict(self)
+        """Of UpscaleOptions, of DoSSR's solver."""
+        return {name: value for name, value in asdict(self).items() if name != "sampler"}
 
     @property
     def label(self) -> str:
         """For figures."""
-        if self.t1 is None:
-            return self.solver
-        return f"order {self.order}" + (f" {self.solver}" if self.order == 3 else "")
+        if self.sampler != DOS:
+            return self.sampler
+        return f"order {self.order}" + (f" {self.variant}" if self.order == 3 else "")
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What is varied: every t1 with every number of steps, order and solver, and every baseline
-    with every number of steps.
+    """What is varied: every t1 with every number of steps, order and variant, and every sampler
+    without domain shift with every number of steps.
 
     Raises:
         UsageError: a list is empty, or holds a value or a combination that makes no sense.
@@ -74,28 +74,28 @@ class SweepOptions:
     t1: tuple[int, ...] = (T, 2 * T // 3, T // 2, T // 3)
     steps: tuple[int, ...] = (5,)
     order: tuple[int, ...] = (3,)
-    solver: tuple[Solver, ...] = ("paper",)
-    baselines: tuple[SamplerName, ...] = ("ddim", "edm", "dpmsolver++")
+    variant: tuple[Variant, ...] = ("paper",)
+    sampler: tuple[SamplerName, ...] = ("ddim", "edm", "dpmsolver++")
 
     def __post_init__(self) -> None:
-        for name in ("t1", "steps", "order", "solver"):
+        for name in ("t1", "steps", "order", "variant"):
             if not getattr(self, name):
                 raise UsageError(f"{name} must have at least one value.")
-        for name in self.baselines:
+        for name in self.sampler:
             if name not in get_args(SamplerName):
                 known = ", ".join(get_args(SamplerName))
-                raise UsageError(f"baseline must be none or some of {known}, not {name!r}.")
-        for t1, steps, order, solver in product(self.t1, self.steps, self.order, self.solver):
-            UpscaleOptions(t1=t1, steps=steps, order=order, solver=solver)
-        for steps in self.steps if self.baselines else ():
+                raise UsageError(f"sampler must be none or some of {known}, not {name!r}.")
+        for t1, steps, order, variant in product(self.t1, self.steps, self.order, self.variant):
+            UpscaleOptions(t1=t1, steps=steps, order=order, variant=variant)
+        for steps in self.steps if self.sampler else ():
             UpscaleOptions(t1=T, steps=steps)
 
     @cached_property
-    def settings(self) -> tuple[Trial, ...]:
+    def trials(self) -> tuple[Trial, ...]:
         """Rows of the table, without those that would repeat another one."""
-        combinations = product(self.t1, self.steps, self.order, self.solver)
-        own = (Trial(solver, n, t1, order).effective for t1, n, order, solver in combinations)
-        rivals = (Trial(name, n) for name, n in product(self.baselines, self.steps))
+        combinations = product(self.t1, self.steps, self.order, self.variant)
+        own = (Trial(DOS, n, t1, order, kind).effective for t1, n, order, kind in combinations)
+        rivals = (Trial(name, n) for name, n in product(self.sampler, self.steps))
         return tuple(dict.fromkeys((*own, *rivals)))
 
 
@@ -110,105 +110,57 @@ class Progress:
 
 def sweep(
     pairs: Pairs,
-    settings: Sequence[Trial],
+    trials: Sequence[Trial],
     engine: Upscaler,
     metrics: Metrics,
     *,
     ledger: Ledger,
     notify: Callable[[Progress], None],
 ) -> dict[Trial, list[Measured]]:
-    """Measure every image under every setting, but for what the ledger has already.
+    """Measure every image under every trial, but for what the ledger has already.
 
-    An image is read, reduced and preprocessed once for all settings; the seconds of a measurement
+    An image is read, reduced and preprocessed once for all trials; the seconds of a measurement
     include preprocessing. Results are rounded to 8 bits, as in files.
     """
     fixed = conditions(engine, metrics, {field.name for field in fields(Trial)})
-    found: dict[Trial, list[Measured]] = {setting: [] for setting in settings}
+    found: dict[Trial, list[Measured]] = {trial: [] for trial in trials}
     for number, pair in enumerate(pairs):
-        scene = Scene(engine, pair)
-        images = [digest(image.numpy()).hex() for image in (pair.lr, pair.hr)]
-        for done, setting in enumerate(settings, number * len(settings) + 1):
-            cell = key(fixed, asdict(setting), images)
+        scene = Scene(engine, pair.lr, pair.hr)
+        for done, trial in enumerate(trials, number * len(trials) + 1):
+            cell = key(fixed, asdict(trial), scene.identity)
             measured = ledger.get(cell)
             if measured is None:
-                result, seconds = scene.restored(setting)
+                result, seconds = restored(scene, trial)
                 measured = Measured(metrics.score(result, pair.hr), seconds)
-                ledger.put(cell, measured, image=pair.name, setting=asdict(setting))
-            found[setting].append(measured)
-            notify(Progress(done, len(pairs) * len(settings), pair.name))
+                ledger.put(cell, measured, image=pair.name, trial=asdict(trial))
+            found[trial].append(measured)
+            notify(Progress(done, len(pairs) * len(trials), pair.name))
     return found
 
 
-class Scene:
-    """One picture, preprocessed once for all settings."""
-
-    def __init__(self, engine: Upscaler, pair: Pair) -> None:
-        self._engine = engine
-        self._pair = pair
-
-    def restored(self, setting: Trial) -> tuple[Tensor, float]:
-        """The result (3, H, W), 8-bit levels in [0, 1], and the seconds with preprocessing."""
-        source, preparation = self._source
-        engine = self._engine.using(**setting.options)
-        sampler = None if setting.t1 else without_shift(setting)
-        begin = perf_counter()
-        (result,) = engine.together([self._pair.lr], sources=[source], sampler=sampler)
-        seconds = perf_counter() - begin
-        return (result * 255).round() / 255, preparation + seconds
-
-    @cached_property
-    def _source(self) -> tuple[Tensor, float]:
-        begin = perf_counter()
-        with torch.inference_mode():
-            (source,) = self._engine.sources([self._pair.lr])
-        return source, perf_counter() - begin
-
-
-def without_shift(setting: Trial) -> Sampler:
-    """A baseline's walk for one picture: from noise alone at T − 1, the network told that η = 0."""
-    name: Any = setting.solver
-
-    def walk(
-        model: Model,
-        tiler: Tiler,
-        coded: list[tuple[Tensor, Tensor]],
-        noises: Sequence[Noise],
-    ) -> list[Tensor]:
-        ((y, hint),), (noise,) = coded, noises
-        schedule = model.alpha_bar
-        whole: Window = (slice(0, y.shape[-2]), slice(0, y.shape[-1]))
-
-        def denoise(x: Tensor, alpha: float, sigma: float, t: int) -> Tensor:
-            def predict(x: Tensor, y: Tensor, hint: Tensor) -> Tensor:
-                return model.denoiser.predict_x0(
-                    x, y=y, hint=hint, alpha=alpha, sigma=sigma, a=alpha, m=0.0, t=t
-                )
-
-            x0 = torch.empty_like(y)
-            tiler.fill(predict, lambda _, w: tuple(v[(..., *w)] for v in (x, y, hint)), [x0])
-            return x0
-
-        last = len(schedule) - 1
-        start = (1 - schedule[last]) ** 0.5 * noise(0, whole).to(y.device)
-
-        def fresh(step: int) -> Tensor:
-            return noise(step, whole).to(y.device)
-
-        return [sample(name, schedule, last, setting.steps, start, denoise, fresh)]
-
-    return walk
+def restored(scene: Scene, trial: Trial) -> tuple[Tensor, float]:
+    """The result (3, H, W), 8-bit levels in [0, 1], and the seconds with preprocessing."""
+    engine = scene.engine
+    if trial.sampler == DOS:
+        return scene.through(engine.using(**trial.options))
+    # From noise alone at T − 1; the network is told that η = 0.
+    schedule = engine.model.alpha_bar
+    last = len(schedule) - 1
+    path, steps = samplers.table(trial.sampler, schedule, last, trial.steps)
+    noise = float((1 - schedule[last]) ** 0.5)
+    return scene.through(engine.along(Course(path, steps, (0.0, noise))))
 
 
 def table(found: Mapping[Trial, Sequence[Measured]], metrics: Sequence[str]) -> Table:
-    """A row for each setting: each metric's mean over the images, the median of the seconds."""
+    """A row for each trial: each metric's mean over the images, the median of the seconds."""
     columns = (
-        *map(Column, ("t1", "steps", "order", "solver")),
+        *map(Column, ("sampler", "t1", "steps", "order", "variant")),
         *map(column, metrics),
         Column("s/image", "lower"),
     )
     rows = (
         (
-            *(s.t1, s.steps, s.order, s.solver),
+            *(s.sampler, s.t1, s.steps, s.order, s.variant),
             *(mean(m.scores[name] for m in all_) for name in metrics),
             median(m.seconds for m in all_),
         )

@@ -12,7 +12,8 @@ from sr_cli.engine.upscaler import Upscaler
 from sr_cli.evaluation.datasets import Pairs
 from sr_cli.evaluation.ledger import Measured
 from sr_cli.evaluation.plots import Curve, Panel, contact_sheet
-from sr_cli.evaluation.sweep import Scene, SweepOptions, Trial, table
+from sr_cli.evaluation.scene import Scene
+from sr_cli.evaluation.sweep import DOS, SweepOptions, Trial, restored, table
 from sr_cli.models.resampling import resize
 
 ROWS = 4
@@ -28,36 +29,33 @@ def panels(
 ) -> list[list[Panel]]:
     """For each metric its curves against t1, and against the number of steps.
 
-    One curve for each order and solver, and against the steps for each baseline. The first are
+    One curve for each order and variant, and against the steps for each sampler. The first are
     drawn at the number of steps nearest to 5, the second at the t1 nearest to 500.
     """
     records = table(found, metrics).records()
     values = dict(zip(found, records, strict=True))
     steps, t1 = _nearest(options.steps, STEPS), _nearest(options.t1, T1)
-    combinations = product(options.solver, options.order)
+    combinations = product(options.variant, options.order)
     kinds = dict.fromkeys(
-        (solver if order == 3 else "paper", order) for solver, order in combinations
+        (order, variant if order == 3 else "paper") for variant, order in combinations
     )
-    rivals = [(name, None) for name in options.baselines]
 
-    def curve(metric: str, settings: Mapping[int, Trial], *, dashed: bool = False) -> Curve:
-        label = next(iter(settings.values())).label
-        cells = {x: values[s.effective].get(metric) for x, s in settings.items()}
+    def curve(metric: str, trials: Mapping[int, Trial], *, dashed: bool = False) -> Curve:
+        label = next(iter(trials.values())).label
+        cells = {x: values[s.effective].get(metric) for x, s in trials.items()}
         points = [(float(x), float(y)) for x, y in cells.items() if isinstance(y, int | float)]
         return Curve(label, points, dashed)
 
     def row(metric: str) -> list[Panel]:
         by_t1 = [
-            curve(metric, {x: Trial(solver, steps, x, order) for x in options.t1})
-            for solver, order in kinds
+            curve(metric, {x: Trial(DOS, steps, x, *kind) for x in options.t1}) for kind in kinds
         ]
         by_steps = [
-            curve(
-                metric,
-                {n: Trial(solver, n, order and t1, order) for n in options.steps},
-                dashed=order is None,
-            )
-            for solver, order in (*kinds, *rivals)
+            *(curve(metric, {n: Trial(DOS, n, t1, *k) for n in options.steps}) for k in kinds),
+            *(
+                curve(metric, {n: Trial(name, n) for n in options.steps}, dashed=True)
+                for name in options.sampler
+            ),
         ]
         return [
             Panel(f"t1, {steps} steps", metric, by_t1),
@@ -68,23 +66,23 @@ def panels(
 
 
 def sheet(pairs: Pairs, options: SweepOptions, engine: Upscaler, path: Path) -> None:
-    """The busiest crop of the first images: LR (bicubic), every t1 and every baseline at the number
+    """The busiest crop of the first images: LR (bicubic), every t1 and every sampler at the number
     of steps nearest to 5 and the highest order, and HR. Raises as `contact_sheet`."""
     steps, order = _nearest(options.steps, STEPS), max(options.order)
-    settings = [
-        *(Trial(options.solver[0], steps, t1, order) for t1 in options.t1),
-        *(Trial(name, steps) for name in options.baselines),
+    trials = [
+        *(Trial(DOS, steps, t1, order, options.variant[0]) for t1 in options.t1),
+        *(Trial(name, steps) for name in options.sampler),
     ]
     crops, names = [], []
     for i in range(min(ROWS, len(pairs))):
         pair = pairs[i]
-        scene = Scene(engine, pair)
+        scene = Scene(engine, pair.lr, pair.hr)
         bicubic = resize(pair.lr[None], (pair.hr.shape[1], pair.hr.shape[2]))[0].clamp(0, 1)
-        results = [scene.restored(setting)[0] for setting in settings]
+        results = [restored(scene, trial)[0] for trial in trials]
         rows, cols = busiest(pair.hr, SIDE)
         crops.append([_square(image[:, rows, cols]) for image in (bicubic, *results, pair.hr)])
         names.append(pair.name)
-    labels = [f"t1 = {s.t1}" if s.t1 else s.solver for s in settings]
+    labels = [f"t1 = {s.t1}" if s.t1 else s.sampler for s in trials]
     contact_sheet(crops, ["LR, bicubic", *labels, "HR"], names, path)
 
 

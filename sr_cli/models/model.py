@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from sr_cli.diffusion.names import LastStep
 from sr_cli.diffusion.prf import Thresholds
 from sr_cli.diffusion.schedules import Array, alpha_bar
-from sr_cli.diffusion.solvers import LastStep
 from sr_cli.errors import ModelError, UsageError, enough_memory
 from sr_cli.models.protocol import Codec, Denoiser, Preprocessor
 from sr_cli.models.registry import STEPS, Card, card

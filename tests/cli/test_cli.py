@@ -154,7 +154,7 @@ def test_the_shell_is_told_of_options(monkeypatch: pytest.MonkeyPatch, srx: Srx)
         ("upscale in out --steps 10 --t1 10", "steps"),
         ("upscale in out --t1 2", "t1"),
         ("upscale in out --order 4", "order"),
-        ("upscale in out --solver euler", "solver"),
+        ("upscale in out --variant euler", "variant"),
         ("upscale in out --color sepia", "color"),
         ("upscale in out --tile 3", "tile"),
         ("upscale in out --overlap -1", "overlap"),
@@ -183,7 +183,7 @@ def test_a_mistake_is_told_in_one_sentence(srx: Srx, photos: Path, args: str, wo
 def test_good_arguments_are_no_mistake(srx: Srx, photos: Path) -> None:
     run = srx(
         *("upscale", photos, "out", "--scale", 2.5, "--steps", 9, "--t1", 10, "--order", 1),
-        *("--solver", "corrected", "--color", "none", "--tile", 16, "--overlap", 0, "--batch", 2),
+        *("--variant", "corrected", "--color", "none", "--tile", 16, "--overlap", 0, "--batch", 2),
         *("--threads", 1, "--device", "cuda:1", "--dtype", "float32", "--seed", 7),
         *("--format", "webp", "--quality", 100, "--name", "{stem}_x{scale}"),
     )

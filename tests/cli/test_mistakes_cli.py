@@ -54,7 +54,7 @@ def test_formats_have_their_short_names(srx: Srx, photos: Path, name: str, suffi
 
 
 DIFFSR = ("--prior nope", "--sampler ddpm")
-DOSSR = ("--model embedded", "--order 3", "--solver paper", "--last-step x0")
+DOSSR = ("--model embedded", "--order 3", "--variant paper", "--last-step x0")
 
 
 @pytest.mark.parametrize("option", DIFFSR + DOSSR)

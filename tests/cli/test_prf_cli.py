@@ -165,13 +165,13 @@ def test_any_model_and_the_conditions_of_an_upscaling_can_be_searched(
     save_file(state, weights / "clean.safetensors")
     clean = replace(card("embedded"), name="clean", file="clean.safetensors")
     clean = write_card(replace(clean, limits={**clean.limits, "preprocess": "none"}))
-    run = ("--method", "dossr", "--model", "clean", "--order", "2", "--solver", "corrected")
+    run = ("--method", "dossr", "--model", "clean", "--order", "2", "--variant", "corrected")
     assert srx("prf-search", "HR", "--scale", "2", *run, "--last-step", "step", *FAST)[0] == 0
     (kept,) = (tmp_path / "SRX_HOME" / "calibrations").iterdir()
     document = json.loads(kept.read_text("utf-8"))
     assert document["setting"]["model"] == clean.sha256 != card("embedded").sha256
     origin = document["starts"]["2"]["origin"]
-    chosen = {"order": 2, "solver": "corrected", "last_step": "step", "preprocess": "none"}
+    chosen = {"order": 2, "variant": "corrected", "last_step": "step", "preprocess": "none"}
     assert chosen.items() <= origin.items()
     same = (*run, "--steps", "2", "--device", "cpu", "--scale", "2", "--t1", "auto")
     code, _, err = srx("upscale", "HR/a.png", "out", *same, "--last-step", "step")

@@ -66,7 +66,7 @@ def test_the_table_goes_to_stderr_and_json_alone_to_stdout(srx: Srx) -> None:
     rows = document["rows"]
     own = [(r["t1"], r["steps"], r["order"]) for r in rows if r["t1"]]
     assert own == [(t1, n, order) for t1 in (500, 333) for n, order in ((1, 1), (3, 1), (3, 3))]
-    rivals = [(r["solver"], r["steps"]) for r in rows if r["t1"] is None]
+    rivals = [(r["sampler"], r["steps"]) for r in rows if r["t1"] is None]
     assert rivals == [(name, n) for name in ("ddim", "edm", "dpmsolver++") for n in (1, 3)]
     assert all(5 < row["psnr"] < 40 and 0 < row["ssim"] < 1 and row["s/image"] > 0 for row in rows)
     assert document["data"]["images"] == 2
@@ -88,7 +88,7 @@ def test_a_half_is_swept_and_named(srx: Srx) -> None:
 def test_a_texture_of_a_model_with_a_dial_is_swept(
     srx: Srx, dialled_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = ("HR", *FAST, "--steps", "1", "--baseline", "none", "--json", "--texture")
+    run = ("HR", *FAST, "--steps", "1", "--sampler", "none", "--json", "--texture")
     assert srx(*run, "0.5").code == 2
     monkeypatch.setenv("SRX_WEIGHTS", str(dialled_weights))
     smooth, crisp = (json.loads(srx(*run, value).out) for value in ("0", "1"))
@@ -105,7 +105,7 @@ def test_another_texture_in_the_card_is_measured_again(
 ) -> None:
     weights = shutil.copytree(dialled_weights, tmp_path / "weights")
     monkeypatch.setenv("SRX_WEIGHTS", str(weights))
-    run = ("HR", *FAST, "--t1", "500", "--steps", "1", "--order", "1", "--baseline", "none")
+    run = ("HR", *FAST, "--t1", "500", "--steps", "1", "--order", "1", "--sampler", "none")
     for texture, measured in ((None, 2), (None, 2), (0.0, 4)):
         content = json.loads((weights / "embedded.json").read_text())
         if texture is not None:
@@ -181,8 +181,8 @@ def test_a_changed_option_is_measured_again(
         (("--steps", "1,x"), "whole numbers"),
         (("--steps", "0"), "between 1 and 1000"),
         (("--order", "4"), "order must be 1, 2 or 3"),
-        (("--solver", "euler"), "solver must be one of"),
-        (("--baseline", "euler"), "ddim"),
+        (("--variant", "euler"), "variant must be one of"),
+        (("--sampler", "euler"), "ddim"),
         (("--metrics", "beauty"), "no metric"),
         (("--metrics", "fid"), "whole sets"),
         (("--plot", "p.doc"), "p.doc must end in"),

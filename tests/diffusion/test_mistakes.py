@@ -66,7 +66,7 @@ MISTAKES: dict[str, Edit] = {
     "a without 1 − η": (path, "return self.alpha * (1 - self.eta)", "return self.alpha"),
     "m without α": (path, "return self.alpha * self.eta", "return self.eta"),
     "m as a": (path, "return self.alpha * self.eta", "return self.alpha * (1 - self.eta)"),
-    "σ without the root": (path, "np.sqrt(1 - alpha_bar), np", "1 - alpha_bar, np"),
+    "σ without the root": (path, "np.sqrt(1 - alpha_bar), zero", "1 - alpha_bar, zero"),
     "η runs backwards": (path, "(1 - np.cos", "(1 + np.cos"),
     "η = 1 too late": (path, "eta[:t1] = ", "eta[1 : t1 + 1] = "),
     "times off by one": (path, "(t1 - 1) / steps", "t1 / steps"),

@@ -14,8 +14,9 @@ import torch
 from reference import solve
 from torch import Tensor
 
+from sr_cli.diffusion.names import SamplerName
 from sr_cli.diffusion.path import Path, time_grid
-from sr_cli.diffusion.samplers import SamplerName, sample
+from sr_cli.diffusion.samplers import sample, table
 from sr_cli.diffusion.schedules import SCHEDULES, alpha_bar
 from sr_cli.diffusion.solvers import plan
 from sr_cli.errors import UsageError
@@ -195,3 +196,34 @@ def test_what_makes_no_sense_is_refused() -> None:
     for t_start, steps in ((0, 1), (1000, 5), (9, 10), (9, 0)):
         with pytest.raises(UsageError):
             sample("ddim", SCHEDULE, t_start, steps, x, exact, lambda _: x)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 12])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_gives_what_the_sampler_gives(name: SamplerName, steps: int) -> None:
+    """On a network that is no Gaussian's, asked at the same times with the same α and σ."""
+    x, z = torch.randn(2, 20, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    asked: list[tuple[float, float, int]] = []
+
+    def denoise(x: Tensor, alpha: float, sigma: float, t: int) -> Tensor:
+        asked.append((alpha, sigma, t))
+        return torch.tanh(x / np.hypot(alpha, sigma) + t / 900)
+
+    want = torch.as_tensor(sample(name, SCHEDULE, LAST, steps, x, denoise, lambda i: z[i - 1]))
+    expected, asked = asked, []
+    path, found = table(name, SCHEDULE, LAST, steps)
+    history: list[Tensor] = []
+    for i, step in enumerate(found):
+        values = float(path.alpha[step.s]), float(path.sigma[step.s]), path.name(step.s)
+        history.insert(0, denoise(x, *values))
+        x = step.apply(x, 0 * x, history, z[i])
+    torch.testing.assert_close(x, want, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(asked, expected, rtol=1e-9)
+
+
+def test_another_table_would_be_noticed() -> None:
+    tables = [table(name, SCHEDULE, LAST, 5)[1] for name in NAMES]
+    for one, other in pairwise(tables):
+        weights = [[step.x, *step.x0[:1], step.noise] for step in one]
+        rivals = [[step.x, *step.x0[:1], step.noise] for step in other]
+        assert np.abs(np.array(weights) - np.array(rivals)).max() > 1e-3

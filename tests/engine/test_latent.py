@@ -126,7 +126,8 @@ def test_sizes_are_rounded_exactly(fake: Fake, size: tuple[int, int], scale: flo
 
 def untiled(upscaler: Upscaler, lr: Tensor) -> Tensor:
     """What the released code does: encode, walk and decode the whole picture."""
-    path, steps, model = upscaler._path, upscaler._steps, upscaler._model
+    assert upscaler._course
+    path, steps, model = upscaler._course.path, upscaler._course.steps, upscaler.model
     noise = upscaler._noise(lr)
     source = F.interpolate(lr[None], scale_factor=4, mode="bicubic", antialias=True).clamp(0, 1)
     window = tuple(slice(0, side // FACTOR) for side in source.shape[-2:])

@@ -56,7 +56,7 @@ BAD: list[dict[str, Any]] = [
     *({"long_side": 0}, {"short_side": -3}, {"scale": 2, "size": (5, 5)}),
     *({"steps": value} for value in (0, -1, 1001)),
     *({"steps": 500, "t1": 500}, {"t1": 2}, {"t1": 9}, {"t1": 1001}),
-    *({"order": 0}, {"order": 4}, {"solver": "euler"}, {"last_step": "y"}, {"color": "sepia"}),
+    *({"order": 0}, {"order": 4}, {"variant": "euler"}, {"last_step": "y"}, {"color": "sepia"}),
     *({"seed": -1}, {"seed": 2**64}, {"tile": 1}, {"tile": 15}, {"tile": -16}),
     *({"texture": value} for value in (-0.01, 1.01, float("nan"))),
     *({"overlap": -1}, {"batch": 0}, {"model": ""}, {"preprocess": ""}),

@@ -18,11 +18,12 @@ from torch.utils._pytree import tree_leaves
 from sr_cli.diffusion import noise
 from sr_cli.diffusion.path import Path
 from sr_cli.diffusion.schedules import alpha_bar
-from sr_cli.diffusion.solvers import plan
+from sr_cli.diffusion.solvers import plan, start
 from sr_cli.engine import states, tiling
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.sampling import Walk
 from sr_cli.engine.states import Noise, States
+from sr_cli.engine.steps import Course
 from sr_cli.engine.tiling import Tiler, ignore
 from sr_cli.engine.timing import untimed
 from sr_cli.engine.upscaler import Upscaler
@@ -94,7 +95,8 @@ def operations(monkeypatch: pytest.MonkeyPatch, side: int, pictures: int = 1, **
     steps = plan(path, [499, 375, 250, 125, 0], order=3)
     assert len(steps) == STEPS
     options: dict[str, Any] = {"batch": pictures, "cores": [0] * pictures, "margin": 0} | tiled
-    walk = Walk(Network(), path, steps, tiler=Tiler(META, **options), timer=untimed)
+    course = Course(path, steps, start(path, steps[0].s))
+    walk = Walk(Network(), course, tiler=Tiler(META, **options), timer=untimed)
     y = torch.empty(1, 3, side, side, device=META)
     noises = [Noise(0, bytes([i]), 3, META) for i in range(pictures)]
     with watched(monkeypatch) as watch:

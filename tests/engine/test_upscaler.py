@@ -15,7 +15,7 @@ from reference import solve
 from torch import Tensor
 
 from sr_cli.device import resolve_dtype
-from sr_cli.diffusion.solvers import start
+from sr_cli.diffusion.solvers import Step, start
 from sr_cli.engine import sampling, upscaler
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
@@ -119,7 +119,8 @@ def test_the_tiled_walk_is_the_solver() -> None:
         UpscaleOptions(preprocess="none", color="none", tile=16), device="cpu", dtype="float32"
     )
     lr = photo(16, 24)
-    path, steps, model = engine._path, engine._steps, engine._model
+    assert engine._course
+    path, steps, model = engine._course.path, engine._course.steps, engine.model
     noise = engine._noise(lr)
     window = (slice(0, 64), slice(0, 96))
     y = (
@@ -149,8 +150,13 @@ def test_the_last_step_is_the_cards_unless_an_option_says_otherwise() -> None:
     """Of five steps only the last is another; ending on x0, it makes the order unimportant."""
     engine = Upscaler(UpscaleOptions(), **CPU)
     assert engine.model.last_step == "x0"
-    ends = {end: engine.using(last_step=end)._steps for end in ("x0", "mean", "step")}
-    assert ends["x0"] == engine._steps
+
+    def steps(engine: Upscaler) -> tuple[Step, ...]:
+        assert engine._course
+        return engine._course.steps
+
+    ends = {end: steps(engine.using(last_step=end)) for end in ("x0", "mean", "step")}
+    assert ends["x0"] == steps(engine)
     assert ends["x0"][-1].x0 == (1.0,)
     assert ends["x0"][:-1] == ends["mean"][:-1] == ends["step"][:-1]
     assert len(ends["mean"][-1].x0) == 3

@@ -395,7 +395,7 @@ def test_reports_say_what_was_found(search: Make, tmp_path: Path) -> None:
         assert r["psnr"] == found.star.scores["psnr"]
         assert r["psnr, t 0"] == found.at(0).scores["psnr"]
     content = record(with_limits)
-    assert content["limits"] == {"signature": 1e9, "fidelity": 1e9}
+    assert content["thresholds"] == {"signature": 1e9, "fidelity": 1e9}
     assert content["scales"][1]["best"]["psnr"] == result.found[1].best("psnr").t  # type: ignore[union-attr]
     path = tmp_path / "prf.png"
     draw({"one": with_limits, "two": without}, spectra(made, result), path)

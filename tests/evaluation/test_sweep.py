@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sr_cli.diffusion.names import SamplerName, Variant
 from sr_cli.diffusion.path import time_grid
 from sr_cli.diffusion.solvers import plan
 from sr_cli.engine.options import UpscaleOptions
@@ -21,12 +22,13 @@ from sr_cli.evaluation.datasets import Pairs, pairs
 from sr_cli.evaluation.ledger import Ledger, Measured, key
 from sr_cli.evaluation.metrics import Metrics, load, psnr
 from sr_cli.evaluation.plots import Panel
-from sr_cli.evaluation.sweep import Progress, Scene, SweepOptions, Trial, sweep, table
+from sr_cli.evaluation.scene import Scene
+from sr_cli.evaluation.sweep import DOS, Progress, SweepOptions, Trial, restored, sweep, table
 from sr_cli.evaluation.sweep_figures import SIDE, busiest, panels, sheet
 from sr_cli.models.embedded import EmbeddedDenoiser
 
 CPU = torch.device("cpu")
-SMALL = SweepOptions(t1=(500, 333), steps=(1, 2), order=(1, 3), baselines=("ddim", "edm"))
+SMALL = SweepOptions(t1=(500, 333), steps=(1, 2), order=(1, 3), sampler=("ddim", "edm"))
 
 
 @pytest.fixture
@@ -46,6 +48,10 @@ def engine(tiny: Path) -> Upscaler:
     return Upscaler(UpscaleOptions(), device="cpu", dtype="float32")
 
 
+def scene(engine: Upscaler, data: Pairs) -> Scene:
+    return Scene(engine, data[0].lr, data[0].hr)
+
+
 def measured(
     data: Pairs,
     engine: Upscaler,
@@ -54,7 +60,7 @@ def measured(
     metrics: Metrics | None = None,
 ) -> dict[Trial, list[Measured]]:
     metrics = metrics or load(("psnr",), CPU)
-    return sweep(data, SMALL.settings, engine, metrics, ledger=ledger, notify=notify)
+    return sweep(data, SMALL.trials, engine, metrics, ledger=ledger, notify=notify)
 
 
 # ------------------------------------------------------------------------------------ what is run
@@ -62,9 +68,9 @@ def measured(
 
 def test_rows_that_would_repeat_another_appear_once() -> None:
     options = SweepOptions(
-        t1=(500,), steps=(1, 2, 3), order=(1, 2, 3), solver=("paper", "corrected"), baselines=()
+        t1=(500,), steps=(1, 2, 3), order=(1, 2, 3), variant=("paper", "corrected"), sampler=()
     )
-    assert [(s.steps, s.order, s.solver) for s in options.settings] == [
+    assert [(s.steps, s.order, s.variant) for s in options.trials] == [
         (1, 1, "paper"),
         (2, 1, "paper"),
         (2, 2, "paper"),
@@ -77,19 +83,20 @@ def test_rows_that_would_repeat_another_appear_once() -> None:
 
 def test_the_simplest_name_is_of_the_same_computation(engine: Upscaler) -> None:
     """What is left out of the table has the steps of the row that stands for it, and no other."""
-    path = engine._path
+    assert engine._course
+    path = engine._course.path
 
     def steps(s: Trial) -> Any:
         assert s.t1
         assert s.order
-        variant: Any = s.solver
-        return plan(path, time_grid(s.t1, s.steps), order=s.order, variant=variant)
+        assert s.variant
+        return plan(path, time_grid(s.t1, s.steps), order=s.order, variant=s.variant)
 
     seen = {}
     for n in (1, 2, 3, 5):
         for order in (1, 2, 3):
-            for solver in ("paper", "corrected"):
-                setting = Trial(solver, n, 500, order)
+            for variant in get_args(Variant):
+                setting = Trial(DOS, n, 500, order, variant)
                 assert steps(setting) == steps(setting.effective)
                 seen[setting.effective] = steps(setting)
     assert len(set(seen.values())) == len(seen)
@@ -104,8 +111,8 @@ def test_the_simplest_name_is_of_the_same_computation(engine: Upscaler) -> None:
         {"t1": (10,), "steps": (10,)},
         {"steps": (0,)},
         {"order": (4,)},
-        {"solver": ("euler",)},
-        {"baselines": ("euler",)},
+        {"variant": ("euler",)},
+        {"sampler": ("euler",)},
         {"t1": (1000,), "steps": (1000,)},
     ],
 )
@@ -119,8 +126,8 @@ def test_lists_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_cell_is_what_the_engine_gives(data: Pairs, engine: Upscaler) -> None:
     found = measured(data, engine, Ledger(None))
-    assert list(found) == list(SMALL.settings)
-    for setting in (Trial("paper", 1, 500, 1), Trial("paper", 2, 333, 2)):
+    assert list(found) == list(SMALL.trials)
+    for setting in (Trial(DOS, 1, 500, 1, "paper"), Trial(DOS, 2, 333, 2, "paper")):
         alone = UpscaleOptions(t1=setting.t1, steps=setting.steps, order=3)
         upscaler = Upscaler(alone, device="cpu", dtype="float32")
         for pair, cell in zip(data, found[setting], strict=True):
@@ -132,7 +139,7 @@ def test_a_cell_is_what_the_engine_gives(data: Pairs, engine: Upscaler) -> None:
 
 def test_each_setting_has_a_result_of_its_own(data: Pairs, engine: Upscaler) -> None:
     """Of five steps: the first is the same from anywhere, as η = 1 or noise hides all there."""
-    settings = SweepOptions(t1=(500, 333), steps=(5,), order=(1, 3)).settings
+    settings = SweepOptions(t1=(500, 333), steps=(5,), order=(1, 3)).trials
     found = sweep(
         data, settings, engine, load(("psnr",), CPU), ledger=Ledger(None), notify=lambda _: None
     )
@@ -170,7 +177,7 @@ def test_baselines_tell_the_network_that_there_is_no_shift(
         return real(self, x, **values)
 
     monkeypatch.setattr(EmbeddedDenoiser, "predict_x0", predict)
-    result, _ = Scene(engine, data[0]).restored(Trial("dpmsolver++", 5))
+    result, _ = restored(scene(engine, data), Trial("dpmsolver++", 5))
     assert result.shape == data[0].hr.shape
     assert [m for m, *_ in seen] == [0] * 5
     assert seen[0][2] == 999
@@ -178,13 +185,13 @@ def test_baselines_tell_the_network_that_there_is_no_shift(
 
 
 def test_baselines_do_not_depend_on_tiles(data: Pairs, engine: Upscaler) -> None:
-    for name in ("ddim", "ddpm", "edm", "dpmsolver++"):
+    for name in get_args(SamplerName):
         setting = Trial(name, 3)
-        whole, _ = Scene(engine.using(tile=0), data[0]).restored(setting)
-        tiled, _ = Scene(engine.using(tile=16), data[0]).restored(setting)
+        whole, _ = restored(scene(engine.using(tile=0), data), setting)
+        tiled, _ = restored(scene(engine.using(tile=16), data), setting)
         assert (whole - tiled).abs().max() <= 1.01 / 255
-    once, _ = Scene(engine, data[0]).restored(Trial("ddpm", 3))
-    other, _ = Scene(engine.using(seed=1), data[0]).restored(Trial("ddpm", 3))
+    once, _ = restored(scene(engine, data), Trial("ddpm", 3))
+    other, _ = restored(scene(engine.using(seed=1), data), Trial("ddpm", 3))
     assert not torch.equal(once, other)
 
 
@@ -209,7 +216,7 @@ def test_a_stopped_sweep_goes_on_and_ends_the_same(
     data: Pairs, engine: Upscaler, tmp_path: Path
 ) -> None:
     """Killed half-way, with a line half written: what was done is kept, seconds included."""
-    file, total = tmp_path / "cache" / "sweep.jsonl", len(data) * len(SMALL.settings)
+    file, total = tmp_path / "cache" / "sweep.jsonl", len(data) * len(SMALL.trials)
     with pytest.raises(KeyboardInterrupt):
         measured(data, engine, Ledger(file), metrics=Counted(stop_at=7))
     lines = file.read_text().splitlines()
@@ -255,7 +262,7 @@ def test_what_a_result_depends_on_is_measured_again(
             monkeypatch.setattr(engine, "_model", replace(engine.model, identity="other"))
     measured(data, engine, ledger, metrics=metrics)
     images = 1 if change == "image" else len(data)
-    assert metrics.calls == images * len(SMALL.settings)
+    assert metrics.calls == images * len(SMALL.trials)
 
 
 def test_keys_tell_parts_apart() -> None:
@@ -288,28 +295,29 @@ def test_the_table_has_means_and_medians() -> None:
         ("psnr", "niqe"),
     )
     assert [c.name for c in shown.columns] == [
+        "sampler",
         "t1",
         "steps",
         "order",
-        "solver",
+        "variant",
         "psnr",
         "niqe",
         "s/image",
     ]
-    assert shown.rows == ((None, 5, None, "ddim", 23.0, None, 2),)
+    assert shown.rows == (("ddim", None, 5, None, None, 23.0, None, 2),)
 
 
 def test_curves_follow_t1_and_steps() -> None:
-    options = SweepOptions(t1=(1000, 500), steps=(1, 5), order=(3,), baselines=("ddim",))
-    values = {s: 20.0 + i for i, s in enumerate(options.settings)}
+    options = SweepOptions(t1=(1000, 500), steps=(1, 5), order=(3,), sampler=("ddim",))
+    values = {s: 20.0 + i for i, s in enumerate(options.trials)}
     (against_t1, against_steps), *_ = panels(cells(values), options, ("psnr", "niqe"))
     assert isinstance(against_t1, Panel)
     (line,) = against_t1.curves
-    assert list(line.points) == [(t, values[Trial("paper", 5, t, 3)]) for t in (1000, 500)]
+    assert list(line.points) == [(t, values[Trial(DOS, 5, t, 3, "paper")]) for t in (1000, 500)]
     own, rival = against_steps.curves
     assert list(own.points) == [
-        (1, values[Trial("paper", 1, 500, 1)]),
-        (5, values[Trial("paper", 5, 500, 3)]),
+        (1, values[Trial(DOS, 1, 500, 1, "paper")]),
+        (5, values[Trial(DOS, 5, 500, 3, "paper")]),
     ]
     assert list(rival.points) == [(n, values[Trial("ddim", n)]) for n in (1, 5)]
     assert (own.dashed, rival.dashed) == (False, True)
@@ -331,5 +339,5 @@ def test_the_sheet_has_a_column_for_each_setting(
 ) -> None:
     sheet(data, SMALL, engine, tmp_path / "sheet.png")
     width, height = Image.open(tmp_path / "sheet.png").size
-    assert width // SIDE == 2 + len(SMALL.t1) + len(SMALL.baselines)
+    assert width // SIDE == 2 + len(SMALL.t1) + len(SMALL.sampler)
     assert height // SIDE == len(data)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from sr_cli.cli.prf import SCALES
-from sr_cli.engine.options import Sampler, UpscaleOptions
+from sr_cli.diffusion.names import SamplerName
+from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.steps import conditions, setting
 from sr_cli.errors import ModelError
 from sr_cli.models.calibration import FOLDER, Calibration, Setting, Start, find, keep
@@ -136,7 +137,7 @@ def test_shipped_weights_have_their_calibrations(monkeypatch: pytest.MonkeyPatch
     shipped = {name: methods[card(name).kind] for name in names() if card(name).kind in methods}
     assert {"embedded", "prior"} <= set(shipped)
     samplers = [(name, method, UpscaleOptions.sampler) for name, method in shipped.items()]
-    samplers += [("prior", "diffsr", sampler) for sampler in get_args(Sampler)]
+    samplers += [("prior", "diffsr", sampler) for sampler in get_args(SamplerName)]
     for name, method, sampler in samplers:
         model = load_model(name, torch.device("cpu"), torch.float32)
         options = UpscaleOptions(method=method, sampler=sampler)  # type: ignore[arg-type]

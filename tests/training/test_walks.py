@@ -10,8 +10,10 @@ from conftest import TINY
 from torch import Tensor
 
 from sr_cli.degradation.degrade import Randomness
+from sr_cli.diffusion.solvers import start
 from sr_cli.engine.sampling import Walk
 from sr_cli.engine.states import Noise
+from sr_cli.engine.steps import Course
 from sr_cli.engine.tiling import Tiler, ignore
 from sr_cli.models.embedded import EmbeddedDenoiser, EmbeddedNet
 from sr_cli.training.criterion import Criterion
@@ -48,7 +50,8 @@ class Visited(EmbeddedDenoiser):
 def by_the_engine(net: EmbeddedNet, stage: Stage, y: Tensor, noise: Noise) -> list[Tensor]:
     denoiser = Visited(net)
     tiler = Tiler(CPU, 1, [0], margin=0, multiple=16)
-    walk = Walk(denoiser, stage.path, stage.steps, tiler=tiler, timer=lambda _: nullcontext())
+    course = Course(stage.path, stage.steps, start(stage.path, stage.steps[0].s))
+    walk = Walk(denoiser, course, tiler=tiler, timer=lambda _: nullcontext())
     walk([(y, y)], [noise], ignore)
     return denoiser.states
 

@@ -64,12 +64,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Result:
-    """All scales under one schedule. alpha_bar: ᾱ; signature: L^S, both (T,). limits: C^S, C^F."""
+    """All scales under one schedule. alpha_bar: ᾱ; signature: L^S, both (T,). thresholds: C^S and
+    C^F."""
 
     found: tuple[Found, ...]
     alpha_bar: prf.Array
     signature: prf.Array
-    limits: prf.Thresholds | None
+    thresholds: prf.Thresholds | None
     omega: float
 
     @property
@@ -90,14 +91,14 @@ def cost(name: str, point: Point) -> float:
     return -value if BETTER.get(name) == "higher" else value
 
 
-def with_fields(measured: Result, limits: prf.Thresholds) -> Result:
+def with_fields(measured: Result, thresholds: prf.Thresholds) -> Result:
     """The same with the analytic field of each scale for these thresholds."""
     found = []
     for row in measured.found:
         fidelity = prf.fidelity_loss(measured.alpha_bar, row.distance)
-        field = prf.find(measured.signature, fidelity, limits, omega=measured.omega)
+        field = prf.find(measured.signature, fidelity, thresholds, omega=measured.omega)
         found.append(replace(row, field=field))
-    return replace(measured, found=tuple(found), limits=limits)
+    return replace(measured, found=tuple(found), thresholds=thresholds)
 
 
 def fit_thresholds(measured: Result) -> prf.Thresholds | None:

@@ -1,5 +1,6 @@
 """What a search found: a row for each scale, a JSON record, and the spectra of one picture."""
 
+from dataclasses import asdict
 from typing import Any
 
 from sr_cli.evaluation.prf.found import Found, Point, Result
@@ -40,11 +41,11 @@ def _row(row: Found, result: Result, shown: list[str]) -> tuple[Cell, ...]:
 
 def record(result: Result) -> dict[str, Any]:
     """Everything that was found, for JSON."""
-    limits = result.limits
+    thresholds = result.thresholds
     return {
         "T": result.length,
         "omega": result.omega,
-        "limits": limits and {"signature": limits.signature, "fidelity": limits.fidelity},
+        "thresholds": thresholds and asdict(thresholds),
         "scales": [_scale(row) for row in result.found],
     }
 
@@ -75,5 +76,6 @@ def spectra(search: Search, result: Result) -> dict[str, tuple[Array, Array]]:
     times = {"reference": row.reference, "t*": row.star.t, "last": row.points[-1].t}
     found = {"HR": radial(scene.hr)}
     for name, t in times.items():
-        found[f"{name}, t/T = {t / result.length:.2f}"] = radial(scene.recovered(t)[0])
+        recovered, _ = scene.through(search.engine.using(t1=t))
+        found[f"{name}, t/T = {t / result.length:.2f}"] = radial(recovered)
     return found

@@ -9,13 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
-from time import perf_counter
 
-import torch
 from torch import Tensor
 
 from sr_cli.diffusion import prf
-from sr_cli.diffusion.noise import digest
 from sr_cli.diffusion.schedules import alpha_bar
 from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.images import load
@@ -34,6 +31,7 @@ from sr_cli.evaluation.prf.found import (
     with_fields,
 )
 from sr_cli.evaluation.prf.losses import SpectrumErrors, signature_errors
+from sr_cli.evaluation.scene import Scene
 
 GOLDEN = (5**0.5 - 1) / 2
 GRIDS: dict[str, tuple[float, ...]] = {
@@ -50,14 +48,14 @@ class SearchOptions:
     """Where to look.
 
     crop: side of the centre crops, in pixels. rounds: times that golden section adds to the grid.
-    limits: C^S and C^F, None for the prior's own; refit: fit them to what is measured, as is done
-    where a prior has none; omega: ω. Raises UsageError for what makes no sense.
+    thresholds: C^S and C^F, None for the prior's own; refit: fit them to what is measured, as is
+    done where a prior has none; omega: ω. Raises UsageError for what makes no sense.
     """
 
     scales: tuple[float, ...]
     crop: int = 256
     rounds: int = 4
-    limits: prf.Thresholds | None = None
+    thresholds: prf.Thresholds | None = None
     refit: bool = False
     omega: float = prf.OMEGA
 
@@ -102,9 +100,9 @@ class Search:
         signature = self._signature(on_done)
         rows = [self._measure(scale, on_done) for scale in options.scales]
         measured = Result(tuple(rows), self.alpha_bar, signature, None, options.omega)
-        known = options.limits or (None if options.refit else self.engine.model.prf)
-        limits = known or fit_thresholds(measured)
-        return with_fields(measured, limits) if limits else measured
+        known = options.thresholds or (None if options.refit else self.engine.model.prf)
+        thresholds = known or fit_thresholds(measured)
+        return with_fields(measured, thresholds) if thresholds else measured
 
     def _time(self, share: float) -> int:
         """t of t/T; DoSSR starts at T itself, a plain diffusion at its last time."""
@@ -148,7 +146,7 @@ class Search:
             name = key(fixed, t, scene.identity)
             measured = self.ledger.get(name)
             if measured is None:
-                result, seconds = scene.recovered(t)
+                result, seconds = scene.through(self.engine.using(t1=t))
                 spectral = asdict(SpectrumErrors.between(result, scene.hr))
                 measured = Measured(self.metrics.score(result, scene.hr) | spectral, seconds)
                 self.ledger.put(name, measured, scale=scale, t=t)
@@ -170,44 +168,9 @@ class Search:
         )
         return prf.signature_loss(self.alpha_bar, times, errors)
 
-    def _distance(self, scene: "Scene") -> float:
+    def _distance(self, scene: Scene) -> float:
         target, source, _ = scene.states
         return prf.squared_norm((target - source).cpu().numpy())
-
-
-class Scene:
-    """One image at one scale: LR, HR, and the enlargement that recoveries start from."""
-
-    def __init__(self, engine: Upscaler, lr: Tensor, hr: Tensor) -> None:
-        self.engine, self.lr, self.hr = engine, lr, hr
-        with torch.inference_mode():
-            (self.source,) = engine.sources([lr])
-
-    @property
-    def identity(self) -> list[str]:
-        """What the images are."""
-        return [digest(image.numpy()).hex() for image in (self.lr, self.hr)]
-
-    def recovered(self, t: int) -> tuple[Tensor, float]:
-        """(3, H, W), 8-bit levels in [0, 1], and the seconds without preprocessing."""
-        engine = self.engine.using(t1=t)
-        begin = perf_counter()
-        (result,) = engine.together([self.lr], sources=[self.source])
-        return (result * 255).round() / 255, perf_counter() - begin
-
-    @property
-    def states(self) -> tuple[Tensor, Tensor, Tensor]:
-        """x0, y and the hint as states (1, C, h, w), sides cut to what the network takes."""
-        model, device = self.engine.model, self.engine.device
-        unit = model.cell * model.multiple_of
-        height, width = (side // unit * unit for side in self.hr.shape[-2:])
-        if not height or not width:
-            raise UsageError(f"Images must have at least {unit} pixels a side for this network.")
-        hr, source = (x[..., :height, :width].to(device) for x in (self.hr[None], self.source))
-        noise = hr.new_zeros(1, model.channels, height // model.cell, width // model.cell)
-        with torch.inference_mode():
-            target, _ = model.codec.encode(hr, noise)
-            return target, *model.codec.encode(source, noise)
 
 
 def refine(function: Callable[[int], float], grid: Sequence[int], rounds: int) -> None:
