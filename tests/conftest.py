@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sr_cli.engine import upscaler
 from sr_cli.models.embedded import EmbeddedConfig
+from sr_cli.models.limits import Limits
 from sr_cli.models.registry import Card, write_card
 from sr_cli.training import criterion, vgg
 from sr_cli.training.adversarial import Discriminator
@@ -58,10 +59,10 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in objective.model.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)
-        architecture, limits = dict(objective.architecture), dict(objective.limits)
+        architecture, limits = dict(objective.architecture), objective.limits
         write(folder, objective.name, objective.model, architecture, limits)
     shape = {"num_feat": 8, "num_conv": 2, "upscale": 4}
-    write(folder, "compact", Compact(**shape, act_type="prelu"), shape, {"scale": 4, "margin": 4})
+    write(folder, "compact", Compact(**shape, act_type="prelu"), shape, Limits(scale=4, margin=4))
     return folder
 
 
@@ -70,7 +71,7 @@ def write(
     name: str,
     net: torch.nn.Module,
     architecture: Mapping[str, object],
-    limits: Mapping[str, object],
+    limits: Limits,
     *,
     kind: str = "",
 ) -> None:
@@ -93,7 +94,7 @@ def dialled_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
                 torch.nn.init.normal_(parameter, std=0.05)
         if dial:
             objective.model.get_parameter("level.0.weight").data[:, -1] *= 20
-        described = dict(objective.architecture), dict(objective.limits)
+        described = dict(objective.architecture), objective.limits
         write(folder, name, objective.model, *described, kind="embedded")
     return folder
 

@@ -115,5 +115,5 @@ def update_card(found: Sequence[Row], pairs: Pairs, model: str) -> None:
         for row in found
         if not row.failure
     }
-    margin = one_level_margin(model, pairs[0].lr, old.limits["margin"])
-    write_card(replace(old, scores=scores, limits={**old.limits, "margin_one_level": margin}))
+    margin = one_level_margin(model, pairs[0].lr, old.limits.margin)
+    write_card(replace(old, scores=scores, limits=replace(old.limits, margin_one_level=margin)))

@@ -137,7 +137,7 @@ def check(
     """Raise before anything is measured: ModelError for a --model that is none, UsageError for a
     texture without a dial and for results on disk that lack an image."""
     from sr_cli.engine.steps import check_texture
-    from sr_cli.models.model import DIFFUSION
+    from sr_cli.models.loading import DIFFUSION
     from sr_cli.models.registry import card
 
     for options in rows.values():

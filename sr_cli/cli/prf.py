@@ -318,11 +318,11 @@ def _update_card(options: UpscaleOptions, result: Result, path: Path | None, hal
         for row in result.found
         for point in (row.at(row.reference), row.star)
     }
-    limits = dict(found.limits)
+    limits = found.limits
     if result.thresholds is None:
         terminal.note("No noise helps at any scale, so the card gets no thresholds.")
     else:
-        limits["prf"] = asdict(result.thresholds)
+        limits = replace(limits, prf=result.thresholds)
     write_card(replace(found, limits=limits, scores=scores))
     terminal.note(f"what was measured is in the card of {options.prior}")
 

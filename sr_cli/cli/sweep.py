@@ -136,7 +136,7 @@ def sweep_t1(
         tile=tile,
     )
     reports.check_reports(csv=csv, plot=plot, sheet=sheet)
-    pairs = _pairs(path, lr, options, degradation, half)
+    pairs = _pairs(path, lr, scale, seed, degradation, half)
     engine = make_upscaler(options, Machine(device, dtype, threads))
     measures = _metrics(metrics, engine, border, download)
     found = _measured(pairs, varied, engine, measures, cache)
@@ -196,14 +196,11 @@ def _time(text: str) -> int:
 
 
 def _pairs(
-    path: Path, lr: Path | None, options: UpscaleOptions, degradation: str | None, half: Half
+    path: Path, lr: Path | None, scale: float, seed: int, degradation: str | None, half: Half
 ) -> Pairs:
     from sr_cli.evaluation import datasets
 
-    scale = options.scale or 4.0
-    found = datasets.pairs(
-        path, lr=lr, scale=scale, degradation=degradation, seed=options.seed, half=half
-    )
+    found = datasets.pairs(path, lr=lr, scale=scale, degradation=degradation, seed=seed, half=half)
     pairs = reports.usable(found)
     terminal.note(f"{pairs.title}: {len(pairs)} images, {pairs.made_by}")
     return pairs

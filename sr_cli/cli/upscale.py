@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -28,17 +29,32 @@ from sr_cli.engine.options import (
     OutputOptions,
     UpscaleOptions,
 )
+from sr_cli.engine.size import Exact, LongSide, ShortSide, Size
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
 
-SIZES = ("scale", "size", "long_side", "short_side")
 OPTIONS_OF: dict[Method, tuple[str, ...]] = {
     "dossr": ("model", "order", "variant", "last_step", "texture"),
     "diffsr": ("prior", "sampler"),
 }
 Compile = Literal["auto", "on", "off"]
+
+
+def _exact(text: str) -> Exact:
+    match = re.fullmatch(r"(\d{1,9})[xX](\d{1,9})", text)
+    if match is None:
+        raise UsageError(f"size must be WIDTHxHEIGHT like 1920x1080, not {text!r}.")
+    return Exact(int(match[1]), int(match[2]))
+
+
+SIZES: dict[str, Callable[[Any], float | Size]] = {
+    "scale": float,
+    "size": _exact,
+    "long_side": LongSide,
+    "short_side": ShortSide,
+}
 
 
 @dataclass(frozen=True)
@@ -262,9 +278,10 @@ def upscale_options(ctx: typer.Context) -> UpscaleOptions:
     """What a parsed command line of `srx upscale` asks for."""
     _check_method(ctx)
     values = {field.name: ctx.params[field.name] for field in fields(UpscaleOptions)}
+    values["scale"] = _size(ctx)
     if values["method"] != "dossr":
         values["texture"] = None  # the engine refuses one that means nothing
-    return UpscaleOptions(**values | _size(ctx) | {"t1": _start(values["t1"])})
+    return UpscaleOptions(**values | {"t1": _start(values["t1"])})
 
 
 def _check_method(ctx: typer.Context) -> None:
@@ -290,19 +307,21 @@ def _start(t1: str | None) -> int | Literal["auto"] | None:
     return int(t1)
 
 
-def _size(ctx: typer.Context) -> dict[str, Any]:
+def _size(ctx: typer.Context) -> float | Size:
     """Of the options that decide the size, those of the strongest source, so that --size on the
     command line needs no fight with a scale in srx.toml."""
     sources = {name: ctx.get_parameter_source(name) for name in SIZES}
     ranks = {name: source.name for name, source in sources.items() if source is not None}
     strongest = next((rank for rank in SOURCES if rank in ranks.values()), None)
-    values = {name: ctx.params[name] if ranks[name] == strongest else None for name in SIZES}
-    if values["size"] is not None:
-        match = re.fullmatch(r"(\d{1,9})[xX](\d{1,9})", values["size"])
-        if match is None:
-            raise UsageError(f"size must be WIDTHxHEIGHT like 1920x1080, not {values['size']!r}.")
-        values["size"] = (int(match[1]), int(match[2]))
-    return values
+    chosen = [name for name in SIZES if ranks[name] == strongest and ctx.params[name] is not None]
+    if len(chosen) > 1:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in chosen)
+        raise UsageError(f"Only one of {flags} can decide the size.")
+    if not chosen:
+        return UpscaleOptions.scale
+    (name,) = chosen
+    value = ctx.params[name]
+    return SIZES[name](value)
 
 
 def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:

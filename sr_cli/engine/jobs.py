@@ -18,6 +18,7 @@ from sr_cli.engine.images import MAX_PIXELS, SUFFIXES, load, probe, resembles_pi
 from sr_cli.engine.inputs import Input, collect
 from sr_cli.engine.manifest import Manifest, Recipe
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
+from sr_cli.engine.size import Scale
 from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, UsageError
 
 RENAMED = "many disks take their names for one: rename one of them."
@@ -195,11 +196,12 @@ def _file_name(path: Path, options: UpscaleOptions, files: OutputOptions) -> str
 
 def _steps(options: UpscaleOptions) -> int:
     """The user's, or what the model's card says. Raises ModelError when there is no such card."""
-    from sr_cli.models.registry import STEPS, card
+    from sr_cli.models.limits import STEPS
+    from sr_cli.models.registry import card
 
     if options.steps is not None:
         return options.steps
-    return STEPS if options.method == "diffsr" else card(options.model).steps
+    return STEPS if options.method == "diffsr" else card(options.model).limits.steps
 
 
 def _size_fields(
@@ -209,8 +211,9 @@ def _size_fields(
         width, height = probe(path, max_pixels=max_pixels)
     except InputError:  # without a size it gets no result either: loading it will say why
         return {"width": 0, "height": 0, "scale": 0}
-    wide, high = options.target(width, height)
-    scale = round(options.scale or wide / width, 3)
+    wide, high = options.size.of(width, height)
+    size = options.size
+    scale = round(size.factor if isinstance(size, Scale) else wide / width, 3)
     return {"width": wide, "height": high, "scale": int(scale) if scale == int(scale) else scale}
 
 
@@ -281,7 +284,7 @@ def pending(
 def _large_enough(job: Job, options: UpscaleOptions, files: OutputOptions) -> bool:
     with suppress(InputError):  # reading it will say why
         width, height = probe(job.input, max_pixels=files.max_pixels)
-        wide, high = options.target(width, height)
+        wide, high = options.size.of(width, height)
         return wide <= width and high <= height
     return False
 
@@ -323,7 +326,7 @@ def taken(path: Path) -> bool:
 def _has_size(job: Job, options: UpscaleOptions) -> bool:
     """Whether the result that exists is as large as this run's would be, if that is known."""
     try:
-        return probe(job.output) == options.target(*probe(job.input))
+        return probe(job.output) == options.size.of(*probe(job.input))
     except InputError:
         return True
 
@@ -355,7 +358,7 @@ def target_size(job: Job, size: tuple[int, int], options: UpscaleOptions) -> tup
             f"The result of {job.input} would have a name of {length} bytes, but at most "
             f"{NAME_BYTES} are possible: choose a shorter --name, or rename the file."
         )
-    width, height = options.target(*size)
+    width, height = options.size.of(*size)
     check_size(width, height, format_of(job.output))
     # In float32: preprocessed, decoded, with its colours fixed. Every run holds that at one time.
     need = (2 + (options.color != "none")) * 12 * width * height

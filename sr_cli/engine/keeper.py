@@ -103,7 +103,7 @@ class Keeper:
 
     def _tag(self, size: tuple[int, int]) -> str:
         options = self.options
-        wide, high = options.target(*size)
+        wide, high = options.size.of(*size)
         name = options.model if options.method == "dossr" else options.prior
         return (
             f"srx {__version__}: enlarged by a neural network from {size[0]}x{size[1]} to "

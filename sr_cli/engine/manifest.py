@@ -235,7 +235,7 @@ def _networks(options: UpscaleOptions) -> dict[str, str]:
     names = {"model": options.model if options.method == "dossr" else options.prior}
     first = options.preprocess
     if first is None and options.method == "dossr":
-        first = registry.card(options.model).limits.get("preprocess")
+        first = registry.card(options.model).limits.preprocess
     if first is not None:
         names["preprocess"] = str(first)
     known = registry.names()

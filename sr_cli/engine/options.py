@@ -7,11 +7,10 @@ import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
-from math import floor
 from typing import Literal, get_args
 
 from sr_cli.diffusion.names import LastStep, SamplerName, Schedule, Variant
+from sr_cli.engine.size import Scale, Size
 from sr_cli.errors import UsageError
 
 Color = Literal["wavelet", "adain", "none"]
@@ -48,9 +47,9 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 class UpscaleOptions:
     """How one picture becomes a larger one.
 
-    Exactly one of `scale`, `size`, `long_side` and `short_side` (output pixels) decides the size;
-    with none of them `scale` becomes 4. `tile` and `overlap`: None chooses by the free memory and
-    by the model's card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap` output
+    `scale` is a factor above 0, at most 32, or one of `Exact`, `LongSide` and `ShortSide`, which
+    count output pixels. `tile` and `overlap`: None chooses by the free memory and by the model's
+    card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap` output
     pixels. `model` and `preprocess` name entries of the registry, `preprocess` also a checkpoint;
     `preprocess`, `schedule`, `steps`, `last_step`, `texture` and `t1` are the model's own where
     they are None. `texture` runs from 0, the smooth, faithful answer, to 1, the crispest; only
@@ -66,10 +65,7 @@ class UpscaleOptions:
         UsageError: a value that makes no sense.
     """
 
-    scale: float | None = None
-    size: tuple[int, int] | None = None
-    long_side: int | None = None
-    short_side: int | None = None
+    scale: float | Size = 4.0
     steps: int | None = None
     order: int = 3
     variant: Variant = "paper"
@@ -90,30 +86,14 @@ class UpscaleOptions:
     degradation: Degradation = "bicubic"
 
     def __post_init__(self) -> None:
-        if all(v is None for v in (self.scale, self.size, self.long_side, self.short_side)):
-            object.__setattr__(self, "scale", 4.0)
-        self._check_size()
+        _ = self.size  # which checks itself
         self._check_sampling()
         self._check_machine()
 
-    def _check_size(self) -> None:
-        targets = {
-            "scale": self.scale,
-            "size": self.size,
-            "long side": self.long_side,
-            "short side": self.short_side,
-        }
-        given = [name for name, value in targets.items() if value is not None]
-        _require(len(given) == 1, f"Only one of {' and '.join(given)} can decide the size.")
-        if self.scale is not None:
-            sentence = f"scale must be above 0 and at most 32, not {self.scale:g}."
-            _require(0 < self.scale <= 32, sentence)
-        if self.size is not None:
-            width, height = self.size
-            sentence = f"size must be at least 1x1, not {width}x{height}."
-            _require(width >= 1 and height >= 1, sentence)
-        for name, side in (("long side", self.long_side), ("short side", self.short_side)):
-            _require(side is None or side >= 1, f"{name} must be at least 1 pixel, not {side}.")
+    @property
+    def size(self) -> Size:
+        """What decides the size of a result: `size.of(width, height)`."""
+        return Scale(self.scale) if isinstance(self.scale, int | float) else self.scale
 
     def _check_sampling(self) -> None:
         self._check_start()
@@ -158,20 +138,6 @@ class UpscaleOptions:
         _require(bool(self.model), "model must not be empty.")
         _require(bool(self.prior), "prior must not be empty.")
         _require(self.preprocess != "", "preprocess must not be empty.")
-
-    def target(self, width: int, height: int) -> tuple[int, int]:
-        """Output (width, height) of a picture of width x height, rounded half up, at least 1 px."""
-        if self.size is not None:
-            return self.size
-        if self.scale is not None:
-            ratio = Fraction(str(self.scale))
-        elif self.long_side is not None:
-            ratio = Fraction(self.long_side, max(width, height))
-        else:
-            assert self.short_side is not None
-            ratio = Fraction(self.short_side, min(width, height))
-        half = Fraction(1, 2)
-        return max(1, floor(width * ratio + half)), max(1, floor(height * ratio + half))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from sr_cli.device import resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.steps import calibration, check_texture
 from sr_cli.models import registry
-from sr_cli.models.model import DIFFUSION
+from sr_cli.models.loading import DIFFUSION
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.prior import check_prior
 

@@ -18,14 +18,15 @@ from sr_cli.engine.color import WAVELET_MARGIN, color_fix
 from sr_cli.engine.guard import guarded
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.sampling import TiledCodec, Walk
+from sr_cli.engine.size import Scale
 from sr_cli.engine.states import Noise
 from sr_cli.engine.steps import Course, calibration, check_texture, conditions, course
 from sr_cli.engine.tiling import MEMORY_SHARE, OnTile, Tiler, ignore
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.errors import DeviceError, enough_memory
-from sr_cli.models.model import DIFFUSION, Model, load_model
+from sr_cli.models.loading import DIFFUSION, load_model, load_prior
+from sr_cli.models.model import Model
 from sr_cli.models.preprocess import load_preprocessor
-from sr_cli.models.prior import load_prior
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.resampling import resize
 
@@ -137,7 +138,7 @@ class Upscaler:
 
     def tiles(self, width: int, height: int) -> int:
         """Tiles of an LR picture of this size: its network calls in each step."""
-        wide, high = self.options.target(width, height)
+        wide, high = self.options.size.of(width, height)
         rows, cols = (-(-side // self._unit) * self._model.multiple_of for side in (high, wide))
         return self._tiler([(width, height)], ignore).count(0, rows, cols)
 
@@ -233,7 +234,8 @@ class Upscaler:
         run = conditions(self.options, self._model)
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
             sides = source.shape[-1] / lr.shape[-1], source.shape[-2] / lr.shape[-2]
-            scale = self.options.scale or max(sides)
+            size = self.options.size
+            scale = size.factor if isinstance(size, Scale) else max(sides)
             t1 = self._calibration.start(scale)
             groups.setdefault(t1, []).append(i)
             on_note(i, f"t1 = {t1}" if t1 else "t1 = 0: the enlargement as it is, no diffusion")
@@ -294,7 +296,7 @@ class Upscaler:
     def sources(self, lrs: Sequence[Tensor]) -> list[Tensor]:
         """Each picture preprocessed, at its final size: (1, 3, H', W') in [0, 1], on the device if
         it has room for all that is made of it."""
-        sizes = [self.options.target(lr.shape[-1], lr.shape[-2]) for lr in lrs]
+        sizes = [self.options.size.of(lr.shape[-1], lr.shape[-2]) for lr in lrs]
         nbytes = sum(BYTES_PER_PIXEL * width * height for width, height in sizes)
         place = home(self._device, nbytes, MEMORY_SHARE)
         lrs = [levels(lr.to(place)) for lr in lrs]
@@ -335,7 +337,7 @@ class Upscaler:
         tile, cell = self.options.tile, self._model.cell
         if tile is None:
             return self._model.tile and self._model.tile // cell
-        wide, high = self.options.target(width, height)
+        wide, high = self.options.size.of(width, height)
         return tile and max(1, round(tile * max(wide / width, high / height) / cell))
 
     @property

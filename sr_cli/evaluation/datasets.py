@@ -160,7 +160,7 @@ class Pairs(Sequence[Pair]):
         return reduced(hr, (size[0], size[1]), self._degradation, self._seed), hr
 
     def _target(self, lr: Tensor) -> tuple[int, int]:
-        width, height = UpscaleOptions(scale=self.scale).target(lr.shape[2], lr.shape[1])
+        width, height = UpscaleOptions(scale=self.scale).size.of(lr.shape[2], lr.shape[1])
         return height, width
 
 

@@ -49,8 +49,8 @@ def engine(name: str, options: UpscaleOptions, *, device: torch.device, dtype: s
     """srx with these options, at the scale of the data."""
 
     def make(pairs: Pairs) -> Method:
-        size = {"scale": pairs.scale, "size": None, "long_side": None, "short_side": None}
-        upscaler = Upscaler(replace(options, **size), device=str(device), dtype=dtype)  # type: ignore[arg-type]
+        sized = replace(options, scale=pairs.scale)
+        upscaler = Upscaler(sized, device=str(device), dtype=dtype)
         return Method(
             lambda group: upscaler.together([pair.lr for pair in group]),
             _calls(upscaler, pairs.scale),

@@ -323,21 +323,19 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
     net.load_state_dict({k: v.float() for k, v in load_weights(card).items()})
     net.eval().requires_grad_(False).to(device).to(memory_format=layout(device))
     limits = card.limits
-    texture = limits.get("texture", Model.texture)
-    trained = limits.get("log_ratio", (-math.inf, math.inf))
-    denoiser = EmbeddedDenoiser(net, dtype, trained, texture)
+    denoiser = EmbeddedDenoiser(net, dtype, limits.log_ratio, limits.texture)
     return Model(
         denoiser=denoiser,
         codec=PixelCodec(),
-        schedule=limits["schedule"],
-        last_step=limits["last_step"],
-        multiple_of=limits["multiple_of"],
-        margin=limits["margin"],
-        bytes_per_pixel=limits["bytes_per_pixel"],
-        preprocess=limits.get("preprocess", Model.preprocess),
-        t1=limits.get("t1", Model.t1),
-        steps=limits.get("steps", Model.steps),
+        schedule=limits.schedule,
+        last_step=limits.last_step,
+        multiple_of=limits.multiple_of,
+        margin=limits.margin,
+        bytes_per_pixel=limits.bytes_per_pixel,
+        preprocess=limits.preprocess,
+        t1=limits.t1,
+        steps=limits.steps,
         dial=denoiser.textured if net.config.dial else None,
-        texture=texture,
+        texture=limits.texture,
         networks=(net,),
     )

@@ -1,23 +1,19 @@
-"""A diffusion model by name: its denoiser, its codec and the limits of its card."""
+"""A diffusion model, ready for the engine: its denoiser, its codec and what it is used with."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-import torch
 from torch import nn
 
 from sr_cli.diffusion.names import LastStep
 from sr_cli.diffusion.prf import Thresholds
 from sr_cli.diffusion.schedules import Array, alpha_bar
-from sr_cli.errors import ModelError, UsageError, enough_memory
+from sr_cli.models.limits import STEPS
 from sr_cli.models.protocol import Codec, Denoiser, Preprocessor
-from sr_cli.models.registry import STEPS, Card, card
 
 Tiling = Literal["exact", "blend"]
-DIFFUSION = ("embedded", "dossr")
-"""Kinds of cards that --model takes."""
 
 
 @dataclass(frozen=True)
@@ -80,35 +76,3 @@ class Model:
     def texture_of(self, texture: float | None) -> float:
         """What a user's choice means: None is the model's own."""
         return self.texture if texture is None else texture
-
-
-def load_model(
-    name: str, device: torch.device, dtype: torch.dtype, kinds: Collection[str] = ()
-) -> Model:
-    """The model of a card, of one of these kinds where some are given, on the device.
-
-    Raises:
-        ModelError: it is missing, damaged, of another kind or no diffusion model.
-        DeviceError: it does not fit into the device's memory, or the device failed.
-    """
-    found = card(name, kinds)
-    try:
-        with enough_memory(f"the weights of {name}"):
-            return replace(_load(found, device, dtype), identity=found.identity)
-    except (KeyError, TypeError, RuntimeError, UsageError) as error:
-        raise ModelError(
-            f"The weights {found.path} do not fit their card ({error}): install srx again."
-        ) from error
-
-
-def _load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
-    match card.kind:
-        case "embedded":
-            from sr_cli.models.embedded import load
-        case "dossr":
-            from sr_cli.models.dossr.model import load
-        case "prior":
-            from sr_cli.models.prior import load
-        case _:
-            raise ModelError(f"{card.name} is a {card.kind} network, not a diffusion model.")
-    return load(card, device, dtype)

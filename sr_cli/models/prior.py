@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sr_cli.device import layout
-from sr_cli.diffusion.prf import Thresholds
 from sr_cli.errors import ModelError, is_out_of_memory
 from sr_cli.models import embedded, registry
-from sr_cli.models.model import Model, load_model
+from sr_cli.models.model import Model
 from sr_cli.models.registry import Card
 
 HUB_TIMEOUT = 10.0
@@ -31,26 +30,7 @@ PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
     """The model of a "prior" card: the embedded network without y. Raises as `embedded.load`."""
-    limits = Thresholds(**card.limits["prf"]) if "prf" in card.limits else None
-    return replace(embedded.load(card, device, dtype), preprocess="none", prf=limits)
-
-
-def load_prior(prior: str, device: torch.device, dtype: torch.dtype) -> Model:
-    """A prior by the name of its card, by a folder in diffusers' layout, or by its hub id.
-
-    A folder holds a DDPMPipeline (unet/ and scheduler/, or both files at its top). What is on the
-    hub is fetched once and kept in diffusers' cache; a folder of that name comes first.
-
-    Raises ModelError when there is no such prior, it is damaged, or of another kind.
-    """
-    if prior in registry.names():
-        found = registry.card(prior)
-        if found.kind != "prior":
-            raise ModelError(
-                f"{prior} is of the kind {found.kind!r}, not an unconditional prior for --prior."
-            )
-        return load_model(prior, device, dtype)
-    return _from_diffusers(_folder(prior) or _fetched(prior), prior, device, dtype)
+    return replace(embedded.load(card, device, dtype), preprocess="none", prf=card.limits.prf)
 
 
 def check_prior(prior: str) -> bool:
@@ -154,7 +134,15 @@ def _unknown(prior: str) -> str:
     )
 
 
-def _from_diffusers(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> Model:
+def from_diffusers(prior: str, device: torch.device, dtype: torch.dtype) -> Model:
+    """A prior by a folder in diffusers' layout, or by its hub id.
+
+    A folder holds a DDPMPipeline (unet/ and scheduler/, or both files at its top). What is on the
+    hub is fetched once and kept in diffusers' cache; a folder of that name comes first.
+
+    Raises ModelError when there is no such prior, it is damaged, or of another kind.
+    """
+    folder, name = _folder(prior) or _fetched(prior), prior
     net = _unet(_part(folder, *UNET), name)
     alpha_bar, settings = _scheduler(_part(folder, *SCHEDULER), name)
     side = net.config.sample_size

@@ -17,11 +17,10 @@ from torch import Tensor
 from sr_cli.errors import ModelError
 from sr_cli.files import digest, is_file_name, whole
 from sr_cli.models.checkpoints import read_state_dict
+from sr_cli.models.limits import Limits
 from sr_cli.models.store import Shard, installed
 
 PACKAGE = Path(__file__).parents[1]
-STEPS = 5
-"""Network calls of a model whose card does not say how many pay, as in the paper."""
 MAX_CARD = 1 << 20
 """Bytes of a card."""
 MAX_DEPTH = 16
@@ -34,9 +33,8 @@ class Card:
 
     name, file: of the card and of the weights beside it. kind: which class takes the weights
     ("embedded", "compact", "prior", "dossr"). architecture: its constructor's arguments. licence:
-    of the weights. training: data with their licences, iterations, hardware, time. limits: scale,
-    multiple_of, tile margins, last_step ("step", "mean" or "x0"), t1, steps, texture. scores:
-    measured figures by data set. sha256: of the file, filled in by `write_card`. shards: instead of
+    of the weights. training: data with their licences, iterations, hardware, time. scores: measured
+    figures by data set. sha256: of the file, filled in by `write_card`. shards: instead of
     file and sha256, the files of a model that has several. folder: where all of it lies, not part
     of the JSON.
     """
@@ -47,7 +45,7 @@ class Card:
     architecture: Mapping[str, Any]
     licence: str
     training: Mapping[str, Any]
-    limits: Mapping[str, Any]
+    limits: Limits
     scores: Mapping[str, Any]
     sha256: str = ""
     shards: Mapping[str, Shard] = field(default_factory=dict)
@@ -72,12 +70,7 @@ class Card:
     @property
     def schedule(self) -> str:
         """Name of ᾱ."""
-        return str(self.limits["schedule"])
-
-    @property
-    def steps(self) -> int:
-        """Network calls where the user chooses none."""
-        return int(self.limits.get("steps", STEPS))
+        return self.limits.schedule
 
     @property
     def dial(self) -> bool:
@@ -173,7 +166,7 @@ def write_card(card: Card) -> Card:
         raise ModelError(f"There are no weights {missing[0]} to write a card for.")
     if not card.shards:
         card = replace(card, sha256=digest(card.path))
-    content = asdict(card)
+    content = asdict(card) | {"limits": card.limits.to_json()}
     del content["folder"], content["file" if card.shards else "shards"]
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     for suffix, written in ((".json", text), (".md", _markdown(content))):
@@ -194,7 +187,8 @@ def _read_card(path: Path) -> Card:
         files = [*shards, *([content["file"]] if content["file"] else [])]
         if not files or content["name"] != path.stem or not all(map(is_file_name, files)):
             raise ValueError("no files of its folder")
-        return Card(**content, shards=shards, folder=path.parent)
+        limits = Limits.from_json(content.pop("limits"))
+        return Card(**content, limits=limits, shards=shards, folder=path.parent)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise ModelError(
             f"The card {path} is damaged: install srx again, or import the model again."

@@ -1,7 +1,7 @@
 """What each shipped network is trained for: a model and a loss on a batch of HR crops."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sr_cli.degradation.degrade import KINDS, Randomness, degrade
 from sr_cli.errors import UsageError
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedNet
+from sr_cli.models.limits import Limits
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.resampling import resize
 from sr_cli.training.adversarial import Discriminator
@@ -61,7 +62,7 @@ class Objective(Protocol):
         ...
 
     @property
-    def limits(self) -> Mapping[str, Any]:
+    def limits(self) -> Limits:
         """What an engine must respect."""
         ...
 
@@ -96,7 +97,7 @@ class CompactObjective:
         teacher: Teacher | None = None,
     ) -> None:
         self.architecture = {"num_feat": features, "num_conv": convolutions, "upscale": 4}
-        self.limits = {"scale": 4, "margin": convolutions + 2}
+        self.limits = Limits(scale=4, margin=convolutions + 2)
         self.model: nn.Module = Compact(**self.architecture, act_type="prelu")
         self.mix, self.criterion, self.teacher = mix, criterion, teacher
         self.least_crop = LEAST if criterion else 1
@@ -149,15 +150,14 @@ class PixelObjective:
         return asdict(self.config)
 
     @property
-    def limits(self) -> Mapping[str, Any]:
-        return {
-            "schedule": "scaled_linear",
-            "last_step": "x0",
-            "log_ratio": self.LOG_RATIO,
-            "multiple_of": self.config.multiple_of,
-            "margin": self.config.receptive_field(),
-            "bytes_per_pixel": self.config.bytes_per_pixel,
-        }
+    def limits(self) -> Limits:
+        return Limits(
+            last_step="x0",
+            log_ratio=self.LOG_RATIO,
+            multiple_of=self.config.multiple_of,
+            margin=self.config.receptive_field(),
+            bytes_per_pixel=self.config.bytes_per_pixel,
+        )
 
 
 class EmbeddedObjective(PixelObjective):
@@ -188,9 +188,9 @@ class EmbeddedObjective(PixelObjective):
         self.preprocess, self.mix, self.teacher = preprocess, mix, teacher
 
     @property
-    def limits(self) -> Mapping[str, Any]:
+    def limits(self) -> Limits:
         limits = super().limits
-        return {**limits, "preprocess": "none"} if self.preprocess is None else limits
+        return replace(limits, preprocess="none") if self.preprocess is None else limits
 
     def describe(self) -> Mapping[str, Any]:
         return {

@@ -14,7 +14,7 @@ from sr_cli.diffusion.path import Path
 from sr_cli.errors import ModelError
 from sr_cli.models.dossr.model import DossrCodec, DossrDenoiser
 from sr_cli.models.dossr.networks import network
-from sr_cli.models.model import load_model
+from sr_cli.models.loading import load_model
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.registry import Card, load_weights

@@ -105,7 +105,7 @@ class Trainer:
 
     def __init__(self, objective: Objective, options: TrainOptions) -> None:
         self.objective, self.options = objective, options
-        self.unit = math.lcm(16, objective.limits.get("multiple_of", 1))
+        self.unit = math.lcm(16, objective.limits.multiple_of)
         if options.crop % self.unit:
             raise UsageError(
                 f"--crop {options.crop} is no multiple of {self.unit}, as this network needs."

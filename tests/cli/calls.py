@@ -63,7 +63,7 @@ class Nearest:
             raise self.failure
         for step in range(self.steps):
             on_step(step + 1, self.steps)
-        width, height = self.options.target(lr.shape[2], lr.shape[1])
+        width, height = self.options.size.of(lr.shape[2], lr.shape[1])
         return torch.nn.functional.interpolate(lr[None], size=(height, width))[0]
 
 

@@ -149,7 +149,7 @@ def test_the_shell_is_told_of_options(monkeypatch: pytest.MonkeyPatch, srx: Srx)
         ("upscale in out --scale four", "'four' for '--scale'"),
         ("upscale in out --size 10", "size"),
         ("upscale in out --size 10x0", "size"),
-        ("upscale in out --scale 2 --size 10x10", "scale and size"),
+        ("upscale in out --scale 2 --size 10x10", "--scale and --size"),
         ("upscale in out --steps 0", "steps"),
         ("upscale in out --steps 10 --t1 10", "steps"),
         ("upscale in out --t1 2", "t1"),
@@ -485,15 +485,14 @@ def test_the_command_line_wins_over_variables_over_the_file(
 def test_a_stronger_source_decides_the_size_alone(
     srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sizes(*args: object) -> tuple[Any, Any, Any]:
-        options = options_of(srx, *args)
-        return options["scale"], options["size"], options["long_side"]
+    def size(*args: object) -> Any:
+        return options_of(srx, *args)["scale"]
 
     Path("srx.toml").write_text("scale = 2")
-    assert sizes() == (2, None, None)
+    assert size() == 2
     monkeypatch.setenv("SRX_LONG_SIDE", "100")
-    assert sizes() == (None, None, 100)
-    assert sizes("--size", "30x20") == (None, [30, 20], None)
+    assert size() == {"long_side": 100}
+    assert size("--size", "30x20") == {"width": 30, "height": 20}
 
 
 def test_every_kind_of_value_can_stand_in_the_file(srx: Srx, photos: Path) -> None:

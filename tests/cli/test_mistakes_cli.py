@@ -15,7 +15,7 @@ from sr_cli import __main__ as entry
 from sr_cli.cli import upscale as command
 from sr_cli.cli.ui import terminal
 from sr_cli.models import registry
-from sr_cli.models.model import DIFFUSION
+from sr_cli.models.loading import DIFFUSION
 
 pytest_plugins = ["calls"]
 pytestmark = pytest.mark.usefixtures("isolated")

@@ -35,6 +35,7 @@ from sr_cli.engine.events import (
 from sr_cli.engine.jobs import pending, preview
 from sr_cli.engine.manifest import NAME, Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.engine.size import Exact, LongSide, Scale, ShortSide, Size
 from sr_cli.errors import BrokenDeviceError, DeviceError, FullDiskError, InputError, ModelError
 
 OPTIONS = UpscaleOptions(scale=2, steps=3)
@@ -84,7 +85,7 @@ class Nearest:
             if self.failure and self.at == (width, height) and step == self.step:
                 raise copy(self.failure)  # which alone holds the frames, as a real one does
             on_step(step + 1, Nearest.steps)
-        wide, high = OPTIONS.target(width, height)
+        wide, high = OPTIONS.size.of(width, height)
         return torch.nn.functional.interpolate(lr[None], size=(high, wide))[0]
 
 
@@ -155,7 +156,7 @@ def test_every_job_ends_once_with_its_file_written() -> None:
         assert [event.done for event in mine if isinstance(event, Stepped)] == [1, 2, 3]
         done = mine[-1]
         assert isinstance(done, Finished)
-        assert done.size_out == OPTIONS.target(*done.size_in) == Image.open(job.output).size
+        assert done.size_out == OPTIONS.size.of(*done.size_in) == Image.open(job.output).size
         assert done.seconds > 0
         assert done.peak_memory is None  # of a process, whose peak is no file's
     assert peak_memory("cpu") > 1 << 20
@@ -348,7 +349,7 @@ def test_a_full_disk_ends_the_run_other_failures_do_not(
 
 @pytest.mark.parametrize("size", [(200_000, 200_000), (20, 10)])
 def test_a_result_larger_than_all_memory_fails_before_the_work(size: tuple[int, int]) -> None:
-    options = UpscaleOptions(size=size, steps=3)
+    options = UpscaleOptions(scale=Exact(*size), steps=3)
     jobs, upscale = jobs_of("a.png"), Nearest()
     (planned,) = preview(jobs, options)
     if size == (20, 10):
@@ -418,17 +419,17 @@ def test_what_a_result_is_not_is_noted() -> None:
     (finished,) = (e for e in run([job], Nearest(), OPTIONS) if isinstance(e, Finished))
     assert finished.notes == ("slow", "16 bits became 8")
     stretched, smaller = ["stretched to other proportions"], ["made smaller"]
-    for options, notes in (
-        ({"scale": 2.7}, []),
-        ({"long_side": 97}, []),
-        ({"long_side": 7}, []),
-        ({"short_side": 3}, smaller),
-        ({"size": (14, 10)}, []),
-        ({"size": (14, 13)}, stretched),
-        ({"size": (2, 3)}, stretched + smaller),
+    size: Size
+    for size, notes in (
+        (Scale(2.7), []),
+        (LongSide(97), []),
+        (LongSide(7), []),
+        (ShortSide(3), smaller),
+        (Exact(14, 10), []),
+        (Exact(14, 13), stretched),
+        (Exact(2, 3), stretched + smaller),
     ):
-        target = UpscaleOptions(**options).target(7, 5)
-        assert list(batch._oddities((7, 5), target)) == notes, options
+        assert list(batch._oddities((7, 5), size.of(7, 5))) == notes, size
 
 
 @pytest.mark.parametrize("error", [DeviceError("Too large."), MemoryError()], ids=repr)

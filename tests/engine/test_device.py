@@ -17,7 +17,7 @@ from sr_cli.errors import (
     enough_memory,
     is_out_of_memory,
 )
-from sr_cli.models.model import load_model
+from sr_cli.models.loading import load_model
 
 FIRST, CUDA = torch.device("cuda:0"), torch.device("cuda:1")
 

@@ -1,6 +1,6 @@
 """Sizes are rounded half up and exactly; values without sense are refused in one sentence."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction
 from typing import Any
 
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.engine.size import Exact, LongSide, Scale, ShortSide
 from sr_cli.errors import UsageError
 
 sides = st.integers(1, 20_000)
@@ -18,42 +19,40 @@ hundredths = st.integers(1, 3200)
 @settings(deadline=None)
 @given(sides, sides, hundredths)
 def test_scaled_sides_are_the_nearest_pixels_with_halves_up(w: int, h: int, n: int) -> None:
-    target = UpscaleOptions(scale=n / 100).target(w, h)
+    target = UpscaleOptions(scale=n / 100).size.of(w, h)
     for side, result in zip((w, h), target, strict=True):
         error = Fraction(side * n, 100) - result
         assert -Fraction(1, 2) <= error < Fraction(1, 2) or (result == 1 and error < 0)
 
 
 def test_halves_go_up_where_python_rounds_to_even() -> None:
-    assert UpscaleOptions(scale=0.5).target(5, 7) == (3, 4)
+    assert UpscaleOptions(scale=0.5).size.of(5, 7) == (3, 4)
     assert round(5 * 0.5) == 2  # the control: what plain round() would give
 
 
 def test_scales_count_as_the_decimals_that_were_typed() -> None:
-    assert UpscaleOptions(scale=1.005).target(100, 300) == (101, 302)
+    assert UpscaleOptions(scale=1.005).size.of(100, 300) == (101, 302)
     assert int(100 * 1.005 + 0.5) == 100  # the control: in binary, 1.005 is too small
 
 
 @settings(deadline=None)
 @given(sides, sides, st.integers(1, 20_000))
 def test_a_side_is_met_exactly_and_the_aspect_kept(w: int, h: int, n: int) -> None:
-    wide, high = UpscaleOptions(long_side=n).target(w, h)
+    wide, high = UpscaleOptions(scale=LongSide(n)).size.of(w, h)
     assert max(wide, high) == n
     assert abs(min(wide, high) - min(w, h) * n / max(w, h)) <= 1
-    assert min(UpscaleOptions(short_side=n).target(w, h)) == n
+    assert min(UpscaleOptions(scale=ShortSide(n)).size.of(w, h)) == n
 
 
 @settings(deadline=None)
 @given(sides, sides)
 def test_no_size_means_four_times(w: int, h: int) -> None:
-    assert UpscaleOptions().target(w, h) == (4 * w, 4 * h)
-    assert UpscaleOptions(size=(7, 9)).target(w, h) == (7, 9)
+    assert UpscaleOptions().size.of(w, h) == (4 * w, 4 * h)
+    assert UpscaleOptions(scale=Exact(7, 9)).size.of(w, h) == (7, 9)
 
 
 BAD: list[dict[str, Any]] = [
     *({"scale": value} for value in (0, -1, 32.01, float("nan"), float("inf"))),
-    *({"size": value} for value in ((0, 5), (5, -1))),
-    *({"long_side": 0}, {"short_side": -3}, {"scale": 2, "size": (5, 5)}),
     *({"steps": value} for value in (0, -1, 1001)),
     *({"steps": 500, "t1": 500}, {"t1": 2}, {"t1": 9}, {"t1": 1001}),
     *({"order": 0}, {"order": 4}, {"variant": "euler"}, {"last_step": "y"}, {"color": "sepia"}),
@@ -63,10 +62,24 @@ BAD: list[dict[str, Any]] = [
 ]
 GOOD: list[dict[str, Any]] = [
     *({"scale": value} for value in (0.01, 1, 2.7, 32)),
-    *({"size": (1, 1)}, {"long_side": 1}, {"steps": 499, "t1": 500}, {"t1": 10}, {"t1": 1000}),
+    *(
+        {"scale": Exact(1, 1)},
+        {"scale": LongSide(1)},
+        {"steps": 499, "t1": 500},
+        {"t1": 10},
+        {"t1": 1000},
+    ),
     *({"texture": 0}, {"texture": 1.0}),
     *({"seed": 2**64 - 1}, {"tile": 0}, {"tile": 16}, {"overlap": 0}, {"batch": 99}),
 ]
+
+
+def test_sizes_without_sense_are_refused() -> None:
+    for make, values in ((Exact, (0, 5)), (Exact, (5, -1)), (LongSide, (0,)), (ShortSide, (-3,))):
+        with pytest.raises(UsageError, match="must be at least 1"):
+            make(*values)
+    assert replace(UpscaleOptions(), scale=Exact(1, 1)).size == Exact(1, 1)
+    assert UpscaleOptions(scale=Scale(3)).size == UpscaleOptions(scale=3).size
 
 
 @pytest.mark.parametrize("values", BAD, ids=str)

@@ -22,7 +22,7 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.steps import conditions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import DeviceError, ModelError, UsageError
-from sr_cli.models import model, registry
+from sr_cli.models import registry
 from sr_cli.models.embedded import EmbeddedDenoiser
 
 ONE_LEVEL = 1
@@ -186,9 +186,9 @@ def test_texture_reaches_the_network_and_is_the_cards_without_an_option() -> Non
 @pytest.mark.usefixtures("dialled")
 def test_a_card_can_say_how_much_texture(monkeypatch: pytest.MonkeyPatch) -> None:
     lr, found = photo(20, 30), registry.card("embedded")
-    half = replace(found, limits={**found.limits, "texture": 0.5})
+    half = replace(found, limits=replace(found.limits, texture=0.5))
     expected = upscaled(lr, texture=0.5)
-    monkeypatch.setattr(model, "card", lambda *_: half)
+    monkeypatch.setattr(registry, "card", lambda *_: half)
     engine = Upscaler(UpscaleOptions(), **CPU)
     assert engine.texture == 0.5
     assert torch.equal(engine(lr), expected)

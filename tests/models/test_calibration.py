@@ -15,7 +15,7 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.steps import conditions, setting
 from sr_cli.errors import ModelError
 from sr_cli.models.calibration import FOLDER, Calibration, Setting, Start, find, keep
-from sr_cli.models.model import load_model
+from sr_cli.models.loading import load_model
 from sr_cli.models.registry import card, names
 
 SETTING = Setting("ab" * 32, "scaled_linear", "dpmsolver++", "mild")

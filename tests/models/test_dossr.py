@@ -21,7 +21,7 @@ from sr_cli.errors import ModelError
 from sr_cli.models.checkpoints import read_state_dict
 from sr_cli.models.dossr.convert import LIMITS
 from sr_cli.models.dossr.model import CONTEXT, LATENT_SCALE, DossrCodec, DossrDenoiser, load
-from sr_cli.models.model import load_model
+from sr_cli.models.loading import load_model
 from sr_cli.models.registry import Card, write_card
 
 CLOSE = 1e-5

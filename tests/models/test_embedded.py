@@ -10,8 +10,9 @@ from torch import Tensor
 
 from sr_cli.device import layout
 from sr_cli.errors import ModelError, UsageError
-from sr_cli.models import model
+from sr_cli.models import registry
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet
+from sr_cli.models.loading import load_model
 from sr_cli.models.registry import card
 
 CONFIG = EmbeddedConfig(widths=(8, 12, 16), blocks=(1, 2, 1), embed=16)
@@ -183,6 +184,6 @@ def test_a_shape_that_makes_no_sense(widths: tuple[int, ...], blocks: tuple[int,
 def test_in_a_card_it_is_no_mistake_of_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     found = card("embedded")
     wrong = replace(found, architecture={**found.architecture, "blocks": [1]})
-    monkeypatch.setattr(model, "card", lambda *_: wrong)
+    monkeypatch.setattr(registry, "card", lambda *_: wrong)
     with pytest.raises(ModelError, match="do not fit their card"):
-        model.load_model("embedded", torch.device("cpu"), torch.float32)
+        load_model("embedded", torch.device("cpu"), torch.float32)

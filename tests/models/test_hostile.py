@@ -20,6 +20,7 @@ from sr_cli.errors import ModelError, UsageError
 from sr_cli.files import is_file_name
 from sr_cli.models import fetch, registry
 from sr_cli.models.checkpoints import SPARE, read_state_dict
+from sr_cli.models.limits import Limits
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.registry import Card, card, write_card
 
@@ -36,7 +37,11 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     save_file({"x": torch.ones(2)}, folder / "a.safetensors")
     save_file({"x": torch.ones(2)}, tmp_path / "outside.safetensors")
-    write_card(Card("a", "embedded", "a.safetensors", {}, "CC0-1.0", {}, {}, {}, folder=folder))
+    write_card(
+        Card(
+            "a", "embedded", "a.safetensors", {}, "CC0-1.0", {}, Limits(margin=0), {}, folder=folder
+        )
+    )
     monkeypatch.setenv("SRX_WEIGHTS", str(folder))
     return folder
 
@@ -79,7 +84,9 @@ def test_deep_and_large_cards_are_damaged(cards: Path) -> None:
         (cards / "a.json").write_text(text.replace('"scores": 0', f'"scores": {deep}'))
         with pytest.raises(ModelError, match="is damaged"):
             card("a")
-        change_back = Card("a", "embedded", "a.safetensors", {}, "", {}, {}, {}, folder=cards)
+        change_back = Card(
+            "a", "embedded", "a.safetensors", {}, "", {}, Limits(margin=0), {}, folder=cards
+        )
         write_card(change_back)
         card("a")
 
@@ -94,7 +101,7 @@ def test_any_card_is_read_or_damaged(cards: Path, data: st.DataObject) -> None:
     known = [field for field in Card.__dataclass_fields__ if field != "folder"]
     content = data.draw(st.dictionaries(st.sampled_from(known) | st.text(max_size=5), values))
     base: dict[str, Any] = {"name": "a", "kind": "embedded", "file": "a.safetensors"}
-    base |= {key: {} for key in ("architecture", "training", "limits", "scores")}
+    base |= {key: {} for key in ("architecture", "training", "scores")} | {"limits": {"margin": 0}}
     base |= {"licence": ""}
     text = json.dumps(base | content) if data.draw(st.booleans()) else json.dumps(content)
     raw = text.encode() if data.draw(st.booleans()) else data.draw(st.binary(max_size=80))

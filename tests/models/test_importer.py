@@ -76,7 +76,7 @@ def test_the_card_tells_where_it_is_from() -> None:
     assert found.training["imported from"] == TINY.name
     assert found.licence == "CC0-1.0"
     assert found.architecture["unet"]["cross_attention_dim"] == 24
-    assert {"t1", "schedule", "scale"} <= found.limits.keys()
+    assert (found.limits.t1, found.limits.schedule, found.limits.scale) == (500, "scaled_linear", 4)
 
 
 @pytest.mark.parametrize(

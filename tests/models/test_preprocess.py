@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 
 from sr_cli.errors import ModelError
 from sr_cli.models import preprocess
+from sr_cli.models.limits import Limits
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.registry import Card, write_card
 
@@ -156,7 +157,9 @@ def test_shipped_compact_is_found_by_its_card(
 ) -> None:
     monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path))
     path = save(compact(), tmp_path / "compact.safetensors")
-    write_card(Card("compact", "compact", path.name, {}, "", {}, {}, {}, folder=tmp_path))
+    write_card(
+        Card("compact", "compact", path.name, {}, "", {}, Limits(margin=0), {}, folder=tmp_path)
+    )
     assert torch.equal(load_preprocessor("compact")(photo()), load_preprocessor(path)(photo()))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ModelError, match="damaged"):

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sr_cli.diffusion.schedules import alpha_bar
 from sr_cli.errors import ModelError
+from sr_cli.models.loading import load_prior
 from sr_cli.models.model import Model
-from sr_cli.models.prior import UNet2DDenoiser, load_prior
+from sr_cli.models.prior import UNet2DDenoiser
 
 CPU = torch.device("cpu")
 

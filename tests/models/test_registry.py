@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from sr_cli.errors import ModelError
 from sr_cli.models import registry
+from sr_cli.models.limits import Limits
 from sr_cli.models.registry import Card, card, load_weights, names, write_card
 
 STATE = {"weight": torch.randn(4, 4)}
@@ -29,7 +30,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
             architecture={"num_feat": 8},
             licence="Apache-2.0",
             training={"data": "noise", "hours": 0.5},
-            limits={"scale": 4, "last_step": "x0"},
+            limits=Limits(scale=4, margin=0, last_step="x0"),
             scores={"Set14 ×4": {"PSNR-Y": 27.5}},
             folder=tmp_path,
         )

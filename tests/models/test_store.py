@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from sr_cli.errors import ModelError
 from sr_cli.files import digest, home, require_space
 from sr_cli.models import store
+from sr_cli.models.limits import Limits
 from sr_cli.models.registry import Card, card, check, load_weights, names, write_card
 from sr_cli.models.store import Shard, Staging, installed
 
@@ -48,7 +49,19 @@ def stage() -> Staging:
 def install() -> Card:
     staging = stage()
     write_card(
-        Card("two", "dossr", "", {}, "CC0-1.0", {}, {}, {}, "", staging.shards, staging.folder)
+        Card(
+            "two",
+            "dossr",
+            "",
+            {},
+            "CC0-1.0",
+            {},
+            Limits(margin=0),
+            {},
+            "",
+            staging.shards,
+            staging.folder,
+        )
     )
     staging.install()
     return card("two")
@@ -185,7 +198,7 @@ def test_a_card_without_files_is_damaged() -> None:
     found = install()
     (found.folder / "two.json").write_text(
         '{"name": "two", "kind": "dossr", "architecture": {}, "licence": "", "training": {}, '
-        '"limits": {}, "scores": {}}',
+        '"limits": {"margin": 0}, "scores": {}}',
         "utf-8",
     )
     with pytest.raises(ModelError, match=r"two\.json is damaged"):

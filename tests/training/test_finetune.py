@@ -18,7 +18,7 @@ from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import ModelError, UsageError
 from sr_cli.files import home
 from sr_cli.models.dossr.importer import ImportOptions, import_model
-from sr_cli.models.model import load_model
+from sr_cli.models.loading import load_model
 from sr_cli.models.registry import Card, card, check, load_weights
 from sr_cli.models.resampling import resize
 from sr_cli.training.data import Crops

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sr_cli.errors import ModelError
 from sr_cli.models.embedded import EmbeddedNet
+from sr_cli.models.limits import Limits
 from sr_cli.models.registry import card, load_weights
 from sr_cli.training.widening import config_of, widened
 
@@ -87,7 +88,7 @@ def test_a_widened_network_can_be_widened_again(
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    write(tmp_path, "embedded", net, asdict(LARGER), {})
+    write(tmp_path, "embedded", net, asdict(LARGER), Limits(margin=0))
     monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path))
     assert config_of("embedded") == LARGER
     more = widened("embedded", replace(LARGER, widths=(12, 14, 24), blocks=(3, 2, 2), detail=9))

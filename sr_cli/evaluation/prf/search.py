@@ -132,7 +132,7 @@ class Search:
         if min(small) < 1:
             raise UsageError(f"The images are too small to be reduced by {scale:g}.")
         engine = self.engine.using(scale=scale, t1=self.reference)
-        width, height = engine.options.target(small[1], small[0])
+        width, height = engine.options.size.of(small[1], small[0])
         hr = hr[:, :height, :width].contiguous()
         lr = reduced(hr, (small[0], small[1]), engine.options.degradation, engine.options.seed)
         return Scene(engine, lr, hr)

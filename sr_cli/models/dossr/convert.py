@@ -19,24 +19,17 @@ from sr_cli.models.checkpoints import read_state_dict
 from sr_cli.models.dossr import shapes
 from sr_cli.models.dossr.names import PREFIXES, original
 from sr_cli.models.dossr.networks import Architecture, skeleton
+from sr_cli.models.limits import Limits
 
 State = Mapping[str, Tensor]
 Shape = tuple[int, ...]
 
-LIMITS: Mapping[str, Any] = {
-    "scale": 4,
-    "schedule": "scaled_linear",
-    "t1": 500,
-    "last_step": "step",
-    "tile": 512,
-    "margin": 128,
-    "bytes_per_pixel": 5000,
-}
+LIMITS = Limits(scale=4, tile=512, margin=128, bytes_per_pixel=5000)
 """For the card of the released weights. tile, margin: output pixels of a window, and of those that
 it shares with the next; the released training's crops are 512 wide."""
 
 TEXT = "cond_stage_model."
-"""Prefix of the text tower, which `models.text` reads."""
+"""Prefix of the text tower, which `prompt` reads."""
 
 SCHEDULE = frozenset(
     {

@@ -1,0 +1,49 @@
+"""Models by name: the one file that knows every kind of card."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+import torch
+
+from sr_cli.errors import ModelError, UsageError, enough_memory
+from sr_cli.models import embedded, prior, registry
+from sr_cli.models.dossr import model as dossr
+from sr_cli.models.model import Model
+
+DIFFUSION = ("embedded", "dossr")
+"""Kinds of cards that --model takes."""
+LOADERS = {"embedded": embedded.load, "dossr": dossr.load, "prior": prior.load}
+
+
+def load_model(
+    name: str, device: torch.device, dtype: torch.dtype, kinds: Collection[str] = ()
+) -> Model:
+    """The model of a card, of one of these kinds where some are given, on the device.
+
+    Raises:
+        ModelError: it is missing, damaged, of another kind or no diffusion model.
+        DeviceError: it does not fit into the device's memory, or the device failed.
+    """
+    found = registry.card(name, kinds)
+    if found.kind not in LOADERS:
+        raise ModelError(f"{name} is a {found.kind} network, not a diffusion model.")
+    try:
+        with enough_memory(f"the weights of {name}"):
+            return replace(LOADERS[found.kind](found, device, dtype), identity=found.identity)
+    except (KeyError, TypeError, RuntimeError, UsageError) as error:
+        raise ModelError(
+            f"The weights {found.path} do not fit their card ({error}): install srx again."
+        ) from error
+
+
+def load_prior(name: str, device: torch.device, dtype: torch.dtype) -> Model:
+    """A prior by the name of its card, by a folder in diffusers' layout, or by its hub id.
+
+    Raises ModelError when there is no such prior, it is damaged, or of another kind.
+    """
+    if name not in registry.names():
+        return prior.from_diffusers(name, device, dtype)
+    kind = registry.card(name).kind
+    if kind != "prior":
+        raise ModelError(f"{name} is of the kind {kind!r}, not an unconditional prior for --prior.")
+    return load_model(name, device, dtype)
