@@ -12,19 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from sr_cli.device import peak_memory
-from sr_cli.engine.arrays import to_rgb, to_tensor
 from sr_cli.engine.events import Event, Failed, Finished, Job, Started, Stepped
 from sr_cli.engine.images import Picture, losses, probe
 from sr_cli.engine.keeper import Keeper
 from sr_cli.engine.manifest import Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.engine.pictures import colors, recolored
 from sr_cli.engine.tiling import ignore
 from sr_cli.errors import (
     BrokenDeviceError,
@@ -217,9 +213,9 @@ def _enlarged(
         notify(Stepped(group[picture].job, done, total))
 
     def enlarge_all() -> list[Picture]:
-        lrs = [_tensor(loaded.picture) for loaded in group]
+        lrs = [colors(loaded.picture) for loaded in group]
         hrs = upscale.together(lrs, on_step=on_step, on_note=lambda i, text: notes[i].append(text))
-        return [_enlarged_by(loaded.picture, hr) for loaded, hr in zip(group, hrs, strict=True)]
+        return [recolored(loaded.picture, hr) for loaded, hr in zip(group, hrs, strict=True)]
 
     done: tuple[list[Picture], float] | None = None
     with _reporting(group[0].job, notify if len(group) == 1 else ignore):
@@ -257,61 +253,6 @@ def _write(
         notify(
             replace(finished, seconds=finished.seconds + seconds, notes=(*finished.notes, *notes))
         )
-
-
-def _tensor(picture: Picture) -> Tensor:
-    """Its colours, (3, H, W) float32; where nothing is seen of them, those of the nearest seen."""
-    rgb, alpha = picture.rgb, picture.alpha
-    if alpha is not None and 0 in alpha and alpha.any():
-        rgb = _nearest_seen(rgb, alpha > 0)
-    return to_tensor(rgb)
-
-
-def _nearest_seen(rgb: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The colours without those that `seen` (H, W) hides, which would bleed into visible edges."""
-    hidden = (~seen).astype(np.uint8)
-    _, nearest = cv2.distanceTransformWithLabels(
-        hidden, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    colors = np.zeros((nearest.max() + 1, 3), np.float32)
-    colors[nearest[seen]] = rgb[seen]
-    filled: NDArray[np.float32] = colors[nearest]
-    return filled
-
-
-def _enlarged_by(picture: Picture, hr: Tensor) -> Picture:
-    """The picture with the colours `hr`, and its alpha by bicubic interpolation.
-
-    Greys in three channels, which a network may tint, stay neutral; and white that is white all
-    around, and black, stay what they are, which it may miss by some levels.
-    """
-    rgb = _saturated(picture.rgb, to_rgb(hr))
-    if not picture.gray and _neutral(picture.rgb):
-        rgb = np.repeat(rgb.mean(axis=2, keepdims=True, dtype=np.float32), 3, axis=2)
-    alpha = picture.alpha
-    if alpha is not None:
-        alpha = _resized(alpha, (rgb.shape[1], rgb.shape[0]))
-    return replace(picture, rgb=rgb, alpha=alpha)
-
-
-def _saturated(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The enlargement, with white and black where 5×5 pixels were nothing else."""
-    for level in (0, 1):
-        plain = cv2.erode((before == level).all(axis=2).astype(np.uint8), np.ones((5, 5), np.uint8))
-        if plain.any():
-            size = after.shape[1], after.shape[0]
-            there = cv2.resize(plain, size, interpolation=cv2.INTER_NEAREST)
-            after = np.where(there[..., None] > 0, np.float32(level), after)
-    return after
-
-
-def _neutral(rgb: NDArray[np.float32]) -> bool:
-    return all(np.array_equal(rgb[..., 0], rgb[..., channel]) for channel in (1, 2))
-
-
-def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    larger = Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)
-    return np.clip(np.asarray(larger, dtype=np.float32), 0, 1)
 
 
 def _timed(function: Callable[..., Result], *args: Any) -> tuple[Result, float]:

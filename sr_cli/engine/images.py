@@ -62,7 +62,7 @@ class Picture:
         return self.rgb.shape[1], self.rgb.shape[0]
 
 
-def load(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def load(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     """Read one still picture; the content decides the format, whatever the extension says.
 
     Raises InputError, one sentence that names the file: it is missing, a folder, empty, no image,
@@ -70,7 +70,7 @@ def load(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     than the memory that is free, or of a kind that cannot be read. Damage beside the pixels costs
     nothing but a note.
     """
-    found = reading.read(path, max_pixels)
+    found = reading.read(Path(path), max_pixels)
     samples = found.samples
     gray = samples.shape[2] <= 2
     rgb = np.repeat(samples[..., :1], 3, axis=2) if gray else samples[..., :3]
@@ -88,7 +88,7 @@ def load(path: Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 
 def save(
     picture: Picture,
-    path: Path,
+    path: str | Path,
     *,
     format: str | None = None,  # noqa: A002
     quality: int = 95,
@@ -106,6 +106,7 @@ def save(
     Raises UsageError for an unknown format or quality, InputError where the format cannot hold
     the picture or the file cannot be written, FullDiskError where it has no room.
     """
+    path = Path(path)
     chosen = format_of(format or path)
     if not 1 <= quality <= 100:
         raise UsageError(f"The quality is {quality}; it must be from 1 to 100.")

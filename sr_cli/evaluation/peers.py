@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.source import preprocessed
 from sr_cli.engine.steps import calibration
-from sr_cli.engine.upscaler import Upscaler, preprocessed
+from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import InputError, ModelError
 from sr_cli.evaluation.datasets import Pair, Pairs, images, partners
 from sr_cli.models.preprocess import load_preprocessor, realesrgan_files

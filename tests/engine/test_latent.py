@@ -11,9 +11,10 @@ from torch import Tensor
 
 from sr_cli.diffusion.solvers import start
 from sr_cli.engine import upscaler
+from sr_cli.engine.finish import overflowed
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.timing import Stopwatch
-from sr_cli.engine.upscaler import Upscaler, overflowed
+from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import DeviceError
 from sr_cli.models.model import Model
 

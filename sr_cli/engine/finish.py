@@ -1,0 +1,74 @@
+"""From what the networks gave to what is shown: colours, the guard, and whether it is a picture."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sr_cli.engine.arrays import finite, levels
+from sr_cli.engine.color import WAVELET_MARGIN, color_fix
+from sr_cli.engine.guard import guarded
+from sr_cli.engine.options import Color
+from sr_cli.engine.tiling import Tiler
+from sr_cli.engine.timing import Timer
+from sr_cli.errors import DeviceError
+
+COLOR_TILE = 512
+"""Output pixels: what the wavelet fix works on stays in a processor's cache, or fits any GPU."""
+
+WORTH_A_NOTE = 0.01
+"""Share of a picture on which the guard doubted the network."""
+
+
+def finished(
+    image: Tensor,
+    source: Tensor,
+    lr: Tensor,
+    *,
+    color: Color,
+    device: torch.device,
+    timer: Timer,
+    on_note: Callable[[str], None],
+) -> Tensor:
+    """The result (3, H, W), float32 in [0, 1].
+
+    image: what the networks gave; source: the plain enlargement, both (1, 3, H, W); lr: (3, h, w),
+    float32 or uint8. device: computes. Raises DeviceError where the image holds what is no number.
+    """
+    if not finite(image):
+        raise DeviceError(
+            f"The networks gave no picture, even with --dtype float32 on {device}: "
+            "their weights may be damaged; try another --t1 or --steps."
+        )
+    with timer("colour"):
+        image = _recoloured(image, source, color, device)
+    with timer("guard"):
+        result, strayed = guarded(image, source, levels(lr.to(source.device))[None], device)
+    if strayed >= WORTH_A_NOTE:
+        on_note(
+            f"the network strayed on {strayed:.0%} of the picture: "
+            "the plain enlargement is shown there"
+        )
+    return result[0]
+
+
+def _recoloured(image: Tensor, source: Tensor, color: Color, device: torch.device) -> Tensor:
+    """By the colour fix, in tiles where it is one of tiles (AdaIN is not); float32.
+
+    May be `image` itself.
+    """
+    fix = partial(color_fix, color)
+    if color != "wavelet":
+        return fix(image, source)
+    fixed = torch.empty_like(image)
+    tiler = Tiler(device, 1, [COLOR_TILE], WAVELET_MARGIN)
+    tiler.fill(fix, lambda _, w: (image[(..., *w)], source[(..., *w)]), [fixed])
+    return fixed
+
+
+def overflowed(image: Tensor, source: Tensor) -> bool:
+    """Whether an image is no image, or black although its source is not."""
+    largest = float(image.max()) if finite(image) else math.nan
+    return math.isnan(largest) or (largest <= 0 and bool(source.max() > 0))

@@ -1,0 +1,170 @@
+"""Pictures of every kind through a network that knows colours alone: alpha, greys, plain white."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sr_cli.engine import metadata
+from sr_cli.engine.arrays import to_rgb, to_tensor
+from sr_cli.engine.images import Floats, Picture
+from sr_cli.engine.samples import fitting, samples_of, upright
+from sr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AnyImage = TypeVar("AnyImage", Picture, Image.Image, NDArray[Any])
+"""What is enlarged into one of its own kind."""
+
+_WHITE: Final = {"uint8": 255, "uint16": 65_535, "float32": 1, "float64": 1}
+
+
+def as_picture(image: Picture | Image.Image | NDArray[Any]) -> Picture:
+    """A picture of what a user has in memory.
+
+    A Pillow image is turned upright by its EXIF orientation and keeps its metadata. An array is
+    (H, W), (H, W, 1) grey, (H, W, 2) grey with alpha, (H, W, 3) RGB or (H, W, 4) RGB with alpha:
+    uint8, uint16, or float32 or float64 in [0, 1].
+
+    Raises UsageError for arrays of any other shape, dtype or range.
+    """
+    if isinstance(image, Picture):
+        return image
+    if isinstance(image, Image.Image):
+        return _of_pillow(image)
+    kind = str(image.dtype)
+    shape = image.shape if image.ndim != 2 else (*image.shape, 1)
+    if len(shape) != 3 or shape[2] not in (1, 2, 3, 4) or 0 in shape:
+        raise UsageError(f"An array must be (H, W) or (H, W, 1 to 4), not {image.shape}.")
+    if kind not in _WHITE:
+        raise UsageError(f"An array must hold {', '.join(_WHITE)}, not {kind}.")
+    samples = np.divide(image.reshape(shape), _WHITE[kind], dtype=np.float32)
+    if not (samples.min() >= 0 and samples.max() <= 1):  # NaN too
+        raise UsageError(f"An array of {kind} must lie in [0, 1].")
+    return _of_samples(samples, 8 if kind == "uint8" else 16)
+
+
+def alike(picture: Picture, model: AnyImage) -> AnyImage:
+    """The picture as what `model` is: a Picture, a Pillow image, or an array of its dtype.
+
+    A Pillow image has 8 bits a sample, 16 in grey ("I;16") where the model has more than 8.
+    """
+    if isinstance(model, Picture):
+        return picture
+    if isinstance(model, Image.Image):
+        return _to_pillow(picture, deep=model.mode[0] in "IF")
+    samples = _samples(picture)
+    if model.ndim == 2:
+        samples = samples[..., 0]
+    white = _WHITE[str(model.dtype)]
+    samples = samples if white == 1 else np.rint(np.clip(samples, 0, 1) * white)
+    return samples.astype(model.dtype)
+
+
+def _samples(picture: Picture) -> Floats:
+    """(H, W, C): grey or RGB, and alpha where there is some."""
+    samples = picture.rgb.mean(axis=2, keepdims=True) if picture.gray else picture.rgb
+    if picture.alpha is not None:
+        samples = np.concatenate([samples, picture.alpha[..., None]], axis=2)
+    return samples
+
+
+def _of_samples(samples: Floats, depth: int) -> Picture:
+    gray = samples.shape[2] <= 2
+    rgb = np.repeat(samples[..., :1], 3, axis=2) if gray else samples[..., :3]
+    alpha = samples[..., -1] if samples.shape[2] in (2, 4) else None
+    return Picture(
+        rgb=np.ascontiguousarray(rgb),
+        alpha=None if alpha is None else np.ascontiguousarray(alpha),
+        depth=depth,
+        gray=gray,
+    )
+
+
+def _of_pillow(image: Image.Image) -> Picture:
+    info, turn = metadata.read(image)
+    notes: list[str] = []
+    if image.mode[0] in "IF":
+        white = 1 if image.mode == "F" else 65_535
+        samples = np.divide(np.asarray(image), white, dtype=np.float32)[..., None]
+        if not (samples.min() >= 0 and samples.max() <= 1):
+            raise UsageError(f"A Pillow image of mode {image.mode} must lie in 0 to {white}.")
+        depth = 16
+    else:
+        samples, depth, info = samples_of(image, info, notes)
+    found = _of_samples(np.ascontiguousarray(upright(samples, turn)), depth)
+    info = replace(info, icc=fitting(info.icc, found.gray, notes))
+    return replace(found, metadata=info, notes=tuple(notes))
+
+
+def _to_pillow(picture: Picture, *, deep: bool) -> Image.Image:
+    samples = np.clip(_samples(picture), 0, 1)
+    wide = deep and picture.gray and picture.alpha is None
+    white, dtype = (65_535, np.uint16) if wide else (255, np.uint8)
+    levels = np.rint(samples * white).astype(dtype)
+    image = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+    held = picture.metadata.sized(*picture.size)
+    known = {"icc_profile": held.icc, "exif": held.exif, "xmp": held.xmp, "dpi": held.dpi}
+    image.info.update({name: value for name, value in known.items() if value})
+    return image
+
+
+def colors(picture: Picture) -> Tensor:
+    """Its colours, (3, H, W) float32; where nothing is seen of them, those of the nearest seen."""
+    rgb, alpha = picture.rgb, picture.alpha
+    if alpha is not None and 0 in alpha and alpha.any():
+        rgb = _nearest_seen(rgb, alpha > 0)
+    return to_tensor(rgb)
+
+
+def recolored(picture: Picture, hr: Tensor) -> Picture:
+    """The picture with the colours `hr`, (3, H', W'), and its alpha by bicubic interpolation.
+
+    Greys in three channels, which a network may tint, stay neutral; and white that is white all
+    around, and black, stay what they are, which it may miss by some levels.
+    """
+    rgb = _saturated(picture.rgb, to_rgb(hr))
+    if not picture.gray and _neutral(picture.rgb):
+        rgb = np.repeat(rgb.mean(axis=2, keepdims=True, dtype=np.float32), 3, axis=2)
+    alpha = picture.alpha
+    if alpha is not None:
+        alpha = _resized(alpha, (rgb.shape[1], rgb.shape[0]))
+    return replace(picture, rgb=rgb, alpha=alpha)
+
+
+def _nearest_seen(rgb: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The colours without those that `seen` (H, W) hides, which would bleed into visible edges."""
+    hidden = (~seen).astype(np.uint8)
+    _, nearest = cv2.distanceTransformWithLabels(
+        hidden, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    colors = np.zeros((nearest.max() + 1, 3), np.float32)
+    colors[nearest[seen]] = rgb[seen]
+    filled: NDArray[np.float32] = colors[nearest]
+    return filled
+
+
+def _saturated(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The enlargement, with white and black where 5×5 pixels were nothing else."""
+    for level in (0, 1):
+        plain = cv2.erode((before == level).all(axis=2).astype(np.uint8), np.ones((5, 5), np.uint8))
+        if plain.any():
+            size = after.shape[1], after.shape[0]
+            there = cv2.resize(plain, size, interpolation=cv2.INTER_NEAREST)
+            after = np.where(there[..., None] > 0, np.float32(level), after)
+    return after
+
+
+def _neutral(rgb: NDArray[np.float32]) -> bool:
+    return all(np.array_equal(rgb[..., 0], rgb[..., channel]) for channel in (1, 2))
+
+
+def _resized(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    larger = Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(larger, dtype=np.float32), 0, 1)

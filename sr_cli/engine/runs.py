@@ -1,0 +1,76 @@
+"""A whole run over files as a stream of events: collected, locked, done, and told of."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+
+from sr_cli.engine.batch import Upscale, run
+from sr_cli.engine.events import Event, Outcome
+from sr_cli.engine.jobs import collect_jobs, missing, pending
+from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.engine.output_folder import working
+
+
+class _ClosedError(BaseException):
+    """Nobody listens any more. No Exception, so that it counts as no picture's failure."""
+
+
+def events(
+    inputs: Sequence[Path],
+    output: Path,
+    options: UpscaleOptions,
+    upscale: Upscale,
+    *,
+    files: OutputOptions,
+    recursive: bool,
+) -> Iterator[Event]:
+    """What `srx upscale` does with these arguments, as it happens.
+
+    Every file ends with one Skipped, Failed or Finished; pictures that are enlarged tell Started
+    and Stepped before. The work goes on in a thread while the events are used. Closing the iterator
+    ends it after the network call in progress; the same call begins where it stopped.
+
+    Raises what `collect_jobs`, `working` and `run` do.
+    """
+    planned = collect_jobs(inputs, output, options, files, recursive=recursive)
+    yield from planned.failures
+    folders = {job.output.parent for job in planned.jobs}
+    with working(output, folders, single=planned.single) as manifest:
+        todo, settled = pending(planned.jobs, options, files, manifest)
+        yield from settled
+        if not todo:
+            return
+        outcomes: list[Outcome] = []
+        streamed = _streamed(
+            lambda notify: run(todo, options, upscale, notify, files=files, manifest=manifest)
+        )
+        for event in streamed:
+            if isinstance(event, Outcome):
+                outcomes.append(event)
+            yield event
+        yield from (late for late in missing(outcomes) if late not in outcomes)
+
+
+def _streamed(work: Callable[[Callable[[Event], None]], None]) -> Iterator[Event]:
+    """What `work`, in a thread of its own, tells its listener."""
+    told: SimpleQueue[Event | None] = SimpleQueue()
+    closed = threading.Event()
+
+    def tell(event: Event) -> None:
+        told.put(event)
+        if closed.is_set():
+            raise _ClosedError
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        future = pool.submit(work, tell)
+        future.add_done_callback(lambda _: told.put(None))
+        try:
+            while (event := told.get()) is not None:
+                yield event
+        finally:
+            closed.set()
+        future.result()
