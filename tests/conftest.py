@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 from torch import Tensor
 
-from sr_cli.engine import upscaler
 from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.limits import Limits
 from sr_cli.models.registry import Card, write_card
@@ -120,7 +119,7 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     def as_it_is(image: Tensor, *_: object) -> tuple[Tensor, float]:
         return image.clamp(0, 1), 0.0
 
-    monkeypatch.setattr(upscaler, "guarded", as_it_is)
+    monkeypatch.setattr(finish, "guarded", as_it_is)
 
 
 @pytest.fixture

@@ -28,8 +28,6 @@ from sr_cli import (
     save,
 )
 
-CPU = {"device": "cpu", "dtype": "float32"}
-
 
 def levels(*shape: int, dtype: type = np.uint8, seed: int = 0) -> NDArray[Any]:
     """Smooth noise over all of a dtype's range."""
@@ -44,7 +42,7 @@ def levels(*shape: int, dtype: type = np.uint8, seed: int = 0) -> NDArray[Any]:
 @pytest.fixture
 def up(tiny: Path) -> Upscaler:
     assert tiny
-    return Upscaler(UpscaleOptions(scale=2.5), **CPU)
+    return Upscaler(UpscaleOptions(scale=2.5), device="cpu", dtype="float32")
 
 
 def test_importing_changes_and_loads_nothing() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -27,7 +27,7 @@ def events(
     *,
     files: OutputOptions,
     recursive: bool,
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """What `srx upscale` does with these arguments, as it happens.
 
     Every file ends with one Skipped, Failed or Finished; pictures that are enlarged tell Started
@@ -55,7 +55,7 @@ def events(
         yield from (late for late in missing(outcomes) if late not in outcomes)
 
 
-def _streamed(work: Callable[[Callable[[Event], None]], None]) -> Iterator[Event]:
+def _streamed(work: Callable[[Callable[[Event], None]], None]) -> Generator[Event, None, None]:
     """What `work`, in a thread of its own, tells its listener."""
     told: SimpleQueue[Event | None] = SimpleQueue()
     closed = threading.Event()

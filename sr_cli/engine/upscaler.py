@@ -1,7 +1,7 @@
 """The engine: preprocess, resize, encode, walk, decode, fix colours, guard."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -177,7 +177,7 @@ class Upscaler:
         *,
         files: OutputOptions | None = None,
         recursive: bool = False,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """Files, folders or glob patterns into a folder (or one file into one), as `srx upscale`.
 
         Gives its events: Started, Stepped, and one Finished, Failed or Skipped for each file. What

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from sr_cli.device import resolve_dtype
-from sr_cli.engine import guard, upscaler
+from sr_cli.engine import finish, guard
 from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.guard import guarded
 from sr_cli.engine.images import load
@@ -137,7 +137,7 @@ def test_photographs_keep_their_sharpness(monkeypatch: pytest.MonkeyPatch) -> No
     lrs = [photo(name, 20, 20, 64) for name in PHOTOGRAPHS]
     notes: list[str] = []
     results = [engine(lr, on_note=notes.append) for lr in lrs]
-    monkeypatch.setattr(upscaler, "guarded", lambda image, *_: (image.clamp(0, 1), 0.0))
+    monkeypatch.setattr(finish, "guarded", lambda image, *_: (image.clamp(0, 1), 0.0))
     for lr, result in zip(lrs, results, strict=True):
         free = engine(lr)
         assert 0 < 255 * (result - free).abs().mean() < 0.5
@@ -164,7 +164,7 @@ def test_a_network_that_runs_away_is_caught(
         assert mean < 8
         assert block < 40
         assert "strayed" in notes[-1]
-    monkeypatch.setattr(upscaler, "guarded", lambda image, *_: (image.clamp(0, 1), 0.0))
+    monkeypatch.setattr(finish, "guarded", lambda image, *_: (image.clamp(0, 1), 0.0))
     assert all(errors(engine(lr), lr)[0] > 8 for lr in pictures)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sr_cli.device import resolve_dtype
 from sr_cli.diffusion.solvers import Step, start
-from sr_cli.engine import sampling, upscaler
+from sr_cli.engine import finish, sampling
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.steps import conditions
@@ -331,9 +331,9 @@ def test_the_tiles_of_the_colour_fix_do_not_show(
 ) -> None:
     lr = photo(30, 40)
     usual = upscaled(lr, color=color)
-    monkeypatch.setattr(upscaler, "COLOR_TILE", 50)
+    monkeypatch.setattr(finish, "COLOR_TILE", 50)
     assert torch.equal(upscaled(lr, color=color), usual)
-    monkeypatch.setattr(upscaler, "WAVELET_MARGIN", 8)
+    monkeypatch.setattr(finish, "WAVELET_MARGIN", 8)
     assert torch.equal(upscaled(lr, color=color), usual) == (color == "adain")  # the control
 
 
