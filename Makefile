@@ -25,7 +25,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 
 # The pages of docs/ and the reference of the API as HTML in out/docs; a warning is an error.
-docs: $(VENV)/installed-docs
+docs: $(VENV)/installed-dev
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs out/docs
 
 # Train the shipped networks further on a folder of photographs; stop at any time, the same line goes on.
@@ -64,10 +64,6 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 $(VENV)/installed-iqa: $(VENV)/installed-dev
 	$(BIN)/pip install --quiet --editable '.[iqa]'
-	@touch $@
-
-$(VENV)/installed-docs: $(VENV)/installed
-	$(BIN)/pip install --quiet --editable '.[docs]'
 	@touch $@
 
 clean:

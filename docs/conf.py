@@ -38,6 +38,20 @@ def as_list(_: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list
     lines[:] = found
 
 
+def as_code(  # noqa: PLR0917
+    _: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    result: str | None,
+) -> tuple[str | None, str | None]:
+    """Let signatures with a `default_factory` be read as Python, so that types become short."""
+    return signature and signature.replace("<factory>", "..."), result
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("autodoc-process-signature", as_code)
     app.connect("autodoc-process-docstring", as_list)

@@ -7,6 +7,7 @@ command's own parser, without running.
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ import typer
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from PIL import Image
+from sphinx.cmd.build import build_main
 
 import sr_cli
 from sr_cli.cli.app import app, with_values
@@ -189,7 +191,9 @@ def test_what_is_not_named_is_noticed() -> None:
     assert "srx bench --row" in unnamed(TEXT.replace("--row", "--rows"))
 
 
-@pytest.mark.parametrize(("page", "line"), LINES)
+@pytest.mark.parametrize(
+    ("page", "line"), LINES, ids=[f"{name}: {' '.join(words(line))}" for name, line in LINES]
+)
 def test_every_line_of_srx_parses(parse: Parse, page: str, line: str) -> None:
     assert parse(line)
 
@@ -250,6 +254,26 @@ def test_the_reference_has_every_public_name() -> None:
     text = (ROOT / "docs" / "reference.md").read_text("utf-8")
     named = re.findall(r"^\.\. auto\w+:: sr_cli\.(\w+)$", text, re.MULTILINE)
     assert sorted(named) == sorted(set(sr_cli.__all__) - {"__version__"})
+
+
+def build(pages: Path, onto: Path) -> int:
+    """The exit code of `make docs`, which is not 0 after a warning."""
+    return build_main(["-q", "-E", "-W", "-b", "dummy", str(pages), str(onto)])
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated")  # what MyST asks of Sphinx
+def test_the_pages_are_built_without_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (build(ROOT / "docs", tmp_path), capsys.readouterr().err) == (0, "")
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated")
+def test_a_warning_ends_the_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(ROOT / "docs" / "conf.py", tmp_path)
+    (tmp_path / "index.md").write_text("# A page\n\n[A link](nowhere.md)\n")
+    assert build(tmp_path, tmp_path / "out") != 0
+    assert "nowhere.md" in capsys.readouterr().err
 
 
 def test_there_are_snippets() -> None:
