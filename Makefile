@@ -10,7 +10,7 @@ CROPS ?=
 # Threads that spin while they wait take the cores from whatever else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint train scores sweep crops bench-gpu clean
+.PHONY: demo test lint docs train scores sweep crops bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/srx upscale examples out/demo --overwrite
@@ -23,6 +23,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages of docs/ and the reference of the API as HTML in out/docs; a warning is an error.
+docs: $(VENV)/installed-dev
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs out/docs
 
 # Train the shipped networks further on a folder of photographs; stop at any time, the same line goes on.
 train: $(VENV)/installed-dev
