@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
-from sr_cli.engine.images import SUFFIXES, resembles_picture
+from sr_cli.engine.signatures import SUFFIXES, resembles_picture
 from sr_cli.errors import InputError, UsageError
 
 
