@@ -18,6 +18,7 @@ import psutil
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from sr_cli.engine import damage, deep, metadata, png, profiles
+from sr_cli.engine.library_settings import settings_for_reading
 from sr_cli.engine.metadata import Metadata
 from sr_cli.engine.samples import (
     code_points,
@@ -41,9 +42,6 @@ _READABLE = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF",
 _PLUGINS = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
 _TGA_FOOTER = b"TRUEVISION-XFILE.\0"
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's global limit; `max_pixels` is ours, checked for each file
-TiffImagePlugin.READ_LIBTIFF = True  # Pillow's own reader mistakes 16-bit samples in planes
-
 
 @dataclass
 class Decoded:
@@ -61,7 +59,7 @@ def probe(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
     Raises InputError as `load` does, but damage beyond the header stays unseen.
     """
-    with _errors(path):
+    with _errors(path), settings_for_reading:
         if png.is_png(path):
             found = _png_header(path, max_pixels)
             exif = Image.Exif()
@@ -83,7 +81,7 @@ def probe(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 def read(path: Path, max_pixels: int) -> Decoded:
     """Decode one still picture. Raises InputError as `images.load` says."""
-    with _errors(path):
+    with _errors(path), settings_for_reading:
         if png.is_png(path):
             return _read_png(path, max_pixels)
         try:
