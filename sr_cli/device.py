@@ -49,14 +49,17 @@ def _be_exact() -> None:
 def resolve_dtype(name: str, device: torch.device, *, training: bool = False) -> torch.dtype:
     """`auto`: bfloat16 where the processor computes it natively, else float16 on CUDA, or float32.
 
-    `training` never gets float16 by `auto`, since small gradients vanish in it. Raises DeviceError
-    for float16 on a CPU, which would be slower than float32.
+    `training` never gets float16 by `auto`, since small gradients vanish in it. Raises UsageError
+    for a name that is not `auto` or one of DTYPES, DeviceError for float16 on a CPU, which would be
+    slower than float32.
     """
     if name == "auto":
         if _native_bfloat16(device):
             return torch.bfloat16
         half = device.type == "cuda" and not training
         return torch.float16 if half else torch.float32
+    if name not in DTYPES:
+        raise UsageError(f"dtype must be auto or one of {', '.join(DTYPES)}, not {name!r}.")
     dtype = DTYPES[name]
     if dtype == torch.float16 and device.type == "cpu":
         raise DeviceError("--dtype float16 is for GPUs: on a CPU use float32 or bfloat16.")
@@ -110,7 +113,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def compile_all(networks: Iterable[nn.Module]) -> None:
     """Compile each at its first call; where there is no working compiler it goes on as it was."""
-    torch._dynamo.config.suppress_errors = True
+    torch._dynamo.config.suppress_errors = True  # torch.compiler has no public name for it
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)  # else a traceback for each of them
     for network in networks:
         network.compile()

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
 from torch import Tensor
 
+from sr_cli.engine import finish
 from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.limits import Limits
 from sr_cli.models.registry import Card, write_card

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,6 @@ import tifffile
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
-
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # Pillow has read it already
 
 
 def by_opencv(data: Bytes, bits: int, pillows: Floats, slack: int) -> Floats | None:

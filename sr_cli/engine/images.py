@@ -16,7 +16,8 @@ import numpy.typing as npt
 from sr_cli.engine import reading
 from sr_cli.engine.formats import Samples, check_size, encode, format_of, unheld
 from sr_cli.engine.metadata import Metadata
-from sr_cli.engine.reading import MAX_PIXELS, SUFFIXES, probe, resembles_picture
+from sr_cli.engine.reading import MAX_PIXELS, probe
+from sr_cli.engine.signatures import SUFFIXES, resembles_picture
 from sr_cli.errors import FullDiskError, InputError, UsageError, is_full_disk
 from sr_cli.files import Committing, whole
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
 
-from sr_cli.engine.images import SUFFIXES, resembles_picture
+from sr_cli.engine.signatures import SUFFIXES, resembles_picture
 from sr_cli.errors import InputError, UsageError
 
 
@@ -76,6 +76,20 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
     return found
 
 
+def pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """The picture files of a folder in natural order: those that are not hidden and have an image's
+    suffix, or else begin as an image does; with `recursive` those of its folders too, but for
+    hidden folders and links.
+
+    Raises InputError when a folder cannot be read.
+    """
+    found = Found([], [], [], [])
+    files = [path for path in _images(folder, recursive, None, found) if path.is_file()]
+    if found.failed:
+        raise found.failed[0][1]
+    return sorted(files, key=natural)
+
+
 def _matches(argument: Path, exclude: Path) -> list[Path]:
     """The argument, or what it matches as a pattern: nothing hidden unless the pattern says so."""
     if argument.exists() or argument.is_symlink():
@@ -128,7 +142,7 @@ def _inside(
     return [Input(image, image.parent.relative_to(path)) for image in images]
 
 
-def _images(folder: Path, recursive: bool, exclude: Path, found: Found) -> Iterator[Path]:
+def _images(folder: Path, recursive: bool, exclude: Path | None, found: Found) -> Iterator[Path]:
     try:
         entries = list(folder.iterdir())
     except OSError as error:

@@ -17,8 +17,8 @@ from sr_cli.engine.formats import FORMATS, check_size, format_of
 from sr_cli.engine.images import MAX_PIXELS, SUFFIXES, load, probe, resembles_picture
 from sr_cli.engine.inputs import Input, collect
 from sr_cli.engine.manifest import Manifest, Recipe
+from sr_cli.engine.naming import SAME, file_name
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
-from sr_cli.engine.size import Scale
 from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, UsageError
 
 RENAMED = "many disks take their names for one: rename one of them."
@@ -27,11 +27,6 @@ TWO_FOLDERS = (
     "give the folder that holds both with --recursive, which keeps its subfolders, "
     "or use two output folders."
 )
-
-
-CUT_HEADER = 512
-"""Bytes of a picture of which nothing but a part of its header is there."""
-SAME = "same"
 _IN_THE_WAY = (
     "{} exists, and no run of srx is known to have made it so: --overwrite replaces it, "
     "--trust-existing takes it for done."
@@ -113,7 +108,7 @@ def _named(
     jobs, failures = [], list[Failed]()
     for given in inputs:
         try:
-            name = _file_name(given.path, options, files)
+            name = file_name(given.path, options, files)
         except UsageError as error:
             failures.append(Failed(Job(given.path, output), InputError(f"{given.path}: {error}")))
             if len(failures) == len(inputs):
@@ -173,48 +168,6 @@ def _check_single(arguments: Sequence[Path], output: Path, files: OutputOptions)
     written = format_of(output)
     if files.format not in (None, SAME) and format_of(files.format) != written:
         raise UsageError(f"The output {output} contradicts the format {files.format}.")
-
-
-def _file_name(path: Path, options: UpscaleOptions, files: OutputOptions) -> str:
-    model = options.model if options.method == "dossr" else Path(options.prior).absolute().name
-    values: dict[str, str | int | float] = {
-        "stem": path.stem,
-        "ext": path.suffix[1:],
-        "seed": options.seed,
-        "model": model,
-    }
-    if files.name_needs_steps:
-        values["steps"] = _steps(options)
-    if files.name_needs_size:
-        values |= _size_fields(path, options, files.max_pixels)
-    chosen = "png" if files.format in (None, SAME) else files.format
-    if files.format == SAME:
-        with suppress(UsageError):  # a format that is read but not written
-            chosen = format_of(path.suffix or "png")
-    return files.file_name(values, FORMATS[format_of(chosen or "png")])
-
-
-def _steps(options: UpscaleOptions) -> int:
-    """The user's, or what the model's card says. Raises ModelError when there is no such card."""
-    from sr_cli.models.limits import STEPS
-    from sr_cli.models.registry import card
-
-    if options.steps is not None:
-        return options.steps
-    return STEPS if options.method == "diffsr" else card(options.model).limits.steps
-
-
-def _size_fields(
-    path: Path, options: UpscaleOptions, max_pixels: int
-) -> dict[str, str | int | float]:
-    try:
-        width, height = probe(path, max_pixels=max_pixels)
-    except InputError:  # without a size it gets no result either: loading it will say why
-        return {"width": 0, "height": 0, "scale": 0}
-    wide, high = options.size.of(width, height)
-    size = options.size
-    scale = round(size.factor if isinstance(size, Scale) else wide / width, 3)
-    return {"width": wide, "height": high, "scale": int(scale) if scale == int(scale) else scale}
 
 
 def _check_distinct(jobs: Sequence[Job]) -> None:
@@ -292,17 +245,14 @@ def _large_enough(job: Job, options: UpscaleOptions, files: OutputOptions) -> bo
 def _is_damaged(path: Path) -> bool:
     """Whether a file is what a crash leaves: empty, or cut. One that is read otherwise than srx can
     (an animation, a locked file, 12 bits of a JPEG) may be somebody's picture."""
-    size = path.stat().st_size
-    if size == 0:
+    if path.stat().st_size == 0:
         return True
     if not resembles_picture(path) and path.suffix.lower() not in (".tif", ".tiff"):
         return False
     try:
         load(path)
-    except DamagedError:
-        return True
     except InputError as error:
-        return size < CUT_HEADER and "header is damaged" in str(error)
+        return isinstance(error, DamagedError)
     return False
 
 

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import importlib
 import io
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import psutil
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from sr_cli.engine import damage, deep, metadata, png, profiles
+from sr_cli.engine.library_settings import settings_for_reading
 from sr_cli.engine.metadata import Metadata
 from sr_cli.engine.samples import (
     code_points,
@@ -29,35 +29,18 @@ from sr_cli.engine.samples import (
     upright,
     wide_gray,
 )
+from sr_cli.engine.signatures import unidentified
 from sr_cli.errors import DamagedError, InputError
 
 Floats = npt.NDArray[np.float32]
 
-#: Extensions that count as images when a folder is walked. What a file is, its content decides.
-SUFFIXES: Final = frozenset(
-    {
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".avif", ".heic"),
-        *(".heif", ".bmp", ".gif", ".jp2", ".j2k", ".jpf", ".jpx", ".ppm", ".pgm", ".pnm", ".pbm"),
-        *(".mpo", ".tga", ".apng"),
-    }
-)
 MAX_PIXELS: Final = 400_000_000
 BYTES_PER_PIXEL: Final = 28
 """While a picture is read: float32 and integer samples, twice for a moment."""
 
 _READABLE = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "PPM", "JPEG2000")
 _PLUGINS = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}
-_HEIC = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
-_SIGNATURE = re.compile(
-    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|\xff\x4f\xff\x51|P[1-6]\s+[#\d]"
-    rb"|\0\0\0\x0cjP  \r\n|\xff\x0a|\0\0\0\x0cJXL |....ftyp(avif|heic|heix|mif1|msf1)",
-    re.DOTALL,
-)
-"""Of formats that nothing but pictures has: raw camera files are TIFF, and BM begins a text too."""
 _TGA_FOOTER = b"TRUEVISION-XFILE.\0"
-
-Image.MAX_IMAGE_PIXELS = None  # Pillow's global limit; `max_pixels` is ours, checked for each file
-TiffImagePlugin.READ_LIBTIFF = True  # Pillow's own reader mistakes 16-bit samples in planes
 
 
 @dataclass
@@ -71,21 +54,12 @@ class Decoded:
     notes: list[str] = field(default_factory=list)
 
 
-def resembles_picture(path: Path) -> bool:
-    """Whether a file whose suffix says nothing begins as a picture does."""
-    with contextlib.suppress(OSError):
-        if path.is_file():
-            with path.open("rb") as file:
-                return _SIGNATURE.match(file.read(32)) is not None
-    return False
-
-
 def probe(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(width, height) of the upright picture, from the file's header alone.
 
     Raises InputError as `load` does, but damage beyond the header stays unseen.
     """
-    with _errors(path):
+    with _errors(path), settings_for_reading:
         if png.is_png(path):
             found = _png_header(path, max_pixels)
             exif = Image.Exif()
@@ -107,7 +81,7 @@ def probe(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
 
 def read(path: Path, max_pixels: int) -> Decoded:
     """Decode one still picture. Raises InputError as `images.load` says."""
-    with _errors(path):
+    with _errors(path), settings_for_reading:
         if png.is_png(path):
             return _read_png(path, max_pixels)
         try:
@@ -132,7 +106,7 @@ def _errors(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except UnidentifiedImageError as error:
-        raise InputError(f"{path} {_why_unidentified(path)}") from error
+        raise unidentified(path) from error
     except MemoryError as error:
         raise InputError(f"{path} does not fit in memory.") from error
     except Exception as error:  # decoders raise nearly anything on a damaged file
@@ -223,23 +197,6 @@ def _seek_full_size(image: TiffImagePlugin.TiffImageFile) -> int:
             full_size.append(page)
     image.seek(full_size[0] if full_size else 0)
     return len(full_size)
-
-
-def _why_unidentified(path: Path) -> str:
-    with path.open("rb") as file:
-        head = file.read(12)
-    if not head:
-        return "is empty (0 bytes)."
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
-        return "is a HEIC image; to read it, install the package pillow-heif."
-    if head[:2] == b"\xff\x0a" or head[4:8] == b"JXL ":
-        return "is a JPEG XL image; to read it, install the package pillow-jxl-plugin."
-    if head[:4] in (b"II*\0", b"MM\0*"):
-        return (
-            "is a TIFF of a kind that srx cannot read, such as floating-point colour, or its "
-            "header is damaged; convert it to 8 or 16 bits first."
-        )
-    return "is no image that can be read: its format is unknown or its header is damaged."
 
 
 # ------------------------------------------------------------------------------------------- PNG

@@ -27,8 +27,8 @@ from torch import Tensor
 from sr_cli.degradation.degrade import KINDS, Randomness, degrade
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.arrays import to_tensor
-from sr_cli.engine.images import SUFFIXES, load, probe
-from sr_cli.engine.inputs import natural
+from sr_cli.engine.images import load, probe
+from sr_cli.engine.inputs import pictures
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 
@@ -197,6 +197,7 @@ def pairs(
     Raises:
         UsageError: no image is there, or none in this half; a file has no partner; two files have
             one name; both `lr` and `degradation` are given.
+        InputError: a folder cannot be read.
     """
     if degradation is not None and degradation not in KINDS:
         known = ", ".join(KINDS)
@@ -265,13 +266,12 @@ def examples() -> list[Path]:
 
 
 def images(folder: Path) -> list[Path]:
-    """The image files of a folder in natural order. Raises UsageError when there are none."""
+    """What `inputs.pictures` finds in a folder. Raises UsageError when there is nothing."""
     _check_folder(folder)
-    files = (path for path in folder.iterdir() if not path.name.startswith("."))
-    found = [path for path in files if path.is_file() and path.suffix.lower() in SUFFIXES]
+    found = pictures(folder)
     if not found:
         raise UsageError(f"There is no image in {folder}.")
-    return sorted(found, key=natural)
+    return found
 
 
 def _check_folder(path: Path) -> None:

@@ -1,7 +1,8 @@
 """Calibrations: where the diffusion starts best at each scale, as `srx prf-search` measured it.
 
 One small JSON file for each setting, in the folder `calibrations` of srx's home or beside the
-shipped weights; between the scales that were measured the start is interpolated.
+shipped weights. Between two measured scales the start is interpolated if their starts are close,
+else it is that of the nearer scale.
 """
 
 import json
@@ -11,13 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from sr_cli.errors import ModelError
 from sr_cli.files import home, whole, writing
 from sr_cli.models import registry
 
 FOLDER = "calibrations"
+CLOSE = 200
+"""Time steps between two starts of which the mean may be as good as either. A mixture of starts
+that lie farther apart is near neither of them, and nobody has measured how good it is."""
+AS_MEASURED = 0.02
+"""Relative difference of scales that count as one: the sides of a picture are whole pixels."""
 
 
 @dataclass(frozen=True)
@@ -55,28 +59,46 @@ class Calibration:
     starts: Mapping[float, Start]
 
     def start(self, scale: float) -> int:
-        """The time for a scale: straight lines between those measured, level outside."""
-        scales = sorted(self.starts)
-        return round(float(np.interp(scale, scales, [self.starts[s].t for s in scales])))
+        """The time to start at for an enlargement by `scale`.
+
+        At a measured scale it is what was measured. Between two of them it lies on the straight
+        line between their starts if these are CLOSE, else it is the start of the nearer scale by
+        ratio. Beyond them it is that of the last.
+        """
+        near = self._deciding(scale)
+        if len(near) == 1:
+            return self.starts[near[0]].t
+        below, above = near
+        share = (scale - below) / (above - below)
+        return round((1 - share) * self.starts[below].t + share * self.starts[above].t)
 
     def doubt(self, scale: float, run: Mapping[str, Any]) -> str:
-        """In what the start for a scale was found otherwise than `run`, as far as known; or "".
+        """How the start for a scale was found otherwise than for this run, or "".
 
-        Beyond the scales that were searched the start is that of the nearest.
+        run: conditions by name, such as the steps; those of which a start says nothing agree with
+        it. A scale that was not measured is such a difference too.
         """
-        below = max((s for s in self.starts if s <= scale), default=min(self.starts))
-        above = min((s for s in self.starts if s >= scale), default=max(self.starts))
-        origins = [self.starts[near].origin for near in (below, above)]
+        near = self._deciding(scale)
         found = {
             f"{name} {origin[name]}, not {value}": None
-            for origin in origins
+            for origin in (self.starts[each].origin for each in near)
             for name, value in run.items()
             if origin.get(name, value) != value
         }
-        rounded = math.isclose(scale, below, rel_tol=0.02)  # as a picture's sides are
-        if below == above and not rounded:
-            found[f"scale {below:g}, not {scale:.3g}"] = None
+        if not _as_measured(scale, near[0]):
+            scales = " and ".join(f"{each:g}" for each in near)
+            found[f"scale{'s' * (len(near) > 1)} {scales}, not {scale:.3g}"] = None
         return f"t1 was found with {'; '.join(found)}" if found else ""
+
+    def _deciding(self, scale: float) -> tuple[float, ...]:
+        """The measured scale whose start is taken, or the two whose starts are interpolated."""
+        nearest = min(sorted(self.starts), key=lambda each: abs(math.log(each / scale)))
+        below = max((each for each in self.starts if each < scale), default=None)
+        above = min((each for each in self.starts if each > scale), default=None)
+        if below is None or above is None or _as_measured(scale, nearest):
+            return (nearest,)
+        apart = abs(self.starts[above].t - self.starts[below].t)
+        return (below, above) if apart <= CLOSE else (nearest,)
 
     @classmethod
     def read(cls, path: Path, setting: Setting) -> Self:
@@ -102,6 +124,10 @@ class Calibration:
             raise ModelError(
                 f"The calibration {path} is damaged: delete it and run srx prf-search again."
             ) from error
+
+
+def _as_measured(scale: float, measured: float) -> bool:
+    return math.isclose(scale, measured, rel_tol=AS_MEASURED)
 
 
 def find(setting: Setting) -> Calibration | None:

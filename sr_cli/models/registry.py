@@ -4,10 +4,11 @@
 of a model in several files lists them as `shards`.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from sr_cli.models.store import Shard, installed
 PACKAGE = Path(__file__).parents[1]
 MAX_CARD = 1 << 20
 """Bytes of a card."""
+CARD_KEYS = {"kind", "architecture"}
+"""What tells a card from other JSON files, which may lie beside it."""
 MAX_DEPTH = 16
 """Objects and lists of a card, one in the other."""
 
@@ -103,8 +106,17 @@ def folders() -> tuple[Path, ...]:
 
 
 def names() -> tuple[str, ...]:
-    """All cards, sorted."""
-    return tuple(sorted({path.stem for folder in folders() for path in folder.glob("*.json")}))
+    """Names of all cards, of damaged ones too, sorted."""
+    return tuple(sorted({path.stem for path in _files() if _is_card(path)}))
+
+
+def cards(kinds: Collection[str] = ()) -> tuple[Card, ...]:
+    """All cards, of these kinds where some are given, by name. Damaged ones are passed over."""
+    found = []
+    for name in names():
+        with contextlib.suppress(ModelError):
+            found.append(card(name))
+    return tuple(each for each in found if not kinds or each.kind in kinds)
 
 
 def card(name: str, kinds: Collection[str] = ()) -> Card:
@@ -112,17 +124,39 @@ def card(name: str, kinds: Collection[str] = ()) -> Card:
 
     Raises ModelError when there is none, or it is damaged or of another kind.
     """
-    paths = (path for folder in folders() for path in folder.glob("*.json") if path.stem == name)
-    found = next((_read_card(path) for path in paths), None)
+    paths = (path for path in _files() if path.stem == name and _is_card(path))
+    found = next(map(_read_card, paths), None)
     if found and (not kinds or found.kind in kinds):
         return found
-    known = ", ".join(n for n in names() if not kinds or card(n).kind in kinds) or "none"
+    known = ", ".join(each.name for each in cards(kinds)) or "none"
     if found:
         raise ModelError(f"{name} is a {found.kind} network, not of use here: choose from {known}.")
     raise ModelError(
         f"There are no weights named {name!r} (found: {known}): fetch or import them with "
         f"srx weights, or let SRX_WEIGHTS name the folder that holds {name}.json."
     )
+
+
+def _files() -> Iterator[Path]:
+    """The files that may be cards, in the order in which they are looked for."""
+    for folder in folders():
+        yield from folder.glob("[!.]*.json")
+
+
+def _is_card(path: Path) -> bool:
+    """Whether a JSON file is a card, a damaged one or not.
+
+    What cannot be parsed may be what is left of a card; of what is too large the beginning decides.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CARD + 1)
+        if len(text) > MAX_CARD:
+            return all(f'"{key}"'.encode() in text for key in CARD_KEYS)
+        content = json.loads(text)
+    except (OSError, ValueError, RecursionError):
+        return True
+    return isinstance(content, dict) and content.keys() >= CARD_KEYS
 
 
 def load_weights(card: Card) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from sr_cli.engine.images import SUFFIXES, load, probe
+from sr_cli.engine.images import load, probe
+from sr_cli.engine.inputs import pictures
 from sr_cli.errors import InputError, UsageError
 from sr_cli.training.graphics import decorate
 
@@ -41,10 +42,13 @@ def _readable() -> Iterator[None]:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images below `folder`, sorted. Raises UsageError when it or they do not exist."""
+    """The picture files below `folder` in natural order, as `inputs.pictures` finds them.
+
+    Raises UsageError when the folder does not exist or has none, InputError when it cannot be read.
+    """
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}: name a folder of photographs.")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = pictures(folder, recursive=True)
     if not files:
         raise UsageError(f"{folder} holds no images: name a folder of photographs.")
     return files

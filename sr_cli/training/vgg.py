@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy._core.multiarray import _reconstruct
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,9 +25,10 @@ MEMBER = "vgg16.ckpt"
 CONVOLUTIONS = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 """Their numbers among torchvision's layers."""
 HEADS = 5
+_RECONSTRUCT = np.empty(0).__reduce__()[0]
 _PLAIN = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
 }

@@ -47,6 +47,15 @@ def test_a_name_of_no_device_is_a_mistake(name: str) -> None:
         resolve_device(name)
 
 
+@pytest.mark.parametrize("name", ["fp16", "", "half", "FLOAT32", "int8"])
+def test_a_name_of_no_precision_is_a_mistake(name: str) -> None:
+    known = "must be auto or one of float32, bfloat16, float16, not"
+    with pytest.raises(UsageError, match=f"dtype {known} '{name}'"):
+        resolve_dtype(name, torch.device("cpu"))
+    with pytest.raises(UsageError, match=known):
+        Upscaler(UpscaleOptions(), device="cpu", dtype=name)
+
+
 @pytest.mark.usefixtures("two_gpus")
 def test_devices_that_are_there_are_found() -> None:
     assert resolve_device("cpu") == torch.device("cpu")

@@ -30,6 +30,7 @@ from PIL import (
 from sr_cli.engine import images, reading
 from sr_cli.engine.formats import FORMATS, check_size, encode, format_of
 from sr_cli.engine.images import SUFFIXES, Picture, load, losses, probe, save
+from sr_cli.engine.library_settings import settings_for_reading
 from sr_cli.engine.metadata import Metadata
 from sr_cli.errors import InputError, SrxError, UsageError
 
@@ -254,7 +255,7 @@ def test_every_kind_of_8_bit_file_is_what_pillow_makes_of_it(
 ) -> None:
     rgba_photo().convert(mode).save(tmp_path / "a", name)
     picture = load(tmp_path / "a")
-    with Image.open(tmp_path / "a") as image:
+    with settings_for_reading, Image.open(tmp_path / "a") as image:
         expected = np.asarray(image.convert("RGBA"))[..., : 4 if alpha else 3]
     assert np.array_equal(levels(picture), expected)
     assert (picture.gray, picture.depth, picture.format) == (gray, 8, name.lower())

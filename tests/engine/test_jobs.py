@@ -10,9 +10,12 @@ from PIL import Image
 from sr_cli.engine import jobs
 from sr_cli.engine.events import Failed, Job, Planned
 from sr_cli.engine.images import probe
+from sr_cli.engine.inputs import pictures
 from sr_cli.engine.manifest import Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import InputError, UsageError
+from sr_cli.evaluation import datasets
+from sr_cli.training.data import Crops, image_files
 
 OPTIONS = UpscaleOptions(scale=2, steps=3)
 RESULTS = "Results of an earlier run, which are no inputs: "
@@ -68,6 +71,42 @@ def test_a_tree_is_mirrored_without_hidden_files_links_and_the_output() -> None:
         "in/a.png", "in/out/a.png", "in/x/b.jpg", "in/x/y/c.webp",
     ]  # fmt: skip
     assert list(plan(IN, OUT)) == ["in/a.png"]
+
+
+def test_commands_agree_on_what_the_pictures_of_a_folder_are() -> None:
+    """`upscale`, `bench` and `train` alike: macOS leaves ._NAME beside files on other disks."""
+    for name in ("img10.png", "img2.JPG", "img1.tiff"):
+        paint(IN / name)
+    paint(IN / "d.png").rename(IN / "no suffix")
+    shown = [IN / name for name in ("img1.tiff", "img2.JPG", "img10.png", "no suffix")]
+    for name in ("._img2.JPG", ".e.png", "notes.txt"):
+        (IN / name).write_bytes(b"\0\5\x16\7")
+    (IN / "folder.png").mkdir()
+    assert [job.input for job in found_by(IN, OUT, recursive=True).jobs] == shown
+    assert pictures(IN) == pictures(IN, recursive=True) == shown
+    assert datasets.images(IN) == shown
+    assert image_files(IN) == shown
+    Crops(IN, crop=2, seed=0, length=1)
+    for name in ("deeper/f10.png", "deeper/f9.png", ".hidden/g.png"):
+        paint(IN / name)
+    deeper = [IN / "deeper" / name for name in ("f9.png", "f10.png")]
+    assert [job.input for job in found_by(IN, OUT, recursive=True).jobs] == deeper + shown
+    assert image_files(IN) == pictures(IN, recursive=True) == deeper + shown
+    assert datasets.images(IN) == shown
+
+
+def test_a_folder_of_pictures_that_cannot_be_read_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paint(IN / "a.png")
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    for find in (pictures, datasets.images, image_files):
+        with pytest.raises(InputError, match=r"in cannot be read: Permission denied"):
+            find(IN)
 
 
 def test_patterns_match_where_the_shell_did_not() -> None:

@@ -22,7 +22,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from sr_cli.engine import damage, png, reading
 from sr_cli.engine.images import load, losses, probe, save
-from sr_cli.errors import InputError
+from sr_cli.errors import DamagedError, InputError
 
 W, H = 60, 40
 Y, X = np.mgrid[0:H, 0:W]
@@ -676,3 +676,31 @@ def test_readers_give_a_picture_or_a_sentence(tmp_path: Path, data: st.DataObjec
     for read in (probe, load):
         with contextlib.suppress(InputError):
             read(path, max_pixels=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("content", "damaged"),
+    [
+        (b"RIFF....WEBPVP8 ", True),
+        (b"II*\0\x08\0\0\0", True),
+        (b"MM\0*" + bytes(507), True),
+        (b"MM\0*" + bytes(508), False),
+        (b"GIF89a", True),
+        (b"GIF89a" + bytes(600), False),
+        (b"", False),
+        (b"text", False),
+        (b"\0\0\0\x18ftypheic", False),
+        (b"\xff\x0a", False),
+    ],
+)
+def test_a_cut_header_is_damage_by_its_type(tmp_path: Path, content: bytes, damaged: bool) -> None:
+    """Of a file that begins as a picture and is too short to be one. The rest may be somebody's."""
+    if content.startswith((b"\0\0\0\x18", b"\xff\x0a")) and {"HEIF", "JXL"} & set(
+        reading._formats()
+    ):
+        pytest.skip("a reader of it is installed")
+    (tmp_path / "a").write_bytes(content)
+    for read in (load, probe):
+        with pytest.raises(InputError) as raised:
+            read(tmp_path / "a")
+        assert isinstance(raised.value, DamagedError) == damaged

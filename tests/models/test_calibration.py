@@ -6,15 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sr_cli.cli.prf import SCALES
 from sr_cli.diffusion.names import SamplerName
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.steps import conditions, setting
 from sr_cli.errors import ModelError
-from sr_cli.models.calibration import FOLDER, Calibration, Setting, Start, find, keep
+from sr_cli.models.calibration import CLOSE, FOLDER, Calibration, Setting, Start, find, keep
 from sr_cli.models.loading import load_model
 from sr_cli.models.registry import card, names
 
@@ -33,10 +36,32 @@ def calibration(starts: Mapping[float, int], **origin: object) -> Calibration:
     return Calibration({scale: Start(t, origin) for scale, t in starts.items()})
 
 
-def test_between_scales_it_is_interpolated_and_outside_level() -> None:
+def test_between_scales_close_starts_are_interpolated_and_outside_they_are_level() -> None:
     found = calibration({4.0: 100, 2.0: 0})
     starts = {1.2: 0, 2: 0, 2.5: 25, 3.3: 65, 4: 100, 9: 100}
     assert {scale: found.start(scale) for scale in starts} == starts
+
+
+def test_starts_far_apart_are_never_mixed() -> None:
+    """525, between 1000 and 50, would be a start that was good at neither scale; the nearer scale
+    is that of the smaller ratio, so that the two meet at √(1.6 · 2) = 1.79."""
+    far = calibration({1.6: 1000, 2.0: 50})
+    assert [far.start(scale) for scale in (1.6, 1.7, 1.78, 1.8, 1.9, 2)] == [1000] * 3 + [50] * 3
+    for apart, mixed in ((CLOSE, True), (CLOSE + 1, False)):
+        found = calibration({1.6: 300 + apart, 2.0: 300})
+        assert (found.start(1.8) not in (300, 300 + apart)) == mixed
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from([1.6, 2.0, 2.7, 3.5, 4.0, 8.0]), st.integers(0, 1000)))
+def test_a_start_is_measured_or_near_what_was(starts: dict[float, int]) -> None:
+    """Whatever the scale: at the measured ones exactly, else within half of CLOSE."""
+    found = calibration(starts or {2.0: 5})
+    for scale in np.geomspace(1, 16, 60):
+        distance = min(abs(start.t - found.start(scale)) for start in found.starts.values())
+        assert distance <= CLOSE / 2
+    for scale, start in found.starts.items():
+        assert [found.start(scale * off) for off in (0.99, 1, 1.01)] == [start.t] * 3
 
 
 def test_what_is_kept_is_found_under_its_own_setting_alone() -> None:
@@ -81,10 +106,13 @@ def test_a_run_under_other_conditions_is_told_so() -> None:
     assert found.doubt(1.99, {"steps": 5, "preprocess": "none"}) == ""
     assert found.doubt(1.5, {"steps": 5}) == "t1 was found with scale 2, not 1.5"
     assert found.doubt(2, {"steps": 5}) == ""
-    assert found.doubt(3, {"steps": 5}) == "t1 was found with steps 3, not 5"
-    assert found.doubt(3, {"steps": 1}).endswith("steps 5, not 1; steps 3, not 1")
+    assert found.doubt(3, {"steps": 5}) == "t1 was found with steps 3, not 5; scales 2 and 4, not 3"
+    assert "steps 5, not 1; steps 3, not 1; " in found.doubt(3, {"steps": 1})
     assert found.doubt(8.1, {"steps": 1}) == ""
     assert found.doubt(9, {"steps": 1}) == "t1 was found with scale 8, not 9"
+    apart = Calibration({**starts, 8.0: Start(800, {})})
+    assert apart.doubt(5, {"steps": 5}) == "t1 was found with steps 3, not 5; scale 4, not 5"
+    assert apart.doubt(7, {"steps": 5}) == "t1 was found with scale 8, not 7"
     both = Calibration({2.0: Start(5, {"steps": 5, "preprocess": "compact"})})
     assert both.doubt(2, {"steps": 1, "preprocess": "none"}) == (
         "t1 was found with steps 5, not 1; preprocess compact, not none"

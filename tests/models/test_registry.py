@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from sr_cli.errors import ModelError
 from sr_cli.models import registry
 from sr_cli.models.limits import Limits
-from sr_cli.models.registry import Card, card, load_weights, names, write_card
+from sr_cli.models.registry import Card, card, cards, load_weights, names, write_card
 
 STATE = {"weight": torch.randn(4, 4)}
 LARGEST = 16 * 2**20
@@ -131,14 +131,60 @@ def test_unknown_name_lists_the_known(written: Card) -> None:
         card("nothing")
 
 
-@pytest.mark.parametrize("damage", ["not JSON", "[]", "{}", "extra"])
+@pytest.mark.parametrize("damage", ["", "not JSON", "half", "extra", "short"])
 def test_damaged_card(written: Card, damage: str) -> None:
+    """It is an error where it is asked for, and no obstacle where others are."""
     path = written.folder / "small.json"
-    if damage == "extra":
-        damage = json.dumps(json.loads(path.read_text("utf-8")) | {"unknown": 1})
+    content = json.loads(path.read_text("utf-8"))
+    if damage == "half":
+        damage = json.dumps(content)[:-20]
+    elif damage == "extra":
+        damage = json.dumps(content | {"unknown": 1})
+    elif damage == "short":
+        damage = json.dumps({"kind": "compact", "architecture": {}})
     path.write_text(damage, "utf-8")
     with pytest.raises(ModelError, match=r"card .*small\.json is damaged"):
         card("small")
+    assert "small" in names()
+    assert "small" not in {other.name for other in cards()}
+    with pytest.raises(ModelError, match=r"no weights named 'nothing' .*found: .*embedded"):
+        card("nothing")
+    assert card("embedded").name == "embedded"
+
+
+UNRELATED = {
+    "an object": '{"images": 14, "rows": [{"kind": "clean", "architecture": "small"}]}',
+    "an empty object": "{}",
+    "a list": '["kind", "architecture"]',
+    "one key": '{"kind": "photograph"}',
+    "a large one": json.dumps({"annotations": [0] * 600_000}),
+}
+
+
+@pytest.mark.parametrize("text", UNRELATED.values(), ids=UNRELATED)
+def test_other_json_files_are_no_cards(written: Card, text: str) -> None:
+    (written.folder / "report.json").write_text(text, "utf-8")
+    (written.folder / "embedded.json").write_text(text, "utf-8")
+    assert "report" not in names()
+    assert {"small", "embedded"} <= {other.name for other in cards()}
+    assert card("embedded").folder != written.folder  # that of the next folder
+    for name in ("report", "nothing"):
+        with pytest.raises(ModelError, match=f"no weights named '{name}' .*found: .*small"):
+            card(name)
+
+
+def test_hidden_files_are_no_cards(written: Card) -> None:
+    """macOS leaves one beside each file on a disk of another system."""
+    (written.folder / "._small.json").write_bytes(b"\0\5\x16\7")
+    assert not any(name.startswith(".") for name in names())
+    with pytest.raises(ModelError, match="no weights named"):
+        card("._small")
+
+
+def test_cards_are_chosen_by_kind(written: Card) -> None:
+    assert written in cards(["compact"])
+    assert {other.kind for other in cards(["compact"])} == {"compact"}
+    assert {other.name for other in cards()} == set(names())
 
 
 def test_shipped_weights_are_whole_and_small(
