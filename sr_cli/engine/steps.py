@@ -11,7 +11,7 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 from sr_cli.models.calibration import Calibration, Setting, find
 from sr_cli.models.model import Model
-from sr_cli.models.registry import Card, card, names
+from sr_cli.models.registry import Card, cards
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def check_texture(options: UpscaleOptions, model: Model | Card) -> None:
     if options.texture is None or model.dial:
         return
     name = options.prior if options.method == "diffsr" else options.model
-    able = [other for other in names() if card(other).dial]
+    able = [card.name for card in cards() if card.dial]
     others = f"or choose --model {' or '.join(able)}" if able else "since no model here has one"
     raise UsageError(f"{name} has no dial for --texture: leave it out, {others}.")
 

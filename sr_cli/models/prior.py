@@ -127,7 +127,7 @@ def _fetched(repository: str) -> Path:
 
 
 def _unknown(prior: str) -> str:
-    cards = [name for name in registry.names() if registry.card(name).kind == "prior"]
+    cards = [card.name for card in registry.cards(("prior",))]
     return (
         f"There is no prior {prior!r}: --prior takes the name of a card ({', '.join(cards)}), "
         "a folder that diffusers saved, or a hub id like google/ddpm-celebahq-256."
