@@ -1,4 +1,5 @@
-"""Imports point one way: cli → {engine, evaluation, training} → models → diffusion."""
+"""Imports point one way: cli → {evaluation, training} → engine → degradation → models → diffusion,
+and above files and devices. No files import each other in a circle."""
 
 import ast
 import subprocess
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sr_cli"
-LEVEL = {"diffusion": 0, "models": 1, "engine": 2, "evaluation": 2, "training": 2, "cli": 3}
+LEVEL = {
+    **{"errors": 0, "files": 1, "device": 1, "diffusion": 1, "models": 2, "degradation": 3},
+    **{"engine": 4, "evaluation": 5, "training": 5, "cli": 6},
+}
 LOUD = {"print", "input", "exit", "quit", "sys.exit", "os._exit"}
 LOUD |= {f"sys.{stream}.{call}" for stream in ("stdout", "stderr") for call in ("write", "flush")}
 
@@ -26,17 +30,18 @@ def imports(source: str, package: str = "") -> set[str]:
     return found
 
 
-def upward(folder: str, source: str) -> set[str]:
-    """Imports from a folder above `folder`."""
-    parts = [name.split(".") for name in imports(source, f"sr_cli.{folder}")]
-    own = {p[1] for p in parts if p[0] == "sr_cli" and len(p) > 1 and p[1] in LEVEL}
-    return {name for name in own if LEVEL[name] > LEVEL[folder]}
+def upward(place: str, source: str) -> set[str]:
+    """Imports from above `place`, a folder or a file of the package, or from beside it."""
+    parts = [name.split(".") for name in imports(source, f"sr_cli.{place}")]
+    used = {p[1] for p in parts if p[0] == "sr_cli" and len(p) > 1 and p[1] in LEVEL}
+    return {other for other in used - {place} if LEVEL[other] >= LEVEL[place]}
 
 
-@pytest.mark.parametrize("folder", LEVEL)
-def test_no_folder_imports_from_above(folder: str) -> None:
-    for file in (PACKAGE / folder).rglob("*.py"):
-        assert not upward(folder, file.read_text("utf-8")), file
+@pytest.mark.parametrize("place", LEVEL)
+def test_nothing_imports_from_above_or_from_beside(place: str) -> None:
+    folder = PACKAGE / place
+    for file in folder.rglob("*.py") if folder.is_dir() else [folder.with_suffix(".py")]:
+        assert not upward(place, file.read_text("utf-8")), file
 
 
 def test_the_rule_would_be_noticed() -> None:
@@ -45,7 +50,59 @@ def test_the_rule_would_be_noticed() -> None:
     assert upward("engine", "from sr_cli import cli") == {"cli"}
     assert upward("diffusion", "from ..models import protocol") == {"models"}
     assert upward("diffusion", "from .. import engine") == {"engine"}
+    assert upward("training", "from sr_cli.evaluation import bench") == {"evaluation"}
+    assert upward("files", "from sr_cli.device import home") == {"device"}
     assert not upward("engine", "from . import tiling")
+
+
+def graph(files: dict[str, str]) -> dict[str, set[str]]:
+    """Which files, of modules by name, import which, in functions too, but not for types alone."""
+    found: dict[str, set[str]] = {}
+    for module, source in files.items():
+        tree = ast.parse(source)
+        typing = [n for n in tree.body if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n)]
+        tree.body = [node for node in tree.body if node not in typing]
+        names = imports(ast.unparse(tree), module.rpartition(".")[0])
+        found[module] = {n for name in names for n in (name, name.rpartition(".")[0]) if n in files}
+    return found
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """One circle, if there is any."""
+    done: set[str] = set()
+
+    def follow(module: str, trail: list[str]) -> list[str]:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module in done:
+            return []
+        for other in sorted(edges[module] - {module}):
+            if found := follow(other, [*trail, module]):
+                return found
+        done.add(module)
+        return []
+
+    return next((found for module in sorted(edges) if (found := follow(module, []))), [])
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    files = {
+        ".".join(("sr_cli", *file.relative_to(PACKAGE).with_suffix("").parts)): file.read_text()
+        for file in PACKAGE.rglob("*.py")
+        if file.name != "__init__.py"
+    }
+    assert not circle(graph(files))
+
+
+def test_a_circle_would_be_noticed() -> None:
+    files = {
+        "sr_cli.a": "from sr_cli import b",
+        "sr_cli.b": "def f():\n    from sr_cli.c import x",
+        "sr_cli.c": "import sr_cli.a",
+    }
+    assert circle(graph(files)) == ["sr_cli.a", "sr_cli.b", "sr_cli.c", "sr_cli.a"]
+    files["sr_cli.c"] = "if TYPE_CHECKING:\n    import sr_cli.a"
+    assert not circle(graph(files))
 
 
 def test_rich_is_imported_by_ui_alone() -> None:
@@ -98,3 +155,8 @@ def test_diffusion_needs_no_torch() -> None:
         if name.split(".")[0] in {"torch", "diffusers"}
     }
     assert users == {"samplers", "noise"}
+
+
+def test_no_module_is_long() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        assert len(file.read_text("utf-8").splitlines()) <= 350, file
