@@ -3,18 +3,28 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    SOME_FAILED = 1
+    WRONG_USAGE = 2
+    MODEL = 3
+    DEVICE = 4
+    INTERRUPTED = 130
 
 
 class SrxError(Exception):
     """Base of every error that srx reports without a traceback."""
 
-    exit_code = 1
+    exit_code = ExitCode.SOME_FAILED
 
 
 class InputError(SrxError):
     """One input cannot be read or one output cannot be written; the batch goes on."""
-
-    exit_code = 1
 
 
 class DamagedError(InputError):
@@ -32,19 +42,19 @@ class GoneError(InputError):
 class UsageError(SrxError):
     """An option or argument has a value that makes no sense."""
 
-    exit_code = 2
+    exit_code = ExitCode.WRONG_USAGE
 
 
 class ModelError(SrxError):
     """A model, its weights or its card is missing, damaged or of the wrong kind."""
 
-    exit_code = 3
+    exit_code = ExitCode.MODEL
 
 
 class DeviceError(SrxError):
     """The device is missing or its memory does not suffice."""
 
-    exit_code = 4
+    exit_code = ExitCode.DEVICE
 
 
 class BrokenDeviceError(DeviceError):
