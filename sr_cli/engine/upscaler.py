@@ -18,9 +18,8 @@ from sr_cli.engine.color import WAVELET_MARGIN, color_fix
 from sr_cli.engine.guard import guarded
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.sampling import TiledCodec, Walk
-from sr_cli.engine.size import Scale
 from sr_cli.engine.states import Noise
-from sr_cli.engine.steps import Course, calibration, check_texture, conditions, course
+from sr_cli.engine.steps import Course, calibration, check_texture, conditions, course, scale_of
 from sr_cli.engine.tiling import MEMORY_SHARE, OnTile, Tiler, ignore
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.errors import DeviceError, enough_memory
@@ -233,9 +232,8 @@ class Upscaler:
         groups: dict[int, list[int]] = {}
         run = conditions(self.options, self._model)
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
-            sides = source.shape[-1] / lr.shape[-1], source.shape[-2] / lr.shape[-2]
-            size = self.options.size
-            scale = size.factor if isinstance(size, Scale) else max(sides)
+            size, target = (lr.shape[-1], lr.shape[-2]), (source.shape[-1], source.shape[-2])
+            scale = scale_of(self.options, size, target)
             t1 = self._calibration.start(scale)
             groups.setdefault(t1, []).append(i)
             on_note(i, f"t1 = {t1}" if t1 else "t1 = 0: the enlargement as it is, no diffusion")

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from sr_cli.cli.prf import SCALES
+from sr_cli.cli.prf_search import SCALES
 from sr_cli.diffusion.names import SamplerName
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.steps import conditions, setting
