@@ -132,6 +132,29 @@ def test_printing_and_exiting_would_be_noticed() -> None:
         assert calls(source) & LOUD
 
 
+COMMANDS = {"upscale", "bench", "sweep_t1", "prf_search", "train", "train_dossr", "weights"}
+
+
+def commands_of(source: str) -> set[str]:
+    """Files of commands that a source in sr_cli/cli imports from."""
+    parts = [name.split(".") for name in imports(source, "sr_cli.cli")]
+    return {p[2] for p in parts if p[:2] == ["sr_cli", "cli"] and len(p) > 2} & COMMANDS
+
+
+def test_commands_share_modules_and_are_none_themselves() -> None:
+    files = {file.stem: file for file in (PACKAGE / "cli").glob("*.py")}
+    assert files.keys() >= COMMANDS
+    for name in files.keys() - {"app"}:
+        assert not commands_of(files[name].read_text("utf-8")) - {name}, name
+
+
+def test_a_command_that_imports_another_would_be_noticed() -> None:
+    assert commands_of((PACKAGE / "cli/app.py").read_text("utf-8")) == COMMANDS
+    assert commands_of("from sr_cli.cli.upscale import upscale") == {"upscale"}
+    assert commands_of("def f():\n    from . import bench") == {"bench"}
+    assert not commands_of("from sr_cli.cli.options import option")
+
+
 def without_torch(*modules: str) -> bool:
     """Whether they can all be imported where neither torch nor diffusers can."""
     blocked = "import sys; sys.modules['torch'] = sys.modules['diffusers'] = None"

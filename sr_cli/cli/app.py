@@ -10,20 +10,33 @@ from contextlib import suppress
 from typing import Annotated, Any, NoReturn, TextIO, get_args
 
 import typer
+import typer.core
 
 from sr_cli import __version__
+from sr_cli.cli import config
 from sr_cli.cli.bench import bench
-from sr_cli.cli.prf import prf_search
-from sr_cli.cli.sweep import sweep_t1
+from sr_cli.cli.prf_search import prf_search
+from sr_cli.cli.sweep_t1 import sweep_t1
 from sr_cli.cli.train import app as train
+from sr_cli.cli.train_dossr import dossr
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import upscale
 from sr_cli.cli.weights import app as weights
 from sr_cli.engine.options import Strip
 from sr_cli.errors import SrxError
 
+
+class Commands(typer.core.TyperGroup):
+    """The sub-commands, each with its own variables."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        config.name_variables(self.commands)
+
+
 app = typer.Typer(
     name="srx",
+    cls=Commands,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["--help", "-h"]},
@@ -32,6 +45,7 @@ app.command()(upscale)
 app.command()(bench)
 app.command()(sweep_t1)
 app.command()(prf_search)
+train.command()(dossr)
 app.add_typer(train, name="train")
 app.add_typer(weights, name="weights")
 

@@ -11,11 +11,11 @@ import typer
 from sr_cli.cli import bench_reports, reports
 from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption, NoConfigOption
-from sr_cli.cli.methods import Computer, check, computer, engine_rows, methods
+from sr_cli.cli.machine import Machine, ResolvedMachine, environment
 from sr_cli.cli.options import LIST, WRITTEN, option
-from sr_cli.cli.running import environment
+from sr_cli.cli.parsing import parse_list
+from sr_cli.cli.rows import check, engine_rows, methods
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, talk
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 
@@ -141,28 +141,28 @@ def bench(
     """
     from sr_cli.evaluation.bench import BenchOptions, table
 
-    talk(quiet, verbose)
-    chosen = [name.strip() for name in metrics.split(",")]
+    terminal.talk(quiet=quiet, verbose=verbose)
+    chosen = parse_list("--metrics", metrics, str, example="psnr,ssim")
     reports.check_reports(csv=csv, plot=plot)
     if plot and plot_metric not in chosen:
         raise UsageError(f"--plot-metric {plot_metric} is none of --metrics {','.join(chosen)}.")
     if as_json and markdown:
         raise UsageError("--json and --markdown both want stdout: choose one.")
-    place = computer(Machine(device, dtype, threads))
+    machine = Machine(device, dtype, threads).resolve()
     settings = BenchOptions(warmup, repeat, batch)
     rows = engine_rows(ctx, steps, model, row)
     sets = _sets(images, lr, scale, degradation, seed, half)
     if profile:
-        bench_reports.profile(sets, rows, place, as_json=as_json, markdown=markdown)
+        bench_reports.profile(sets, rows, machine, as_json=as_json, markdown=markdown)
         return
-    compared = methods(rows, peer or [], place, baselines=baselines)
+    compared = methods(rows, peer or [], machine, baselines=baselines)
     card_model = bench_reports.only_model(rows) if update_card else None
     if card_model:
         reports.check_card(card_model)
     check(rows, compared, sets)
-    measures = reports.load_metrics(chosen, place.device, border, download=download)
-    found, interrupted = _measured(sets, compared, measures, settings, place)
-    bench_reports.show(found, sets, measures, place)
+    measures = reports.load_metrics(chosen, machine.device, border, download=download)
+    found, interrupted = _measured(sets, compared, measures, settings, machine)
+    bench_reports.show(found, sets, measures, machine)
     if csv:
         reports.write_csv(table(found, measures, data=True), csv)
     if plot:
@@ -174,7 +174,7 @@ def bench(
             {
                 "options": asdict(settings)
                 | {"scale": scale, "degradation": degradation, "half": half},
-                "environment": environment() | asdict(place.summary),
+                "environment": environment(machine),
                 "metrics": {"conditions": measures.conditions, "missing": measures.missing},
                 "rows": [found_row.record for found_row in found],
             }
@@ -237,7 +237,7 @@ def _measured(
     compared: Sequence[Peer],
     measures: Metrics,
     settings: BenchOptions,
-    place: Computer,
+    machine: ResolvedMachine,
 ) -> tuple[list[Row], bool]:
     """Every method on every set; what there was, and whether it was interrupted."""
     from sr_cli.evaluation.bench import measure
@@ -258,7 +258,7 @@ def _measured(
 
                     found.append(
                         measure(
-                            peer, pairs, measures, settings, device=place.device, on_image=advance
+                            peer, pairs, measures, settings, device=machine.device, on_image=advance
                         )
                     )
                     done = begun + len(pairs)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sr_cli.cli.methods import Computer
-from sr_cli.cli.running import environment
+from sr_cli.cli.machine import ResolvedMachine, environment
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.metrics import Metrics
 
 
-def show(found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics, place: Computer) -> None:
+def show(
+    found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics, machine: ResolvedMachine
+) -> None:
     """A table for each set, and what the numbers depend on, for people."""
     from sr_cli.evaluation.bench import table
 
@@ -31,7 +32,7 @@ def show(found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics, place: 
     for sentence in measures.undefined.values():
         terminal.note(sentence)
     terminal.note(f"{measures.conditions}.")
-    terminal.note(place.summary.sentence)
+    terminal.note(machine.sentence)
 
 
 def _by_set(found: Sequence[Row], sets: Sequence[Pairs]) -> list[tuple[Pairs, list[Row]]]:
@@ -69,7 +70,7 @@ def draw(found: Sequence[Row], plot: Path, metric: str) -> None:
 def profile(
     sets: Sequence[Pairs],
     rows: Mapping[str, UpscaleOptions],
-    place: Computer,
+    machine: ResolvedMachine,
     *,
     as_json: bool,
     markdown: bool,
@@ -81,19 +82,20 @@ def profile(
     for pairs in sets:
         for name, options in rows.items():
             sized = replace(options, scale=pairs.scale)
-            one = profiling.profile(name, pairs, sized, device=place.device, dtype=place.dtype_name)
+            one = profiling.profile(
+                name, pairs, sized, device=machine.device, dtype=machine.dtype_name
+            )
             terminal.note(f"{_title(pairs)}, {name}")
             terminal.results(one.table)
             terminal.note(one.verdict)
             found.append((pairs, one))
-    terminal.note(place.summary.sentence)
+    terminal.note(machine.sentence)
     if markdown:
         texts = [f"**{p.title}, {one.name}**\n\n{one.table.markdown()}" for p, one in found]
         typer.echo("\n\n".join(texts))
     if as_json:
         records = [{"data": p.title, "outside": one.outside, **asdict(one)} for p, one in found]
-        machine = environment() | asdict(place.summary)
-        terminal.document({"environment": machine, "profiles": records})
+        terminal.document({"environment": environment(machine), "profiles": records})
 
 
 def only_model(rows: Mapping[str, UpscaleOptions]) -> str:

@@ -1,9 +1,12 @@
-"""Defaults from srx.toml: below the command line and SRX_* variables, above the built-in ones."""
+"""Defaults: from variables, and below them from srx.toml.
+
+`upscale` reads SRX_STEPS and the keys at the top of srx.toml, any other command SRX_BENCH_STEPS and
+its own table [bench]; options of COMMON are read by all of them as `upscale` reads them.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +18,10 @@ from sr_cli.errors import UsageError
 
 NAME = "srx.toml"
 MAX_BYTES = 1 << 20
-
+PLAIN = "upscale"
+"""The command whose variables and keys bear no command's name."""
+COMMON = frozenset({"device", "dtype", "threads", "quiet", "verbose", "config", "no_config"})
+"""Options that mean the same in every command: what computes, how much is said, which file."""
 
 LOOKS = frozenset(
     {
@@ -26,7 +32,6 @@ LOOKS = frozenset(
 )
 """What the srx.toml of the current folder may set, which came with somebody's pictures perhaps: how
 results look. No paths, devices, networks or hubs, and nothing of what is overwritten or hidden."""
-_untold: list[str] = []
 
 
 def find() -> Path | None:
@@ -67,12 +72,20 @@ def _options(command: Any) -> dict[str, tuple[Any, bool]]:
 
 
 def _entries(
-    path: Path, table: dict[str, Any], known: Mapping[str, tuple[Any, bool]], place: str
+    path: Path,
+    table: dict[str, Any],
+    command: str,
+    known: Mapping[str, Mapping[str, tuple[Any, bool]]],
+    place: str,
 ) -> Iterator[tuple[str, Any]]:
+    """Parameters of `command` and their values; known: the keys of every command."""
     for key, value in table.items():
-        param, opposite = known.get(key.replace("-", "_"), (None, False))
-        if param is None:
-            raise UsageError(f"The config file {path} has an unknown key {key!r}{place}.")
+        plain = key.replace("-", "_")
+        if plain not in known[command]:
+            owners = [f"[{name}]" for name, keys in known.items() if plain in keys]
+            hint = f": it belongs in {' or '.join(owners)}" if owners and not place else ""
+            raise UsageError(f"The config file {path} has an unknown key {key!r}{place}{hint}.")
+        param, opposite = known[command][plain]
         try:
             yield param.name, _converted(value, param, opposite=opposite)
         except ValueError as error:
@@ -98,7 +111,8 @@ def _converted(value: Any, param: Any, *, opposite: bool) -> Any:
 def defaults(path: Path, commands: dict[str, Any], chosen: str) -> dict[str, Any]:
     """Defaults for the command `chosen`: keys at the top, then those of its own [table].
 
-    A key is an option's long name, with - or _. At the top stands what some command knows.
+    A key is an option's long name, with - or _. At the top stand options of `upscale`, of which
+    other commands take those of COMMON.
 
     Raises:
         UsageError: the file cannot be read, or has a key that no option has.
@@ -106,13 +120,30 @@ def defaults(path: Path, commands: dict[str, Any], chosen: str) -> dict[str, Any
     known = {name: _options(command) for name, command in commands.items()}
     document = read(path)
     tables = {name: document.pop(name) for name in commands if isinstance(document.get(name), dict)}
-    shared = dict(_entries(path, document, ChainMap(*known.values()), ""))
+    top = dict(_entries(path, document, PLAIN, known, ""))
     own = {
-        name: dict(_entries(path, table, known[name], f" in [{name}]"))
+        name: dict(_entries(path, table, name, known, f" in [{name}]"))
         for name, table in tables.items()
     }
-    usable = {param.name for param, _ in known[chosen].values()}
-    return {name: v for name, v in shared.items() if name in usable} | own.get(chosen, {})
+    if chosen != PLAIN:
+        usable = COMMON & {param.name for param, _ in known[chosen].values()}
+        top = {name: value for name, value in top.items() if name in usable}
+    return top | own.get(chosen, {})
+
+
+def name_variables(commands: Mapping[str, Any], prefix: str = "SRX_") -> None:
+    """Give the options of every command but `upscale` variables of their own, as SRX_BENCH_STEPS.
+
+    Those of COMMON, and those that have no variable, stay as they are.
+    """
+    for name, command in commands.items():
+        if prefix == "SRX_" and name == PLAIN:
+            continue
+        own = f"{prefix}{name.replace('-', '_').upper()}_"
+        for param in command.params:
+            if param.envvar and param.name not in COMMON:
+                param.envvar = own + param.envvar.removeprefix("SRX_")
+        name_variables(getattr(command, "commands", {}), own)
 
 
 def apply(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -121,7 +152,7 @@ def apply(ctx: typer.Context, path: Path | None) -> Path | None:
         if path is not None:
             raise UsageError("--config and --no-config contradict each other: leave one out.")
         return None
-    _untold.clear()
+    terminal.deferred.clear()
     chosen, path = path is not None, path or find()
     if path is not None and ctx.parent is not None and ctx.info_name is not None:
         commands = ctx.parent.command.commands  # type: ignore[attr-defined]
@@ -133,12 +164,12 @@ def apply(ctx: typer.Context, path: Path | None) -> Path | None:
 
 
 def _harmless(values: dict[str, Any]) -> dict[str, Any]:
-    """The values that a stranger may set, and a line on the others for `tell`."""
+    """The values that a stranger may set, and a note on the others."""
     taken = {name: value for name, value in values.items() if _is_look(name, value)}
     line = f"{NAME} of this folder sets {', '.join(sorted(taken)) or 'nothing'}"
     if ignored := sorted(values.keys() - taken.keys()):
         line += f", but may not set {', '.join(ignored)} (--config {NAME} trusts it)"
-    _untold.append(f"{line}.")
+    terminal.deferred.append(f"{line}.")
     return taken
 
 
@@ -147,12 +178,6 @@ def _is_look(name: str, value: Any) -> bool:
     if name in ("model", "preprocess") and not re.fullmatch(r"[A-Za-z0-9][\w-]*", str(value)):
         return False
     return name in LOOKS
-
-
-def tell() -> None:
-    """Say that the file of this folder was read, once it is known how much is wanted told."""
-    while _untold:
-        terminal.note(_untold.pop())
 
 
 NoConfigOption = Annotated[

@@ -16,7 +16,10 @@ WRITTEN = {"dir_okay": False, "writable": True}
 
 
 def option(panel: str, *names: str, **settings: Any) -> Any:
-    """An option of a help panel that SRX_<NAME> can set too, unless `envvar` is None."""
+    """An option of a help panel that a variable can set too, unless `envvar` is None.
+
+    SRX_<NAME> in `srx upscale`; config.name_variables says how it is called in other commands.
+    """
     long = next(name for name in names if name.startswith("--"))
     variable = "SRX_" + long[2:].split("/")[0].replace("-", "_").upper()
     settings = {"envvar": variable, "show_envvar": False, **settings}

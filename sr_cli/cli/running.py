@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sr_cli import __version__
+from sr_cli.cli.machine import Machine, ResolvedMachine, environment
+from sr_cli.cli.parsing import is_chosen
 from sr_cli.cli.ui import mebibytes, terminal
 from sr_cli.engine.events import (
     Event,
@@ -28,13 +29,13 @@ from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import FullDiskError, GoneError, SrxError
 
 if TYPE_CHECKING:
-    from sr_cli.cli.upscale import Machine
-    from sr_cli.engine.jobs import Plan
+    from sr_cli.engine.jobs import PictureCheck, Plan
     from sr_cli.engine.manifest import Manifest
     from sr_cli.engine.upscaler import Upscaler
 
 REHEARSED = ("model", "method", "prior", "t1", "texture", "preprocess", "device", "dtype")
-SOURCES = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+FITTING_STEPS = 9
+"""Steps that fit every t1, of which 10 is the least."""
 
 
 def plan_of(
@@ -58,7 +59,8 @@ def plan_of(
 class Run:
     """One call of the command, from its plan on.
 
-    make: loads what enlarges. outcomes: what became of each picture. engine: what computed.
+    make: loads what enlarges. outcomes: what became of each picture. engine: what it did with.
+    computed_on: the machine that the engine found, once it is loaded.
     """
 
     ctx: typer.Context
@@ -70,6 +72,7 @@ class Run:
     make: Callable[[], Upscaler]
     outcomes: list[Outcome] = field(default_factory=list)
     engine: dict[str, Any] = field(default_factory=dict)
+    computed_on: ResolvedMachine | None = None
 
     @property
     def folder(self) -> Path:
@@ -85,8 +88,9 @@ class Run:
         todo = self._pending(Manifest(self.folder))
         if todo:
             check_writable(self.folder)
-        _rehearse(self.ctx, self.options, self.machine)
-        self.outcomes += preview(todo, self.options, max_pixels=self.files.max_pixels)
+        check = _rehearse(self.ctx, self.options, self.machine)
+        limit = self.files.max_pixels
+        self.outcomes += preview(todo, self.options, max_pixels=limit, check=check)
 
     def work(self) -> None:
         """Do what there is to do, while nobody else works in that folder."""
@@ -135,7 +139,7 @@ class Run:
             from sr_cli.engine.batch import run, worth_compiling
 
             upscaler = self.make()
-            engine |= {"device": upscaler.device, "dtype": upscaler.dtype}
+            self.computed_on = Machine(upscaler.device, upscaler.dtype).resolve()
             engine |= {"steps": upscaler.steps, "texture": upscaler.texture}
             if machine.compile == "on" or (
                 machine.compile == "auto" and worth_compiling(todo, options, upscaler)
@@ -155,8 +159,9 @@ class Run:
             terminal.line(f"{_ended(ending)}: {count}; {advice}.")
             raise typer.Exit(ending.exit_code if isinstance(ending, SrxError) else 130) from None
         finally:
-            if not engine.get("device", "cuda").startswith("cuda"):  # there each file has its own
-                engine["peak_memory_bytes"] = peak_memory(engine["device"])
+            there = self.computed_on
+            if there and there.device.type != "cuda":  # on which each file has its own
+                engine["peak_memory_bytes"] = peak_memory(str(there.device))
 
     @contextmanager
     def reporting(self, *, as_json: bool, dry_run: bool, recursive: bool) -> Iterator[None]:
@@ -175,8 +180,8 @@ class Run:
             if as_json:
                 settings = asdict(self.options) | asdict(self.files) | asdict(self.machine)
                 settings |= {"recursive": recursive}
-                machine = environment() | self.engine
-                terminal.document(document(settings, machine, self.outcomes))
+                found = environment(self.computed_on) | self.engine
+                terminal.document(document(settings, found, self.outcomes))
 
 
 def _ended(ending: BaseException) -> str:
@@ -185,19 +190,20 @@ def _ended(ending: BaseException) -> str:
     return "the disk is full" if isinstance(ending, FullDiskError) else "interrupted"
 
 
-def _rehearse(ctx: typer.Context, options: UpscaleOptions, machine: Machine) -> None:
-    """Fail as the run would before its first picture.
+def _rehearse(ctx: typer.Context, options: UpscaleOptions, machine: Machine) -> PictureCheck | None:
+    """Fail as the run would before its first picture; what fails as it would at a picture.
 
     What srx chooses by itself out of its own weights is there: then torch, which takes seconds, is
     not imported.
     """
-    sources = [ctx.get_parameter_source(name) for name in REHEARSED]
-    chosen = any(source is not None and source.name in SOURCES for source in sources)
-    if chosen or "SRX_WEIGHTS" in os.environ:
-        from sr_cli.engine.readiness import check
+    chosen = any(is_chosen(ctx, name) for name in REHEARSED)
+    if not (chosen or "SRX_WEIGHTS" in os.environ or (options.steps or 0) > FITTING_STEPS):
+        return None
+    from sr_cli.engine.readiness import check, picture_check
 
-        for note in check(options, device=machine.device, dtype=machine.dtype):
-            terminal.note(note)
+    for note in check(options, device=machine.device, dtype=machine.dtype):
+        terminal.note(note)
+    return picture_check(options)
 
 
 def _advice(stale: Collection[Job], *, overwrite: bool) -> str:
@@ -216,20 +222,6 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
         return 0
     alone = len(codes) == 1 and len(errors) == len(outcomes)
     return codes.pop() if alone else 1
-
-
-def environment() -> dict[str, Any]:
-    """What a number in a report may depend on."""
-    import platform
-    from importlib import metadata
-
-    return {
-        "srx": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpus": os.cpu_count(),
-        "torch": metadata.version("torch"),
-    }
 
 
 def record(outcome: Outcome) -> dict[str, Any]:
@@ -253,10 +245,10 @@ def record(outcome: Outcome) -> dict[str, Any]:
             }
 
 
-def document(settings: dict[str, Any], machine: dict[str, Any], outcomes: Sequence[Outcome]) -> Any:
+def document(settings: dict[str, Any], found: dict[str, Any], outcomes: Sequence[Outcome]) -> Any:
     """The JSON report: options, environment and the files by how they ended."""
     kinds = {"results": Finished, "planned": Planned, "failures": Failed, "skipped": Skipped}
-    return {"options": settings, "environment": machine} | {
+    return {"options": settings, "environment": found} | {
         key: [record(outcome) for outcome in outcomes if isinstance(outcome, kind)]
         for key, kind in kinds.items()
     }

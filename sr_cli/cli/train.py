@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sr_cli.cli import options as shared
-from sr_cli.cli.train_dossr import dossr
+from sr_cli.cli.parsing import parse_list
 from sr_cli.cli.training import Data, Describe, Dtype, Run, Seed, Workers, watch
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import talk
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +22,6 @@ EPOCH = 4096
 """Crops after which a teacher's answers are of use again."""
 
 app = typer.Typer()
-app.command()(dossr)
 
 
 @app.callback(invoke_without_command=True)
@@ -190,7 +188,7 @@ def from_scratch(
     verbose: shared.Verbose = False,
 ) -> None:
     """Train the network that the command is named after, from random or a card's weights."""
-    talk(quiet, verbose)
+    terminal.talk(quiet=quiet, verbose=verbose)
     import torch
 
     from sr_cli.device import resolve_device, resolve_dtype
@@ -222,8 +220,8 @@ def from_scratch(
     )
     recipe = Recipe(
         network,  # type: ignore[arg-type]
-        widths=_whole(widths),
-        blocks=_whole(blocks),
+        widths=_levels("--widths", widths, "64,96,128"),
+        blocks=_levels("--blocks", blocks, "2,2,3"),
         cap=cap,
         detail=detail,
         refine=refine,
@@ -259,17 +257,13 @@ def _mix(text: str | None) -> Mix | None:
 
     if text is None:
         return None
-    try:
-        bicubic, mild, realesrgan = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"--mix {text!r} must be three numbers like 0.7,0.3,0.") from error
-    return Mix(bicubic, mild, realesrgan)
+    example = "0.7,0.3,0"
+    shares = parse_list("--mix", text, float, example=example, repeats=True)
+    if len(shares) != 3:
+        raise UsageError(f"--mix must be three numbers like {example}, not {text!r}.")
+    return Mix(*shares)
 
 
-def _whole(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"{text!r} must be whole numbers like 64,96,128.") from error
+def _levels(name: str, text: str | None, example: str) -> tuple[int, ...] | None:
+    """A number for each level of a network."""
+    return None if text is None else parse_list(name, text, int, example=example, repeats=True)

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sr_cli.cli import options as shared
+from sr_cli.cli.installing import install
 from sr_cli.cli.training import Data, Describe, Dtype, Run, Seed, Workers, watch
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import talk
-from sr_cli.cli.weights import install
 
 if TYPE_CHECKING:
     from sr_cli.models.registry import Card
@@ -67,7 +66,7 @@ def dossr(
 
     On several GPUs: accelerate launch -m sr_cli train dossr DATA --base NAME …
     """
-    talk(quiet, verbose)
+    terminal.talk(quiet=quiet, verbose=verbose)
     from sr_cli.device import resolve_dtype
     from sr_cli.models.dossr.importer import check_name, require_free
     from sr_cli.training.finetune import FinetuneOptions, Finetuner, accelerator, export

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -53,12 +56,27 @@ def printable(text: str) -> str:
 class Terminal:
     """Messages, progress and tables go to stderr; only documents that were asked for to stdout.
 
-    verbose: None until a command says whether it is.
+    verbose: None until a command says whether it is. deferred: notes for when that is known.
     """
 
     def __init__(self, *, quiet: bool = False, verbose: bool | None = None) -> None:
         self.quiet = quiet
         self.verbose = verbose
+        self.deferred: list[str] = []
+
+    def talk(self, *, quiet: bool, verbose: bool) -> None:
+        """Say as much as the user wants, from now on; and let libraries say less of themselves,
+        before they are imported."""
+        self.quiet, self.verbose = quiet, verbose
+        while self.deferred:
+            self.note(self.deferred.pop(0))
+        if not verbose:
+            warnings.simplefilter("ignore")
+            logging.basicConfig(level=logging.ERROR)
+            os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+            os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+            compilers = logging.getLogger("torch.utils.cpp_extension")
+            compilers.setLevel(logging.ERROR)  # "No CUDA runtime is found"
 
     @property
     def interactive(self) -> bool:

@@ -2,75 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from sr_cli.cli import options as shared
-from sr_cli.cli.config import ConfigOption, NoConfigOption, tell
+from sr_cli.cli.config import ConfigOption, NoConfigOption
+from sr_cli.cli.machine import Compile, Machine, make_upscaler
 from sr_cli.cli.options import option
-from sr_cli.cli.running import SOURCES, Run, exit_code, plan_of
+from sr_cli.cli.parsing import output_options, upscale_options
+from sr_cli.cli.running import Run, exit_code, plan_of
 from sr_cli.cli.streams import given, streams
 from sr_cli.cli.ui import terminal
 from sr_cli.diffusion.names import Schedule
-from sr_cli.engine.options import (
-    AUTO,
-    NAME_FIELDS,
-    Color,
-    Degradation,
-    Method,
-    OutputOptions,
-    UpscaleOptions,
-)
-from sr_cli.engine.size import Exact, LongSide, ShortSide, Size
-from sr_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from sr_cli.engine.upscaler import Upscaler
-
-OPTIONS_OF: dict[Method, tuple[str, ...]] = {
-    "dossr": ("model", "order", "variant", "last_step", "texture"),
-    "diffsr": ("prior", "sampler"),
-}
-Compile = Literal["auto", "on", "off"]
-
-
-def _exact(text: str) -> Exact:
-    match = re.fullmatch(r"(\d{1,9})[xX](\d{1,9})", text)
-    if match is None:
-        raise UsageError(f"size must be WIDTHxHEIGHT like 1920x1080, not {text!r}.")
-    return Exact(int(match[1]), int(match[2]))
-
-
-SIZES: dict[str, Callable[[Any], float | Size]] = {
-    "scale": float,
-    "size": _exact,
-    "long_side": LongSide,
-    "short_side": ShortSide,
-}
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What computes: `device` auto, cpu, cuda, cuda:N or mps; CPU `threads`, None for all;
-    whether torch.compile prepares the networks first."""
-
-    device: str
-    dtype: str
-    threads: int | None
-    compile: Compile = "auto"
-
-    def __post_init__(self) -> None:
-        cpus = os.cpu_count() or 1
-        if self.threads is not None and not 1 <= self.threads <= cpus:  # more are far slower
-            raise UsageError(f"threads must lie between 1 and {cpus} (CPUs), not {self.threads}.")
+from sr_cli.engine.options import NAME_FIELDS, Color, Degradation, OutputOptions, UpscaleOptions
 
 
 def upscale(
@@ -230,10 +176,11 @@ def upscale(
 
     Results of the same input and options are kept, so an interrupted command continues when run
     again; .srx-manifest.jsonl beside them says what they are.
-    Options can also come from variables (SRX_STEPS=7) and from srx.toml (steps = 7);
-    the command line wins over variables, and variables over srx.toml.
+    Options can also come from variables (SRX_STEPS=7) and from srx.toml (steps = 7); those of other
+    commands bear their name (SRX_BENCH_STEPS, and steps in [bench]), but for the machine's and for
+    how much is said. The command line wins over variables, and variables over srx.toml.
     """
-    talk(quiet, verbose)
+    terminal.talk(quiet=quiet, verbose=verbose)
     options = upscale_options(ctx)
     files = output_options(ctx)
     machine = Machine(device, dtype, threads, compile)
@@ -251,90 +198,3 @@ def upscale(
             elif planned.jobs:
                 run.work()
     raise typer.Exit(exit_code(run.outcomes))
-
-
-def talk(quiet: bool, verbose: bool) -> None:
-    """Say as much as the user wants, before libraries are imported that would say more."""
-    terminal.quiet, terminal.verbose = quiet, verbose
-    tell()
-    quieten_libraries(verbose)
-
-
-def quieten_libraries(verbose: bool) -> None:
-    if not verbose:
-        warnings.simplefilter("ignore")
-        logging.basicConfig(level=logging.ERROR)
-        os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "No CUDA runtime"
-
-
-def output_options(ctx: typer.Context) -> OutputOptions:
-    """How a parsed command line of `srx upscale` reads and writes files."""
-    return OutputOptions(**{field.name: ctx.params[field.name] for field in fields(OutputOptions)})
-
-
-def upscale_options(ctx: typer.Context) -> UpscaleOptions:
-    """What a parsed command line of `srx upscale` asks for."""
-    _check_method(ctx)
-    values = {field.name: ctx.params[field.name] for field in fields(UpscaleOptions)}
-    values["scale"] = _size(ctx)
-    if values["method"] != "dossr":
-        values["texture"] = None  # the engine refuses one that means nothing
-    return UpscaleOptions(**values | {"t1": _start(values["t1"])})
-
-
-def _check_method(ctx: typer.Context) -> None:
-    """Raise UsageError where the command line has options of the method that is not chosen.
-
-    In srx.toml and in variables they wait for their method.
-    """
-    for method, names in OPTIONS_OF.items():
-        for name in names if method != ctx.params["method"] else ():
-            source = ctx.get_parameter_source(name)
-            if source is not None and source.name == "COMMANDLINE":
-                flag = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{flag} belongs to --method {method}: add that, or leave it out.")
-
-
-def _start(t1: str | None) -> int | Literal["auto"] | None:
-    if t1 is None:
-        return None
-    if t1 == AUTO:
-        return AUTO
-    if not t1.isdecimal():
-        raise UsageError(f"t1 must be a whole number or auto, not {t1!r}.")
-    return int(t1)
-
-
-def _size(ctx: typer.Context) -> float | Size:
-    """Of the options that decide the size, those of the strongest source, so that --size on the
-    command line needs no fight with a scale in srx.toml."""
-    sources = {name: ctx.get_parameter_source(name) for name in SIZES}
-    ranks = {name: source.name for name, source in sources.items() if source is not None}
-    strongest = next((rank for rank in SOURCES if rank in ranks.values()), None)
-    chosen = [name for name in SIZES if ranks[name] == strongest and ctx.params[name] is not None]
-    if len(chosen) > 1:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in chosen)
-        raise UsageError(f"Only one of {flags} can decide the size.")
-    if not chosen:
-        return UpscaleOptions.scale
-    (name,) = chosen
-    value = ctx.params[name]
-    return SIZES[name](value)
-
-
-def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:
-    """The engine, ready to enlarge.
-
-    Raises:
-        ModelError: the model or the preprocessor is missing or damaged.
-        DeviceError: the device is missing or too small.
-    """
-    import torch
-
-    from sr_cli.engine.upscaler import Upscaler
-
-    if machine.threads is not None:
-        torch.set_num_threads(machine.threads)
-    return Upscaler(options, device=machine.device, dtype=machine.dtype)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from sr_cli.cli import options as shared
+from sr_cli.cli.installing import install, watching
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import talk
 from sr_cli.errors import ModelError
 
 if TYPE_CHECKING:
     from sr_cli.models.dossr.importer import ImportOptions
     from sr_cli.models.registry import Card
-    from sr_cli.models.store import Progress
 
 app = typer.Typer()
 
@@ -73,7 +70,7 @@ def import_(
 
     An import that was interrupted goes on when the same command is run again.
     """
-    talk(quiet, verbose)
+    terminal.talk(quiet=quiet, verbose=verbose)
     install(
         _options(source, name=name, prompt=prompt, context=context, dtype=dtype, licence=licence)
     )
@@ -103,7 +100,7 @@ def fetch(
 
     A download that was interrupted goes on when the same command is run again.
     """
-    talk(quiet, verbose)
+    terminal.talk(quiet=quiet, verbose=verbose)
     from sr_cli.models.dossr.importer import require_free
     from sr_cli.models.fetch import discard
     from sr_cli.models.fetch import fetch as download
@@ -111,7 +108,7 @@ def fetch(
     settings: dict[str, Any] = {"dtype": dtype, "prompt": prompt, "context": context}
     settings |= {"name": name, "licence": licence}
     require_free(_options(Path(name), **settings).model)
-    with _watching() as progress:
+    with watching() as progress:
         source = download(name, progress, url=url, sha256=sha256)
     install(_options(source, **settings))
     discard(source)
@@ -208,15 +205,6 @@ def _options(source: Path, *, prompt: str | None, **settings: Any) -> ImportOpti
     return ImportOptions(source, **settings)
 
 
-def install(options: ImportOptions) -> None:
-    """Import a model under a bar, and say where it is."""
-    from sr_cli.models.dossr.importer import import_model
-
-    with _watching() as progress:
-        found = import_model(options, progress)
-    terminal.note(f"installed {found.name} in {found.folder}: srx upscale --model {found.name}")
-
-
 def _record(card: Card) -> dict[str, Any]:
     """One model for JSON. Raises ModelError when a file is missing or of another size."""
     from sr_cli.models.registry import check
@@ -231,28 +219,3 @@ def _record(card: Card) -> dict[str, Any]:
         "folder": str(card.folder),
         "files": sizes,
     }
-
-
-@contextmanager
-def _watching() -> Iterator[Progress]:
-    """A bar of bytes on stderr; without a terminal, one line a stage."""
-    from tqdm import tqdm
-
-    hidden = not terminal.interactive or terminal.quiet
-    stage = ""
-
-    def show(what: str, done: int, total: int | None) -> None:
-        nonlocal stage
-        if hidden and what != stage:
-            terminal.note(what)
-        stage = what
-        bar.total = total
-        bar.set_description_str(what, refresh=False)
-        bar.update(done - bar.n)
-
-    try:
-        with tqdm(unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
-            yield show
-    except KeyboardInterrupt:
-        terminal.line("interrupted: the same command goes on.")
-        raise typer.Exit(130) from None

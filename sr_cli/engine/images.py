@@ -102,8 +102,8 @@ def save(
     90 on JPEG and AVIF keep colour at full resolution, at 100 WebP is lossless. Samples are clipped
     to [0, 1] and rounded to the nearest level. JPEG has no alpha: the picture is laid on white.
     What the format has no room for is left out, as `losses` tells. The folder must exist; an
-    existing file is replaced if `overwrite`. committing: is told of the
-    whole file under its hidden name, before it takes its own.
+    existing file is replaced if `overwrite`. committing: told of the whole file under its hidden
+    name, before it takes its own.
 
     Raises UsageError for an unknown format or quality, InputError where the format cannot hold
     the picture or the file cannot be written, FullDiskError where it has no room.

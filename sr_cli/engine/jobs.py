@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,7 +19,7 @@ from sr_cli.engine.inputs import Input, collect
 from sr_cli.engine.manifest import Manifest, Recipe
 from sr_cli.engine.naming import SAME, file_name
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
-from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, UsageError
+from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, SrxError, UsageError
 
 RENAMED = "many disks take their names for one: rename one of them."
 ONE_FOLDER = "tell them apart by --name '{stem}_{ext}'."
@@ -33,6 +33,8 @@ _IN_THE_WAY = (
 )
 SHOWN = 3
 """Files that a note names."""
+PictureCheck = Callable[[tuple[int, int], tuple[int, int]], None]
+"""Raises an SrxError where a picture of one (width, height) cannot become one of another."""
 
 
 @dataclass(frozen=True)
@@ -282,14 +284,23 @@ def _has_size(job: Job, options: UpscaleOptions) -> bool:
 
 
 def preview(
-    jobs: Iterable[Job], options: UpscaleOptions, *, max_pixels: int = MAX_PIXELS
+    jobs: Iterable[Job],
+    options: UpscaleOptions,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    check: PictureCheck | None = None,
 ) -> Iterator[Planned | Failed]:
-    """What `run` would do with each job, read from the files' headers alone."""
+    """What `run` would do with each job, read from the files' headers alone.
+
+    check: what else may stop a picture.
+    """
     for job in jobs:
         try:
             size = probe(job.input, max_pixels=max_pixels)
             target = target_size(job, size, options)
-        except (InputError, DeviceError) as error:
+            if check:
+                check(size, target)
+        except SrxError as error:
             yield Failed(job, error)
         else:
             yield Planned(job, size, target)

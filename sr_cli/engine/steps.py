@@ -1,6 +1,6 @@
 """What is walked: which path, which steps along it, and where they start."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sr_cli.diffusion.path import Path, time_grid
@@ -8,6 +8,7 @@ from sr_cli.diffusion.samplers import table
 from sr_cli.diffusion.schedules import alpha_bar
 from sr_cli.diffusion.solvers import Step, plan, start
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.size import Scale
 from sr_cli.errors import UsageError
 from sr_cli.models.calibration import Calibration, Setting, find
 from sr_cli.models.model import Model
@@ -77,6 +78,20 @@ def check_texture(options: UpscaleOptions, model: Model | Card) -> None:
     able = [card.name for card in cards() if card.dial]
     others = f"or choose --model {' or '.join(able)}" if able else "since no model here has one"
     raise UsageError(f"{name} has no dial for --texture: leave it out, {others}.")
+
+
+def check_steps(options: UpscaleOptions, steps: int, t1: int) -> None:
+    """Raise the UsageError of a walk with so many steps from t1, whatever t1 the options have."""
+    if replace(options, t1=t1).method == "dossr":  # Diff-SR walks at most t1 steps
+        time_grid(t1, steps)
+
+
+def scale_of(options: UpscaleOptions, size: tuple[int, int], target: tuple[int, int]) -> float:
+    """The scale for which a calibration is asked: the chosen one, or that of the side that grows
+    most, from a picture's (width, height) to those of its result."""
+    if isinstance(options.size, Scale):
+        return options.size.factor
+    return max(after / before for before, after in zip(size, target, strict=True))
 
 
 def calibration(options: UpscaleOptions, model: Model | Card) -> Calibration:

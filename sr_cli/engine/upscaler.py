@@ -21,10 +21,9 @@ from sr_cli.engine.images import Picture
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.pictures import alike, as_picture, colors, recolored
 from sr_cli.engine.sampling import TiledCodec, Walk
-from sr_cli.engine.size import Scale
 from sr_cli.engine.source import PREPROCESS_TILE, enlargements
 from sr_cli.engine.states import Noise
-from sr_cli.engine.steps import Course, calibration, check_texture, conditions, course
+from sr_cli.engine.steps import Course, calibration, check_texture, conditions, course, scale_of
 from sr_cli.engine.tiling import OnTile, ignore
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.errors import UsageError, enough_memory
@@ -302,10 +301,10 @@ class Upscaler:
     ) -> dict[int, list[int]]:
         """The pictures of each t1, by the calibration and each picture's scale."""
         groups: dict[int, list[int]] = {}
-        size, run = self.options.size, conditions(self.options, self._model)
+        run = conditions(self.options, self._model)
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
-            sides = source.shape[-1] / lr.shape[-1], source.shape[-2] / lr.shape[-2]
-            scale = size.factor if isinstance(size, Scale) else max(sides)
+            small, large = (lr.shape[-1], lr.shape[-2]), (source.shape[-1], source.shape[-2])
+            scale = scale_of(self.options, small, large)
             t1 = self._calibration.start(scale)
             groups.setdefault(t1, []).append(i)
             on_note(i, f"t1 = {t1}" if t1 else "t1 = 0: the enlargement as it is, no diffusion")

@@ -16,7 +16,7 @@ from sr_cli.engine.images import Picture, save
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.timing import Stopwatch
 from sr_cli.engine.upscaler import Upscaler
-from sr_cli.errors import SrxError, UsageError
+from sr_cli.errors import ExitCode, SrxError, UsageError
 from sr_cli.evaluation.datasets import Pair, Pairs
 from sr_cli.evaluation.memory import MemoryMeter
 from sr_cli.evaluation.metrics import Metrics, column, mean
@@ -62,7 +62,7 @@ class Row:
     memory: int | None = None
     scores: Mapping[str, float | None] = field(default_factory=dict)
     failure: str | None = None
-    exit_code: int = 0
+    exit_code: ExitCode = ExitCode.DONE
 
     def percentile(self, percent: float) -> float | None:
         """Of the seconds an image; 50 is the median."""
@@ -95,7 +95,7 @@ def measure(
     except SrxError as error:
         failure, code = str(error), error.exit_code
     except Exception as error:  # a peer may be anybody's network
-        failure, code = f"{type(error).__name__}: {error}", 1
+        failure, code = f"{type(error).__name__}: {error}", ExitCode.SOME_FAILED
     return Row(pairs.title, peer.name, len(pairs), failure=failure, exit_code=code)
 
 

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from sr_cli.cli import upscale as command
 from sr_cli.cli.app import main
+from sr_cli.cli.machine import make_upscaler
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.manifest import NAME
 from sr_cli.engine.options import UpscaleOptions
 
-MAKE_UPSCALER = command.make_upscaler
+MAKE_UPSCALER = make_upscaler
 
 
 class Run(NamedTuple):

@@ -84,11 +84,12 @@ def test_no_color_is_honoured(
 def test_rows_are_what_is_written_in_them(
     bench: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Variables of srx upscale do not reach them, be they right or wrong there."""
+    """Variables and keys of srx upscale do not reach them, be they right or wrong there."""
     monkeypatch.setenv("SRX_ORDER", "nonsense")
     monkeypatch.setenv("SRX_SEED", "3")
-    Path("srx.toml").write_text("[upscale]\nsteps = 4\n")
-    monkeypatch.setenv("SRX_STEPS", "2")  # of srx bench itself too, which makes a row of it
+    Path("srx.toml").write_text("steps = 5\n[upscale]\nsteps = 4\n")
+    monkeypatch.setenv("SRX_STEPS", "7")
+    monkeypatch.setenv("SRX_BENCH_STEPS", "2")  # the control: of srx bench, which makes a row of it
     code, out, err = bench(photos, "--no-baselines", "--row=", "--row=--seed 1", "--json")
     assert code == 0, err
     found = {row["method"]: row["nfe"] for row in json.loads(out)["rows"]}
@@ -105,7 +106,7 @@ def test_rows_and_peers_can_stand_in_the_file(
     Path("own.toml").write_text(
         '[bench]\nbaselines = false\nrow = ["--steps 1 --order 1", ""]\npeer = ["p=photos"]'
     )
-    monkeypatch.setenv("SRX_ROW", "--steps 9")  # options that are repeated are no variables
+    monkeypatch.setenv("SRX_BENCH_ROW", "--steps 9")  # options that are repeated are no variables
     monkeypatch.setenv("SRX_CONFIG", "own.toml")
     code, out, err = bench(photos, "--json")
     assert code == 0, err

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from rich.progress import Progress
 from sr_cli import __version__
 from sr_cli.cli import upscale as command
 from sr_cli.cli.app import app
+from sr_cli.cli.config import COMMON, defaults
+from sr_cli.cli.parsing import parse_list
 from sr_cli.cli.ui import _Bars
 from sr_cli.engine.events import Failed, Finished, Job, Started
 from sr_cli.engine.formats import FORMATS, format_of
-from sr_cli.errors import DeviceError, InputError, ModelError
+from sr_cli.errors import DeviceError, InputError, ModelError, UsageError
 
 pytest_plugins = ["calls"]
 pytestmark = pytest.mark.usefixtures("isolated")
@@ -50,6 +53,28 @@ def test_every_command_and_parameter_is_documented(name: str) -> None:
         assert parameter.help, parameter.name
         if parameter.param_type_name == "option" and name == "upscale":
             assert parameter.envvar == "SRX_" + parameter.opts[0][2:].replace("-", "_").upper()
+
+
+def variables(command: Any) -> dict[str, str]:
+    """The variable of each parameter that has one, of a command and of those below it."""
+    found = {param.envvar: param.name for param in command.params if param.envvar}
+    for below in getattr(command, "commands", {}).values():
+        found |= variables(below)
+    return found
+
+
+def test_no_variable_means_two_things() -> None:
+    """Commands share those of the machine and of how much is said, and no others."""
+    found = {name: variables(command) for name, command in commands().items() if name != "srx"}
+    counts = Counter(variable for names in found.values() for variable in names)
+    shared = {variable for variable, count in counts.items() if count > 1}
+    assert shared == {f"SRX_{name.upper()}" for name in COMMON}
+    for name in found.keys() - {"upscale"}:
+        own = f"SRX_{name.replace('-', '_').upper()}_"
+        assert all(variable.startswith(own) for variable in found[name].keys() - shared)
+    assert found["bench"]["SRX_BENCH_STEPS"] == "steps"
+    assert found["sweep-t1"]["SRX_SWEEP_T1_T1"] == "t1"
+    assert found["weights"]["SRX_WEIGHTS_LIST_JSON"] == "as_json"
 
 
 def test_formats_offered_are_the_formats_written() -> None:
@@ -178,6 +203,48 @@ def test_a_mistake_is_told_in_one_sentence(srx: Srx, photos: Path, args: str, wo
     assert re.fullmatch(r"error: [^\n]+\n", run.err), run.err
     assert word in run.err
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        "bench in --metrics psnr,,",
+        "bench in --metrics ,psnr",
+        "bench in --metrics=",
+        "bench in --steps 1,,2",
+        "bench in --model embedded,",
+        "sweep-t1 in --metrics psnr,,",
+        "sweep-t1 in --t1 500,,T",
+        "sweep-t1 in --steps 1,",
+        "sweep-t1 in --order ,3",
+        "sweep-t1 in --variant paper,",
+        "sweep-t1 in --sampler ddim,",
+        "prf-search in --scales 2,,4",
+        "prf-search in --schedule linear,",
+        "train embedded in --widths 8,,8",
+        "train embedded in --blocks 1,1,",
+        "train embedded in --mix 1,,0",
+    ],
+)
+def test_a_list_lacks_nothing_in_any_command(srx: Srx, photos: Path, args: str) -> None:
+    name, text = re.split("[ =]", args.partition("--")[2])
+    run = srx(*args.split(), *(("--minutes", 1) if args.startswith("train") else ()))
+    assert (run.code, run.out) == (2, "")
+    assert f"error: --{name} {text!r} lacks a value: write it like " in run.err
+
+
+def test_lists_are_read_in_their_order() -> None:
+    def read(text: str, **how: Any) -> tuple[int, ...]:
+        return parse_list("--steps", text, int, example="1,2,5", **how)
+
+    assert read(" 5, 1,5 ,2") == (5, 1, 2)
+    assert read("64,96,96", repeats=True) == (64, 96, 96)
+    for wrong in ("1,x", "1,2.5"):
+        with pytest.raises(UsageError, match=f"--steps must be a list like 1,2,5, not '{wrong}'"):
+            read(wrong)
+    for wrong in ("", ",", "1,,2", "1, ,2"):
+        with pytest.raises(UsageError, match=f"--steps '{wrong}' lacks a value"):
+            read(wrong)
 
 
 def test_good_arguments_are_no_mistake(srx: Srx, photos: Path) -> None:
@@ -495,6 +562,20 @@ def test_a_stronger_source_decides_the_size_alone(
     assert size("--size", "30x20") == {"width": 30, "height": 20}
 
 
+def test_keys_at_the_top_are_those_of_upscale_and_of_the_machine() -> None:
+    path = Path("srx.toml")
+    path.write_text(
+        'steps = 5\nt1 = "auto"\ndevice = "cpu"\nquiet = true\n'
+        '[sweep-t1]\nsteps = "1,2"\n[upscale]\nseed = 3\n[bench]\ndevice = "mps"'
+    )
+    machine = {"device": "cpu", "quiet": True}
+    looks = {"steps": "5", "t1": "auto", "seed": "3"}
+    assert defaults(path, commands(), "upscale") == machine | looks
+    assert defaults(path, commands(), "sweep-t1") == machine | {"steps": "1,2"}
+    assert defaults(path, commands(), "bench") == machine | {"device": "mps"}
+    assert defaults(path, commands(), "prf-search") == machine
+
+
 def test_every_kind_of_value_can_stand_in_the_file(srx: Srx, photos: Path) -> None:
     Path("mine.toml").write_text(
         'scale = 2\nseed = 3\nformat = "webp"\n'
@@ -515,7 +596,9 @@ def test_every_kind_of_value_can_stand_in_the_file(srx: Srx, photos: Path) -> No
         ("[upscal]\nsteps = 3", "upscal"),
         ("steps = [3]", "steps"),
         ("steps = true", "number or text for 'steps'"),
-        ("row = '--steps 1'", "list of texts for 'row'"),
+        ("row = ['--steps 1']", r"unknown key 'row': it belongs in \[bench\]"),
+        ("half = 'first'", r"in \[bench\] or \[sweep-t1\] or \[prf-search\]"),
+        ("[bench]\nrow = '--steps 1'", r"list of texts for 'row' in \[bench\]"),
         ("[bench]\npeer = [3]", r"list of texts for 'peer' in \[bench\]"),
         ("recursive = 'maybe'", "true or false for 'recursive'"),
         ('steps = "many"', "'many' for '--steps' from srx.toml"),

@@ -14,7 +14,10 @@ from PIL import Image
 from sr_cli import __main__ as entry
 from sr_cli.cli import upscale as command
 from sr_cli.cli.ui import terminal
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.steps import setting
 from sr_cli.models import registry
+from sr_cli.models.calibration import Calibration, Start, keep
 from sr_cli.models.loading import DIFFUSION
 
 pytest_plugins = ["calls"]
@@ -69,6 +72,16 @@ def test_options_of_the_other_method_are_refused(
     assert srx("upscale", photos, "out", "--method", own, name, value).code == 0
     monkeypatch.setenv("SRX_" + name[2:].replace("-", "_").upper(), value)
     assert srx("upscale", photos, "out", "--method", other).code == 0
+
+
+@pytest.mark.parametrize("option", DIFFSR + DOSSR)
+def test_a_search_refuses_options_of_the_other_method_too(srx: Srx, option: str) -> None:
+    """Before anything is measured: its controls go on to the folder, which is missing."""
+    own, other = ("diffsr", "dossr") if option in DIFFSR else ("dossr", "diffsr")
+    run = srx("prf-search", "gone", "--method", other, *option.split())
+    assert run.code == 2
+    assert f"{option.split(maxsplit=1)[0]} belongs to --method {own}" in run.err
+    assert "gone" in srx("prf-search", "gone", "--method", own, *option.split()).err
 
 
 @pytest.mark.usefixtures("small")
@@ -127,6 +140,8 @@ def test_a_texture_of_the_file_waits_for_a_method_that_takes_one(
         ("--device cpu --dtype float16", 4),
         ("--t1 auto", 2),
         ("--method diffsr --sampler ddpm", 2),
+        ("--steps 499 --device cpu --preprocess none --color none", 0),
+        ("--steps 500", 2),
         ("--method diffsr --t1 0 --preprocess compact --device cpu", 0),
     ],
 )
@@ -136,6 +151,50 @@ def test_a_dry_run_fails_as_the_run_would(
     assert srx("upscale", photos, "out", *args.split(), "--dry-run").code == code
     monkeypatch.setattr(command, "make_upscaler", MAKE_UPSCALER)
     assert srx("upscale", photos / "a.png", "out", *args.split()).code == code
+
+
+@pytest.fixture
+def calibrated(small: None) -> None:
+    """At 2x the default starts at 40, at 4x at 400."""
+    options = UpscaleOptions()
+    found = setting(options, registry.card(options.model))
+    keep(found, Calibration({2: Start(40, {}), 4: Start(400, {})}))
+
+
+@pytest.mark.usefixtures("calibrated")
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ("--scale 2 --steps 60", 2),
+        ("--long-side 12 --steps 60", 2),
+        ("--scale 2", 0),
+        ("--scale 4 --steps 60", 0),
+        ("--long-side 24 --steps 60", 0),
+        ("--method diffsr --sampler ddim --scale 2 --steps 60", 2),  # has no calibration
+    ],
+)
+def test_a_dry_run_knows_where_each_picture_starts(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch, args: str, code: int
+) -> None:
+    call = ("upscale", photos / "a.png", "out", "--t1", "auto", "--device", "cpu", *args.split())
+    dry = srx(*call, "--dry-run")
+    monkeypatch.setattr(command, "make_upscaler", MAKE_UPSCALER)
+    run = srx(*call)
+    assert (dry.code, run.code) == (code, code)
+    if code and "diffsr" not in args:
+        assert "60 steps do not fit into t1 = 40" in dry.out
+        assert "60 steps do not fit into t1 = 40" in run.err
+
+
+@pytest.mark.usefixtures("calibrated")
+def test_a_dry_run_finds_the_pictures_that_fail(srx: Srx, photos: Path) -> None:
+    paint(photos / "large.png", (12, 8))
+    args = ("upscale", photos, "out", "--t1", "auto", "--long-side", "24", "--steps", "60")
+    run = srx(*args, "--dry-run", "--json")
+    assert run.code == 1
+    report = json.loads(run.out)
+    assert [entry["input"] for entry in report["failures"]] == ["in/large.png"]
+    assert [entry["input"] for entry in report["planned"]] == ["in/a.png", "in/b.jpg"]
 
 
 def test_a_dry_run_looks_for_weights_that_are_somewhere_else(

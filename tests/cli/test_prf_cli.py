@@ -12,7 +12,7 @@ from calls import Srx, called
 from PIL import Image
 from safetensors.torch import save_file
 
-from sr_cli.cli import prf as command
+from sr_cli.cli import prf_search as command
 from sr_cli.evaluation import datasets
 from sr_cli.models.registry import card, load_weights, write_card
 
@@ -191,7 +191,7 @@ def test_any_model_and_the_conditions_of_an_upscaling_can_be_searched(
     ("args", "code", "message"),
     [
         (("--scale", "0.5"), 2, "above 1"),
-        (("--scales", "a,b"), 2, "numbers like"),
+        (("--scales", "a,b"), 2, "--scales must be a list like 2,2.7,4"),
         (("--schedule", "none"), 2, "schedule must be one of"),
         (("--prior", "compact"), 3, "kind 'compact'"),
         (("--prior", "HR"), 3, "no DDPMPipeline"),

@@ -42,11 +42,11 @@ def taken_from(text: str, chosen: str = "upscale") -> dict[str, Any]:
 
 DANGEROUS = [
     ("sweep-t1", '[sweep-t1]\ncache = "/home/me/.bashrc"'),
-    ("sweep-t1", 'csv = "/home/me/file"'),
-    ("bench", 'plot = "x.png"'),
-    ("bench", "download = true"),
-    ("bench", 'row = ["--method diffsr --prior x/y"]'),
-    ("bench", 'peer = ["a=b.pth"]'),
+    ("sweep-t1", '[sweep-t1]\ncsv = "/home/me/file"'),
+    ("bench", '[bench]\nplot = "x.png"'),
+    ("bench", "[bench]\ndownload = true"),
+    ("bench", '[bench]\nrow = ["--method diffsr --prior x/y"]'),
+    ("bench", '[bench]\npeer = ["a=b.pth"]'),
     ("upscale", "overwrite = true"),
     ("upscale", "skip_existing = false"),
     ("upscale", "trust_existing = true"),
@@ -66,7 +66,7 @@ DANGEROUS = [
     ("upscale", "quiet = true"),
     ("upscale", "json = true"),
     ("upscale", 'strip = "all"'),
-    ("prf-search", 'plot = "x.png"'),
+    ("prf-search", '[prf-search]\nplot = "x.png"'),
 ]
 
 
@@ -152,7 +152,8 @@ def test_any_config_is_read_or_a_usage_error(
     value = st.sampled_from(["1", '"a"', "true", "[]", "{}", "1.5", "nan", '"../x"', "1979-05-27"])
     keys = st.sampled_from([*names, "nonsense", "upscale"]) | st.text("ab-_ .", min_size=1)
     lines = data.draw(st.lists(st.tuples(keys, value), max_size=4))
-    text = "\n".join(f"{key} = {value}" for key, value in lines)
+    table = data.draw(st.sampled_from(["", "[bench]", "[sweep-t1]"]))
+    text = "\n".join([table, *(f"{key} = {value}" for key, value in lines)])
     raw = text.encode() if data.draw(st.booleans()) else data.draw(st.binary(max_size=40))
     path = tmp_path / "a.toml"
     path.write_bytes(raw)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sr_cli.cli.prf import SCALES
+from sr_cli.cli.prf_search import SCALES
 from sr_cli.diffusion.names import SamplerName
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.steps import conditions, setting

@@ -1,88 +1,29 @@
-"""What `srx bench` compares, and on which machine, from the words of a command line."""
+"""The rows of `srx bench`, from the words of a command line."""
 
 from __future__ import annotations
 
 import copy
-import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from importlib import metadata
+from dataclasses import fields
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from sr_cli.cli.upscale import SIZES, Machine, upscale_options
+from sr_cli.cli.parsing import SIZES, parse_list, upscale_options
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    import torch
-
+    from sr_cli.cli.machine import ResolvedMachine
     from sr_cli.evaluation.datasets import Pairs
     from sr_cli.evaluation.peers import Peer
 
 DEFAULTS = "(defaults)"
 DEFAULT_ROWS = ("--steps 1", "")
 ROW_OPTIONS = {field.name for field in fields(UpscaleOptions)} - set(SIZES)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a measurement depends on, besides the versions."""
-
-    device: str
-    processor: str
-    threads: int
-    dtype: str
-
-    @property
-    def sentence(self) -> str:
-        """For people."""
-        return (
-            f"{self.processor} ({self.device}), {self.threads} CPU threads, {self.dtype}, "
-            f"torch {metadata.version('torch')}, Python {platform.python_version()}."
-        )
-
-
-@dataclass(frozen=True)
-class Computer:
-    """Where everything runs."""
-
-    device: torch.device
-    dtype: torch.dtype
-    summary: Summary
-
-    @property
-    def dtype_name(self) -> str:
-        """As --dtype has it."""
-        return self.summary.dtype
-
-
-def computer(machine: Machine) -> Computer:
-    """The device and precision that `machine` means; it sets the threads. Raises DeviceError."""
-    import torch
-
-    from sr_cli.device import resolve_device, resolve_dtype
-
-    if machine.threads is not None:
-        torch.set_num_threads(machine.threads)
-    device = resolve_device(machine.device)
-    dtype = resolve_dtype(machine.dtype, device)
-    cuda = device.type == "cuda"
-    processor = torch.cuda.get_device_name(device) if cuda else _processor()
-    name = str(dtype).removeprefix("torch.")
-    return Computer(device, dtype, Summary(str(device), processor, torch.get_num_threads(), name))
-
-
-def _processor() -> str:
-    """The model of the CPU, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
-    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(models, "") or platform.processor() or platform.machine()
 
 
 def engine_rows(
@@ -93,18 +34,16 @@ def engine_rows(
     The options are those of `srx upscale`, which parses them; what a row does not write is the
     default, whatever SRX_* variables and srx.toml say. Raises UsageError for wrong ones.
     """
-    lists = [_flags(name, text) for name, text in (("model", models), ("steps", steps))]
+    lists = [_flags("--model", models, "embedded,clean"), _flags("--steps", steps, "1,2,5")]
     texts = [" ".join(part for part in parts if part) for parts in product(*lists)]
     asked = (texts if steps or models else []) + list(rows or [])
     return {text or DEFAULTS: _parsed(ctx, text) for text in asked or DEFAULT_ROWS}
 
 
-def _flags(name: str, text: str | None) -> list[str]:
+def _flags(name: str, text: str | None, example: str) -> list[str]:
     """An option once for each value of a list, or not at all."""
-    values = [value.strip() for value in text.split(",")] if text else []
-    if not all(values):
-        raise UsageError(f"--{name} {text!r} lacks a value beside a comma.")
-    return [f"--{name} {value}" for value in values] or [""]
+    values = () if text is None else parse_list(name, text, str, example=example)
+    return [f"{name} {value}" for value in values] or [""]
 
 
 def _parsed(ctx: typer.Context, text: str) -> UpscaleOptions:
@@ -149,13 +88,17 @@ def check(
 
 
 def methods(
-    rows: Mapping[str, UpscaleOptions], peers: Sequence[str], place: Computer, *, baselines: bool
+    rows: Mapping[str, UpscaleOptions],
+    peers: Sequence[str],
+    machine: ResolvedMachine,
+    *,
+    baselines: bool,
 ) -> list[Peer]:
     """Everything that is compared, the quick ones first. Raises UsageError for a wrong --peer."""
     from sr_cli.evaluation.peers import engine, interpolation, network, through_ncnn
 
-    device, dtype = place.device, place.dtype
-    found = [engine(n, o, device=device, dtype=place.dtype_name) for n, o in rows.items()]
+    device, dtype = machine.device, machine.dtype
+    found = [engine(n, o, device=device, dtype=machine.dtype_name) for n, o in rows.items()]
     if baselines:
         found = [
             interpolation("bicubic"),
@@ -165,10 +108,10 @@ def methods(
             network("Real-ESRGAN x4plus", "realesrgan", device=device, dtype=dtype),
             *([] if device.type != "cpu" else [through_ncnn("Real-ESRGAN x4plus, ncnn")]),
         ]
-    return found + [_peer(text, place) for text in peers]
+    return found + [_peer(text, machine) for text in peers]
 
 
-def _peer(text: str, place: Computer) -> Peer:
+def _peer(text: str, machine: ResolvedMachine) -> Peer:
     from sr_cli.evaluation.peers import network, stored
 
     name, _, file = text.partition("=")
@@ -179,4 +122,4 @@ def _peer(text: str, place: Computer) -> Peer:
         return stored(name, path)
     if not path.is_file():
         raise UsageError(f"--peer {text}: there is no file or folder {path}.")
-    return network(name, path, device=place.device, dtype=place.dtype)
+    return network(name, path, device=machine.device, dtype=machine.dtype)

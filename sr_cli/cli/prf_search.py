@@ -12,15 +12,17 @@ from sr_cli import __version__
 from sr_cli.cli import options as shared
 from sr_cli.cli import reports
 from sr_cli.cli.config import ConfigOption, NoConfigOption
+from sr_cli.cli.machine import Machine, environment, make_upscaler
 from sr_cli.cli.options import LIST, option
-from sr_cli.cli.running import environment
+from sr_cli.cli.parsing import check_method, parse_list
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, make_upscaler, talk
 from sr_cli.diffusion.names import Schedule
 from sr_cli.engine.options import Degradation, UpscaleOptions
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sr_cli.engine.upscaler import Upscaler
     from sr_cli.evaluation.datasets import Half
     from sr_cli.evaluation.metrics import Metrics
@@ -32,6 +34,7 @@ SCALES = {"diffsr": "1.6,2,2.7,3.5,4,8", "dossr": "1.6,2,2.7,3.5,4"}
 
 
 def prf_search(
+    ctx: typer.Context,
     path: Annotated[
         Path | None,
         typer.Argument(
@@ -116,8 +119,12 @@ def prf_search(
     weights are there, else by the spectrum's amplitudes. What was measured is kept: an interrupted
     command continues when run again.
     """
-    talk(quiet, verbose)
+    terminal.talk(quiet=quiet, verbose=verbose)
+    check_method(ctx)
     reports.check_reports(csv=None, plot=plot)
+    schedules = None
+    if schedule is not None:
+        schedules = parse_list("--schedule", schedule, str, example="linear,cosine")
     wanted = _search_options(
         _scales(scale, scales, method), crop, rounds, signature_limit, fidelity_limit, update_card
     )
@@ -139,11 +146,12 @@ def prf_search(
     if update_card:
         _check_card(options)
     files = _files(path, half)
-    engine = make_upscaler(options, Machine(device, dtype, threads))
+    machine = Machine(device, dtype, threads)
+    engine = make_upscaler(options, machine)
     metrics = _metrics(engine)
     searches = {
         name: _search(wanted, files, engine.using(schedule=chosen), metrics, cache)
-        for name, chosen in _schedules(schedule, engine).items()
+        for name, chosen in _schedules(schedules, engine).items()
     }
     results = _run(searches)
     kept = {name: str(_keep(searches[name], result, half)) for name, result in results.items()}
@@ -153,11 +161,10 @@ def prf_search(
     if plot:
         _draw(searches, results, plot)
     if as_json:
-        machine = {"device": engine.device, "dtype": engine.dtype, "texture": engine.texture}
         terminal.document(
             {
                 "options": asdict(options) | asdict(wanted),
-                "environment": environment() | machine,
+                "environment": environment(machine.resolve()) | {"texture": engine.texture},
                 "images": [str(file) for file in files],
                 "metrics": {"conditions": metrics.conditions, "missing": metrics.missing},
                 "calibrations": kept,
@@ -172,10 +179,8 @@ def prf_search(
 def _scales(scale: float | None, scales: str | None, method: str) -> tuple[float, ...]:
     if scale is not None and scales is None:
         return (scale,)
-    try:
-        several = {float(part) for part in (scales or SCALES[method]).split(",")}
-    except ValueError as error:
-        raise UsageError(f"scales must be numbers like 2,2.7,4, not {scales!r}.") from error
+    text = SCALES[method] if scales is None else scales
+    several = set(parse_list("--scales", text, float, example="2,2.7,4"))
     return tuple(sorted(several | ({scale} if scale is not None else set())))
 
 
@@ -204,12 +209,12 @@ def _files(path: Path | None, half: Half) -> list[Path]:
     return list(datasets.pairs(path or datasets.examples(), half=half).hr_files)
 
 
-def _schedules(text: str | None, engine: Upscaler) -> dict[str, Any]:
+def _schedules(names: Sequence[str] | None, engine: Upscaler) -> dict[str, Any]:
     """What --schedule names, by the name it is shown with."""
-    if text is None:
+    if names is None:
         own = engine.model.schedule
         return {own if isinstance(own, str) else "own": None}
-    return {part.strip(): part.strip() for part in text.split(",")}
+    return {name: name for name in names}
 
 
 def _metrics(engine: Upscaler) -> Metrics:

@@ -12,14 +12,16 @@ import typer
 from sr_cli.cli import options as shared
 from sr_cli.cli import reports
 from sr_cli.cli.config import ConfigOption, NoConfigOption
+from sr_cli.cli.machine import Machine, environment, make_upscaler
 from sr_cli.cli.options import LIST, WRITTEN, option
-from sr_cli.cli.running import environment
+from sr_cli.cli.parsing import parse_list
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import Machine, make_upscaler, talk
 from sr_cli.engine.options import Color, UpscaleOptions
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sr_cli.engine.upscaler import Upscaler
     from sr_cli.evaluation.datasets import Half, Pairs
     from sr_cli.evaluation.ledger import Measured
@@ -124,7 +126,8 @@ def sweep_t1(
     interrupted command continues when run again. Metrics other than PSNR and SSIM need the extra
     `iqa`, plots the extra `plot`.
     """
-    talk(quiet, verbose)
+    terminal.talk(quiet=quiet, verbose=verbose)
+    chosen = parse_list("--metrics", metrics, str, example="psnr,ssim")
     varied = _varied(t1, steps, order, variant, sampler)
     options = UpscaleOptions(
         scale=scale,
@@ -137,8 +140,9 @@ def sweep_t1(
     )
     reports.check_reports(csv=csv, plot=plot, sheet=sheet)
     pairs = _pairs(path, lr, scale, seed, degradation, half)
-    engine = make_upscaler(options, Machine(device, dtype, threads))
-    measures = _metrics(metrics, engine, border, download)
+    machine = Machine(device, dtype, threads)
+    engine = make_upscaler(options, machine)
+    measures = _metrics(chosen, engine, border, download)
     found = _measured(pairs, varied, engine, measures, cache)
     table = _report(found, varied, measures, csv, plot)
     if sheet:
@@ -147,11 +151,10 @@ def sweep_t1(
         draw_sheet(pairs, varied, engine, sheet)
     if as_json:
         data = {"name": pairs.name, "half": half, "images": len(pairs), "lr": pairs.made_by}
-        machine = {"device": engine.device, "dtype": engine.dtype, "texture": engine.texture}
         terminal.document(
             {
                 "options": asdict(options) | asdict(varied),
-                "environment": environment() | machine,
+                "environment": environment(machine.resolve()) | {"texture": engine.texture},
                 "data": data,
                 "metrics": {"conditions": measures.conditions, "missing": measures.missing},
                 "rows": table.records(),
@@ -162,34 +165,24 @@ def sweep_t1(
 def _varied(t1: str, steps: str, order: str, variant: str, sampler: str) -> SweepOptions:
     from sr_cli.evaluation.sweep import SweepOptions
 
-    variants: Any = _split(variant)
-    samplers: Any = () if sampler == "none" else _split(sampler)
+    variants: Any = parse_list("--variant", variant, str, example="paper,corrected")
+    samplers: Any = ()
+    if sampler != "none":
+        samplers = parse_list("--sampler", sampler, str, example="ddim,edm")
     return SweepOptions(
-        t1=tuple(_time(part) for part in _split(t1)),
-        steps=_whole("steps", steps),
-        order=_whole("order", order),
+        t1=parse_list("--t1", t1, _time, example="500,T/2,2T/3"),
+        steps=parse_list("--steps", steps, int, example="1,2,5"),
+        order=parse_list("--order", order, int, example="1,2,3"),
         variant=variants,
         sampler=samplers,
     )
 
 
-def _split(text: str) -> tuple[str, ...]:
-    """The parts of a comma-separated list, each once."""
-    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _whole(name: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in _split(text))
-    except ValueError as error:
-        raise UsageError(f"{name} must be whole numbers like 1,2,3, not {text!r}.") from error
-
-
 def _time(text: str) -> int:
-    """500, T/2 or 2T/3, rounded down as in the paper's code."""
+    """500, T/2 or 2T/3, rounded down as in the paper's code. Raises ValueError."""
     match = re.fullmatch(r"(?P<number>\d+)|(?P<times>\d*)T(/(?P<parts>[1-9]\d*))?", text)
     if match is None:
-        raise UsageError(f"t1 must be numbers or parts of T like 500,T/2,2T/3, not {text!r}.")
+        raise ValueError(f"no number and no part of T: {text}")
     if match["number"]:
         return int(match["number"])
     return 1000 * int(match["times"] or 1) // int(match["parts"] or 1)
@@ -206,16 +199,15 @@ def _pairs(
     return pairs
 
 
-def _metrics(names: str, engine: Upscaler, border: int, download: bool) -> Metrics:
+def _metrics(names: Sequence[str], engine: Upscaler, border: int, download: bool) -> Metrics:
     """Of single images. Raises UsageError for others, and for those that are unknown."""
     import torch
 
     from sr_cli.evaluation.iqa import SPECS
 
-    chosen = _split(names)
-    for name in (name for name in chosen if name in SPECS and SPECS[name].of_sets):
+    for name in (name for name in names if name in SPECS and SPECS[name].of_sets):
         raise UsageError(f"{name} is of whole sets of images: a sweep measures single ones.")
-    return reports.load_metrics(chosen, torch.device(engine.device), border, download=download)
+    return reports.load_metrics(names, torch.device(engine.device), border, download=download)
 
 
 def _measured(

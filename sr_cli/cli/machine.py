@@ -1,0 +1,124 @@
+"""The machine that computes: as a user asks for it, what that turns out to be, and in reports."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sr_cli import __version__
+from sr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sr_cli.engine.options import UpscaleOptions
+    from sr_cli.engine.upscaler import Upscaler
+
+Compile = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is asked for.
+
+    device: auto, cpu, cuda, cuda:N or mps. dtype: auto, float32, bfloat16 or float16. threads: CPU
+    threads, None for all. compile: whether torch.compile prepares the networks.
+
+    Raises:
+        UsageError: as many threads as there are no CPUs for.
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+    compile: Compile = "auto"
+
+    def __post_init__(self) -> None:
+        cpus = os.cpu_count() or 1
+        if self.threads is not None and not 1 <= self.threads <= cpus:  # more are far slower
+            raise UsageError(f"threads must lie between 1 and {cpus} (CPUs), not {self.threads}.")
+
+    def resolve(self) -> ResolvedMachine:
+        """What there is of it. From here on torch uses that many threads.
+
+        Raises:
+            UsageError: the device has no such name.
+            DeviceError: the device is missing, or does not compute in this dtype.
+        """
+        import torch
+
+        from sr_cli.device import resolve_device, resolve_dtype
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        device = resolve_device(self.device)
+        dtype = resolve_dtype(self.dtype, device)
+        gpu = device.type == "cuda"
+        processor = torch.cuda.get_device_name(device) if gpu else _cpu()
+        return ResolvedMachine(device, dtype, processor, torch.get_num_threads())
+
+
+@dataclass(frozen=True)
+class ResolvedMachine:
+    """What computes. processor: the model of the GPU or the CPU. threads: CPU threads."""
+
+    device: torch.device
+    dtype: torch.dtype
+    processor: str
+    threads: int
+
+    @property
+    def dtype_name(self) -> str:
+        """As --dtype has it."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        return (
+            f"{self.processor} ({self.device}), {self.threads} CPU threads, {self.dtype_name}, "
+            f"torch {metadata.version('torch')}, Python {platform.python_version()}."
+        )
+
+
+def _cpu() -> str:
+    """The model of the CPU, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, "") or platform.processor() or platform.machine()
+
+
+def environment(machine: ResolvedMachine | None) -> dict[str, Any]:
+    """What the numbers of a JSON document may depend on; `machine` is None where nothing ran."""
+    found = {
+        "srx": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "torch": metadata.version("torch"),
+    }
+    if machine is None:
+        return found
+    return found | {
+        "device": str(machine.device),
+        "dtype": machine.dtype_name,
+        "processor": machine.processor,
+        "threads": machine.threads,
+    }
+
+
+def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:
+    """The engine, ready to enlarge.
+
+    Raises:
+        UsageError, ModelError, DeviceError: as `Machine.resolve` and `Upscaler`.
+    """
+    from sr_cli.engine.upscaler import Upscaler
+
+    found = machine.resolve()
+    return Upscaler(options, device=str(found.device), dtype=found.dtype_name)
