@@ -23,7 +23,7 @@ from sr_cli.cli.ui import terminal
 from sr_cli.cli.upscale import upscale
 from sr_cli.cli.weights import app as weights
 from sr_cli.engine.options import Strip
-from sr_cli.errors import SrxError
+from sr_cli.errors import ExitCode, SrxError
 
 
 class Commands(typer.core.TyperGroup):
@@ -147,7 +147,7 @@ def _report(error: Exception) -> int:
     hint = " (run again with --verbose for the traceback)" if can_tell_more else ""
     terminal.trace(error)
     terminal.error(f"{type(error).__name__}: {error}{hint}")
-    return 1
+    return ExitCode.SOME_FAILED
 
 
 def _complaint(error: typer.BadParameter) -> str:

@@ -17,7 +17,7 @@ from sr_cli.cli.parsing import parse_list
 from sr_cli.cli.rows import check, engine_rows, methods
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.errors import UsageError
+from sr_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,7 +180,7 @@ def bench(
             }
         )
     if interrupted:
-        raise typer.Exit(130)
+        raise typer.Exit(ExitCode.INTERRUPTED)
     own = [found_row for found_row in found if found_row.method in rows]
     if all(found_row.failure for found_row in own):
         raise typer.Exit(own[0].exit_code)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from sr_cli.cli.ui import terminal
+from sr_cli.errors import ExitCode
 
 if TYPE_CHECKING:
     from sr_cli.models.dossr.importer import ImportOptions
@@ -46,4 +47,4 @@ def watching() -> Iterator[Progress]:
             yield show
     except KeyboardInterrupt:
         terminal.line("interrupted: the same command goes on.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None

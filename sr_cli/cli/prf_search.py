@@ -18,7 +18,7 @@ from sr_cli.cli.parsing import check_method, parse_list
 from sr_cli.cli.ui import terminal
 from sr_cli.diffusion.names import Schedule
 from sr_cli.engine.options import Degradation, UpscaleOptions
-from sr_cli.errors import UsageError
+from sr_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -254,7 +254,7 @@ def _run(searches: dict[str, Search]) -> dict[str, Result]:
             return {name: search.run(notify) for name, search in searches.items()}
     except KeyboardInterrupt:
         terminal.line(f"interrupted: {done} of {total} measured; the same command does the rest.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _keep(search: Search, result: Result, half: Half) -> Path:

@@ -26,7 +26,7 @@ from sr_cli.engine.events import (
     Stepped,
 )
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.errors import FullDiskError, GoneError, SrxError
+from sr_cli.errors import ExitCode, FullDiskError, GoneError, SrxError
 
 if TYPE_CHECKING:
     from sr_cli.engine.jobs import PictureCheck, Plan
@@ -157,7 +157,8 @@ class Run:
             if isinstance(ending, GoneError):
                 count, advice = "what was done is gone with it", "the same command begins again"
             terminal.line(f"{_ended(ending)}: {count}; {advice}.")
-            raise typer.Exit(ending.exit_code if isinstance(ending, SrxError) else 130) from None
+            code = getattr(ending, "exit_code", ExitCode.INTERRUPTED)
+            raise typer.Exit(code) from None
         finally:
             there = self.computed_on
             if there and there.device.type != "cuda":  # on which each file has its own
@@ -217,7 +218,8 @@ def _advice(stale: Collection[Job], *, overwrite: bool) -> str:
 def exit_code(outcomes: Sequence[Outcome]) -> int:
     """0 without failures; their common code if nothing else was done; else 1."""
     errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
-    codes = {error.exit_code if isinstance(error, SrxError) else 1 for error in errors}
+    other = ExitCode.SOME_FAILED
+    codes = {error.exit_code if isinstance(error, SrxError) else other for error in errors}
     if not codes:
         return 0
     alone = len(codes) == 1 and len(errors) == len(outcomes)

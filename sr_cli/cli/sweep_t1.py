@@ -17,7 +17,7 @@ from sr_cli.cli.options import LIST, WRITTEN, option
 from sr_cli.cli.parsing import parse_list
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import Color, UpscaleOptions
-from sr_cli.errors import UsageError
+from sr_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -231,7 +231,7 @@ def _measured(
             return measure(pairs, varied.trials, engine, measures, ledger=ledger, notify=notify)
     except KeyboardInterrupt:
         terminal.line(f"interrupted: {done} of {total} measured; the same command does the rest.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _default_cache() -> Path:

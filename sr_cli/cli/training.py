@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sr_cli.cli.ui import terminal
+from sr_cli.errors import ExitCode
 
 if TYPE_CHECKING:
     from sr_cli.training.train import Progress
@@ -55,4 +56,4 @@ def watch(run: Generator[Progress, None, None]) -> None:
                     )
     except KeyboardInterrupt:
         terminal.line("interrupted: the same command goes on.")
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
