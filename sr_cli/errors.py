@@ -73,8 +73,8 @@ NO_MEMORY = (
     "unable to find an engine to execute this computation",
     "unable to find a valid cudnn algorithm",
 )
-"""What allocators say, in lower case: glibc and mmap; C++; Windows; CUDA and MPS; NVIDIA's own, and
-what its libraries say when there is no room for themselves or for any of their algorithms."""
+"""Words, in lower case, of allocators that gave up: of glibc, C++, Windows, CUDA and MPS, and of
+cuBLAS and cuDNN when there is no room for them or for any of their algorithms."""
 BROKEN = ("CUDA error:", "HIP error:")
 """How torch begins to tell of a failed kernel, after which every other call fails too."""
 

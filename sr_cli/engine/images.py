@@ -57,6 +57,14 @@ class Picture:
         if self.depth not in (8, 16):
             raise ValueError("depth must be 8 or 16")
 
+    @classmethod
+    def of_samples(cls, samples: Floats, depth: int) -> "Picture":
+        """From (H, W, C) float32 in [0, 1]: C = 1 grey, 2 grey with alpha, 3 RGB, 4 with alpha."""
+        gray = samples.shape[2] <= 2
+        rgb = np.repeat(samples[..., :1], 3, axis=2) if gray else samples[..., :3]
+        alpha = np.ascontiguousarray(samples[..., -1]) if samples.shape[2] in (2, 4) else None
+        return cls(rgb=np.ascontiguousarray(rgb), alpha=alpha, depth=depth, gray=gray)
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
@@ -72,19 +80,8 @@ def load(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     nothing but a note.
     """
     found = reading.read(Path(path), max_pixels)
-    samples = found.samples
-    gray = samples.shape[2] <= 2
-    rgb = np.repeat(samples[..., :1], 3, axis=2) if gray else samples[..., :3]
-    alpha = samples[..., -1] if samples.shape[2] in (2, 4) else None
-    return Picture(
-        rgb=np.ascontiguousarray(rgb),
-        alpha=None if alpha is None else np.ascontiguousarray(alpha),
-        depth=found.depth,
-        gray=gray,
-        metadata=found.metadata,
-        format=found.format,
-        notes=tuple(found.notes),
-    )
+    picture = Picture.of_samples(found.samples, found.depth)
+    return replace(picture, metadata=found.metadata, format=found.format, notes=tuple(found.notes))
 
 
 def save(

@@ -42,13 +42,12 @@ class Found:
 
 
 def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Found:
-    """Every input file once, in natural order within each file, folder or glob of `arguments`, and
-    what else is there where other arguments or matches have some.
+    """Every input file of `arguments` once: of each file, folder or pattern in natural order.
 
-    A folder gives the files in it that have an image's suffix, or else begin as an image does, and
-    are not hidden; with `recursive` those of its folders too, but for links and for the folder
-    `exclude`. There a pattern matches nothing either, unless it begins there. What has such a name
-    and is no file, or a link to nothing, is an input too, which fails by itself.
+    A folder gives its files that have an image's suffix or begin as an image does; hidden ones are
+    left out. With `recursive` its folders give theirs too, but not links to folders, and not the
+    folder `exclude`, where results go. A pattern matches nothing in `exclude`, unless it begins
+    there. A broken link with an image's name is an input, which fails when it is read.
 
     Raises:
         UsageError: an argument does not exist or matches nothing, or there is no image.

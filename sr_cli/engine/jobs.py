@@ -58,10 +58,12 @@ def collect_jobs(
 ) -> Plan:
     """The jobs that turn `arguments` into files of the folder `output`, whose tree they mirror.
 
-    One input file and an `output` with an image's suffix make one job from file to file. A file
-    that was not named itself and that another becomes is the result of an earlier run, no input.
-    A folder that cannot be read and a file that the template cannot name fail alone, unless there
-    is nothing else.
+    One input file and an `output` with an image's suffix make one job from file to file.
+
+    Results of an earlier run, which lie among the inputs where the output is the same folder, are
+    no inputs: a file is taken for one if another input would be written there, unless an argument
+    names it. A folder that cannot be read, and a file that the template cannot name, fail alone;
+    where there is nothing else, the whole call fails.
 
     Raises:
         UsageError: as `collect`; two inputs share an output; an output is one of the inputs, or no
@@ -208,12 +210,12 @@ def pending(
     files: OutputOptions,
     manifest: Manifest,
 ) -> tuple[list[Job], list[Skipped | Failed]]:
-    """Split into what there is to do, and what is done, or in the way.
+    """The jobs to do, and those that need no work: done (Skipped) or in the way (Failed).
 
-    Done is a result that is whole and, by the manifest, of this input and these options. Another
-    that the manifest knows, or that is damaged, is made again; a whole picture or a file of
-    another kind, of which it knows nothing, is never replaced unless `files.overwrite`.
-    Last comes what the last run was killed on.
+    A result is done if it is whole and the manifest says that it is of this input and these
+    options. Any other result that the manifest knows is made again, and so is a damaged file. A
+    file that the manifest does not know is never replaced, unless `files.overwrite`. Pictures that
+    an earlier run was killed on come last.
     """
     todo: list[Job] = []
     settled: list[Skipped | Failed] = []

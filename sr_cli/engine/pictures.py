@@ -47,7 +47,7 @@ def as_picture(image: Picture | Image.Image | NDArray[Any]) -> Picture:
     samples = np.divide(image.reshape(shape), _WHITE[kind], dtype=np.float32)
     if not (samples.min() >= 0 and samples.max() <= 1):  # NaN too
         raise UsageError(f"An array of {kind} must lie in [0, 1].")
-    return _of_samples(samples, 8 if kind == "uint8" else 16)
+    return Picture.of_samples(samples, 8 if kind == "uint8" else 16)
 
 
 def alike(picture: Picture, model: AnyImage) -> AnyImage:
@@ -75,18 +75,6 @@ def _samples(picture: Picture) -> Floats:
     return samples
 
 
-def _of_samples(samples: Floats, depth: int) -> Picture:
-    gray = samples.shape[2] <= 2
-    rgb = np.repeat(samples[..., :1], 3, axis=2) if gray else samples[..., :3]
-    alpha = samples[..., -1] if samples.shape[2] in (2, 4) else None
-    return Picture(
-        rgb=np.ascontiguousarray(rgb),
-        alpha=None if alpha is None else np.ascontiguousarray(alpha),
-        depth=depth,
-        gray=gray,
-    )
-
-
 def _of_pillow(image: Image.Image) -> Picture:
     info, turn = metadata.read(image)
     notes: list[str] = []
@@ -98,7 +86,7 @@ def _of_pillow(image: Image.Image) -> Picture:
         depth = 16
     else:
         samples, depth, info = samples_of(image, info, notes)
-    found = _of_samples(np.ascontiguousarray(upright(samples, turn)), depth)
+    found = Picture.of_samples(np.ascontiguousarray(upright(samples, turn)), depth)
     info = replace(info, icc=fitting(info.icc, found.gray, notes))
     return replace(found, metadata=info, notes=tuple(notes))
 

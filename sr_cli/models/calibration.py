@@ -45,8 +45,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Start:
-    """t: 0..T−1; 0 means that no noise, so the enlargement itself, is best. origin: how it was
-    found: what else it depends on, such as the steps, and the rest for people."""
+    """One measured start.
+
+    t: 0 to T−1; 0 means that the enlargement without noise is best. origin: how it was found: what
+    the start depends on beside its setting, such as the steps, and remarks for people.
+    """
 
     t: int
     origin: Mapping[str, Any]
