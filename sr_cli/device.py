@@ -46,17 +46,22 @@ def _be_exact() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def resolve_dtype(name: str, device: torch.device, *, training: bool = False) -> torch.dtype:
+def resolve_dtype(
+    name: str, device: torch.device, *, training: bool = False, pixels: bool = False
+) -> torch.dtype:
     """`auto`: bfloat16 where the processor computes it natively, else float16 on CUDA, or float32.
 
-    `training` never gets float16 by `auto`, since small gradients vanish in it. Raises UsageError
-    for a name that is not `auto` or one of DTYPES, DeviceError for float16 on a CPU, which would be
-    slower than float32.
+    For networks that make `pixels`, `auto` is float16 on CUDA: it rounds 8 times finer, and what
+    overflows is repeated in float32. `training` never gets float16 by `auto`, since small gradients
+    vanish in it.
+
+    Raises UsageError for a name that is not `auto` or one of DTYPES, DeviceError for float16 on a
+    CPU, which would be slower than float32.
     """
     if name == "auto":
-        if _native_bfloat16(device):
-            return torch.bfloat16
         half = device.type == "cuda" and not training
+        if _native_bfloat16(device) and not (half and pixels):
+            return torch.bfloat16
         return torch.float16 if half else torch.float32
     if name not in DTYPES:
         raise UsageError(f"dtype must be auto or one of {', '.join(DTYPES)}, not {name!r}.")

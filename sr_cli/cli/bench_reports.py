@@ -83,7 +83,7 @@ def profile(
         for name, options in rows.items():
             sized = replace(options, scale=pairs.scale)
             one = profiling.profile(
-                name, pairs, sized, device=machine.device, dtype=machine.dtype_name
+                name, pairs, sized, device=machine.device, dtype=machine.asked_dtype
             )
             terminal.note(f"{_title(pairs)}, {name}")
             terminal.results(one.table)

@@ -59,17 +59,22 @@ class Machine:
         dtype = resolve_dtype(self.dtype, device)
         gpu = device.type == "cuda"
         processor = torch.cuda.get_device_name(device) if gpu else _cpu()
-        return ResolvedMachine(device, dtype, processor, torch.get_num_threads())
+        return ResolvedMachine(device, dtype, processor, torch.get_num_threads(), self.dtype)
 
 
 @dataclass(frozen=True)
 class ResolvedMachine:
-    """What computes. processor: the model of the GPU or the CPU. threads: CPU threads."""
+    """What computes.
+
+    dtype: of networks that are compared by themselves; of srx's own where `asked_dtype` is not
+    auto. processor: the model of the GPU or the CPU. threads: CPU threads.
+    """
 
     device: torch.device
     dtype: torch.dtype
     processor: str
     threads: int
+    asked_dtype: str = "auto"
 
     @property
     def dtype_name(self) -> str:
@@ -121,4 +126,4 @@ def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:
     from sr_cli.engine.upscaler import Upscaler
 
     found = machine.resolve()
-    return Upscaler(options, device=str(found.device), dtype=found.dtype_name)
+    return Upscaler(options, device=str(found.device), dtype=found.asked_dtype)

@@ -98,7 +98,7 @@ def methods(
     from sr_cli.evaluation.peers import engine, interpolation, network, through_ncnn
 
     device, dtype = machine.device, machine.dtype
-    found = [engine(n, o, device=device, dtype=machine.dtype_name) for n, o in rows.items()]
+    found = [engine(n, o, device=device, dtype=machine.asked_dtype) for n, o in rows.items()]
     if baselines:
         found = [
             interpolation("bicubic"),

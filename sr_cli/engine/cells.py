@@ -1,6 +1,6 @@
 """How pictures become the cells of a model's states: padded, and cut into tiles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.engine.tiling import Tiler, ignore
+from sr_cli.engine.tiling import OnNote, Tiler, ignore
 from sr_cli.models.model import Model
 
 
@@ -36,9 +36,7 @@ class Cells:
         rows, cols = (-(-side // self.unit) * self.model.multiple_of for side in (high, wide))
         return self.tiler([(width, height)]).count(0, rows, cols)
 
-    def tiler(
-        self, sizes: Sequence[tuple[int, int]], on_note: Callable[[int, str], None] = ignore
-    ) -> Tiler:
+    def tiler(self, sizes: Sequence[tuple[int, int]], on_note: OnNote = ignore) -> Tiler:
         """For the states of LR pictures of these sizes (width, height)."""
         model, options = self.model, self.options
         margin = model.margin if options.overlap is None else options.overlap

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sr_cli.diffusion.noise import add_noise, gaussian_noise, noise_key, noise_keys
+from sr_cli.diffusion.noise import add_noise, digest, gaussian_noise, noise_key, noise_keys
 from sr_cli.diffusion.solvers import Step
 from sr_cli.engine.tiling import Window
 
@@ -27,6 +27,12 @@ class Noise:
     picture: bytes
     channels: int
     device: torch.device
+
+    @classmethod
+    def of(cls, lr: Tensor, seed: int, channels: int, device: torch.device) -> "Noise":
+        """Of an LR picture, (3, h, w) float32 or uint8, which is known by its 8-bit levels."""
+        bits = lr if lr.dtype == torch.uint8 else (lr * 255).round().to(torch.uint8)
+        return cls(seed, digest(bits.cpu().numpy()), channels, device)
 
     def key(self, step: int) -> int:
         """The generator's key of a step: 0 is the start, ENCODING the codec."""

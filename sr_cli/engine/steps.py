@@ -12,7 +12,7 @@ from sr_cli.engine.size import Scale
 from sr_cli.errors import UsageError
 from sr_cli.models.calibration import Calibration, Setting, find
 from sr_cli.models.model import Model
-from sr_cli.models.registry import Card, cards
+from sr_cli.models.registry import Card, card, cards
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ def course(options: UpscaleOptions, model: Model, t1: int) -> Course:
             last_step=options.last_step or model.last_step,
         )
     return Course(path, steps, start(path, steps[0].s))
+
+
+def makes_pixels(options: UpscaleOptions) -> bool:
+    """Whether the networks of these options work on pixels. Raises ModelError for unknown ones."""
+    return options.method == "diffsr" or card(options.model).kind != "dossr"
 
 
 def setting(options: UpscaleOptions, model: Model | Card) -> Setting:

@@ -178,6 +178,8 @@ that sees a whole picture sees too little of it."""
 MEMORY_SHARE = 0.5
 """Of the free memory: what one network call, or the state, may take."""
 
+OnNote = Callable[[int, str], None]
+"""(picture, what its user should know)."""
 OnTile = Callable[[int, int, int], None]
 """(picture, its tiles that are done, its tiles in all)."""
 
@@ -204,7 +206,7 @@ class Tiler:
     tiling: Tiling = "exact"
     cell: int = 1
     bytes_per_cell: int = 0
-    on_note: Callable[[int, str], None] = field(default=ignore)
+    on_note: OnNote = field(default=ignore)
 
     def fill(
         self,

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from sr_cli.device import compile_all, resolve_device, resolve_dtype, to_host
-from sr_cli.diffusion.noise import digest
 from sr_cli.engine.cells import Cells
 from sr_cli.engine.events import Event
 from sr_cli.engine.finish import finished, overflowed
@@ -23,8 +22,16 @@ from sr_cli.engine.pictures import alike, as_picture, colors, recolored
 from sr_cli.engine.sampling import TiledCodec, Walk
 from sr_cli.engine.source import PREPROCESS_TILE, enlargements
 from sr_cli.engine.states import Noise
-from sr_cli.engine.steps import Course, calibration, check_texture, conditions, course, scale_of
-from sr_cli.engine.tiling import OnTile, ignore
+from sr_cli.engine.steps import (
+    Course,
+    calibration,
+    check_texture,
+    conditions,
+    course,
+    makes_pixels,
+    scale_of,
+)
+from sr_cli.engine.tiling import OnNote, OnTile, ignore
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.errors import UsageError, enough_memory
 from sr_cli.models.loading import DIFFUSION, load_model, load_prior
@@ -32,8 +39,6 @@ from sr_cli.models.model import Model
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.protocol import Preprocessor
 
-OnNote = Callable[[int, str], None]
-"""(picture, what its user should know)."""
 AnyPicture = TypeVar("AnyPicture", Tensor, Picture, Image.Image, NDArray[Any])
 """What an `Upscaler` takes, and gives back larger."""
 NETWORKS = ("method", "model", "prior", "preprocess")
@@ -65,7 +70,7 @@ class Upscaler:
     ) -> None:
         self.options = options = options or UpscaleOptions()
         self._device = resolve_device(device)
-        self._dtype = resolve_dtype(dtype, self._device)
+        self._dtype = resolve_dtype(dtype, self._device, pixels=makes_pixels(options))
         self._timer = timer
         with enough_memory("the networks"):
             if options.method == "diffsr":
@@ -219,10 +224,9 @@ class Upscaler:
     ) -> list[Tensor]:
         """What the colours of each picture, (3, H, W), give alone; tiles of several go together.
 
-        Networks get `options.batch` tiles at a time, whosever they are.
-        A picture whose networks overflow in a lower precision is repeated in float32; DeviceError
-        when that does not help. on_step and on_note as for one picture, with its index before.
-        sources: what `self.sources(lrs)` gave.
+        Where networks overflow in a lower precision the picture is repeated in float32; DeviceError
+        if that does not help. sources: what `self.sources(lrs)` gave. on_step and on_note as for
+        one picture, with its index before.
         """
         sources = self.sources(lrs) if sources is None else sources
         if self._course is None:
@@ -257,7 +261,7 @@ class Upscaler:
         on_note: OnNote,
     ) -> list[Tensor]:
         """The decoded images, whose sides may be larger; all else that was needed is freed."""
-        noises = [self._noise(lr) for lr in lrs]
+        noises = [Noise.of(lr, self.options.seed, self._model.channels, self._device) for lr in lrs]
         tiler = self._cells.tiler([(lr.shape[-1], lr.shape[-2]) for lr in lrs], on_note)
         codec = TiledCodec(self._model, tiler, self._timer)
         walk = Walk(self._model.denoiser, course, tiler=tiler, timer=self._timer)
@@ -338,10 +342,7 @@ class Upscaler:
         return Cells(self._model, self.options, self._device)
 
     def _noise(self, lr: Tensor) -> Noise:
-        """Noise of the picture's own, which it is known by at 8 bits."""
-        bits = lr if lr.dtype == torch.uint8 else (lr * 255).round().to(torch.uint8)
-        picture = digest(bits.cpu().numpy())
-        return Noise(self.options.seed, picture, self._model.channels, self._device)
+        return Noise.of(lr, self.options.seed, self._model.channels, self._device)
 
 
 def _of_group(listener: Callable[..., None], group: Sequence[int], k: int, *told: Any) -> None:

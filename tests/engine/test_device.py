@@ -85,6 +85,9 @@ def test_a_gpu_without_bfloat16_computes_in_float16_but_learns_in_float32() -> N
     assert resolve_dtype("float32", CUDA) == torch.float32
     assert resolve_dtype("auto", CUDA) == torch.bfloat16
     assert resolve_dtype("auto", CUDA, training=True) == torch.bfloat16
+    assert resolve_dtype("auto", CUDA, pixels=True) == torch.float16
+    assert resolve_dtype("bfloat16", CUDA, pixels=True) == torch.bfloat16
+    assert resolve_dtype("auto", CUDA, pixels=True, training=True) == torch.bfloat16
 
 
 def test_float16_is_not_for_cpus() -> None:
