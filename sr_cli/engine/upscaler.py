@@ -261,7 +261,7 @@ class Upscaler:
         on_note: OnNote,
     ) -> list[Tensor]:
         """The decoded images, whose sides may be larger; all else that was needed is freed."""
-        noises = [Noise.of(lr, self.options.seed, self._model.channels, self._device) for lr in lrs]
+        noises = [self._noise(lr) for lr in lrs]
         tiler = self._cells.tiler([(lr.shape[-1], lr.shape[-2]) for lr in lrs], on_note)
         codec = TiledCodec(self._model, tiler, self._timer)
         walk = Walk(self._model.denoiser, course, tiler=tiler, timer=self._timer)
