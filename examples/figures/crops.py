@@ -21,7 +21,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.engine.upscaler import Upscaler, preprocessed
+from sr_cli.engine.source import preprocessed
+from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import ModelError
 from sr_cli.evaluation.datasets import pairs, reduced
 from sr_cli.evaluation.peers import bicubic
