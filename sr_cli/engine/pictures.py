@@ -114,10 +114,9 @@ def colors(picture: Picture) -> Tensor:
 def recolored(picture: Picture, hr: Tensor) -> Picture:
     """The picture with the colours `hr`, (3, H', W'), and its alpha by bicubic interpolation.
 
-    Greys in three channels, which a network may tint, stay neutral; and white that is white all
-    around, and black, stay what they are, which it may miss by some levels.
+    Greys in three channels stay neutral to the last bit, which the guard keeps up to rounding.
     """
-    rgb = _saturated(picture.rgb, to_rgb(hr))
+    rgb = to_rgb(hr)
     if not picture.gray and _neutral(picture.rgb):
         rgb = np.repeat(rgb.mean(axis=2, keepdims=True, dtype=np.float32), 3, axis=2)
     alpha = picture.alpha
@@ -136,17 +135,6 @@ def _nearest_seen(rgb: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[
     colors[nearest[seen]] = rgb[seen]
     filled: NDArray[np.float32] = colors[nearest]
     return filled
-
-
-def _saturated(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The enlargement, with white and black where 5×5 pixels were nothing else."""
-    for level in (0, 1):
-        plain = cv2.erode((before == level).all(axis=2).astype(np.uint8), np.ones((5, 5), np.uint8))
-        if plain.any():
-            size = after.shape[1], after.shape[0]
-            there = cv2.resize(plain, size, interpolation=cv2.INTER_NEAREST)
-            after = np.where(there[..., None] > 0, np.float32(level), after)
-    return after
 
 
 def _neutral(rgb: NDArray[np.float32]) -> bool:
