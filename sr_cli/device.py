@@ -5,10 +5,10 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 
-import psutil
 import torch
 from torch import Tensor, nn
 
+from sr_cli import memory
 from sr_cli.errors import DeviceError, UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -93,7 +93,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + unused)
-    return int(psutil.virtual_memory().available)
+    return memory.free()
 
 
 def home(device: torch.device, nbytes: int, share: float) -> torch.device:

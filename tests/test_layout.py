@@ -11,7 +11,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sr_cli"
 LEVEL = {
-    **{"errors": 0, "files": 1, "device": 1, "diffusion": 1, "models": 2, "degradation": 3},
+    **{
+        "errors": 0,
+        "memory": 0,
+        "files": 1,
+        "device": 1,
+        "diffusion": 1,
+        "models": 2,
+        "degradation": 3,
+    },
     **{"engine": 4, "evaluation": 5, "training": 5, "cli": 6},
 }
 LOUD = {"print", "input", "exit", "quit", "sys.exit", "os._exit"}

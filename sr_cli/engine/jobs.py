@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import psutil
-
+from sr_cli import memory
 from sr_cli.engine.events import Failed, Finished, Job, Outcome, Planned, Skipped
 from sr_cli.engine.formats import FORMATS, check_size, format_of
 from sr_cli.engine.images import MAX_PIXELS, SUFFIXES, load, probe, resembles_picture
@@ -325,7 +324,7 @@ def target_size(job: Job, size: tuple[int, int], options: UpscaleOptions) -> tup
     check_size(width, height, format_of(job.output))
     # In float32: preprocessed, decoded, with its colours fixed. Every run holds that at one time.
     need = (2 + (options.color != "none")) * 12 * width * height
-    there = psutil.virtual_memory().total + psutil.swap_memory().total
+    there = memory.total()
     if need > there:
         raise DeviceError(
             f"{job.input} at {width}×{height} pixels needs over {need / 2**30:.0f} GiB of memory, "

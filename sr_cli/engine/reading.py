@@ -14,9 +14,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
+from sr_cli import memory
 from sr_cli.engine import damage, deep, metadata, png, profiles
 from sr_cli.engine.library_settings import settings_for_reading
 from sr_cli.engine.metadata import Metadata
@@ -180,7 +180,7 @@ def _check_pixels(path: Path, size: tuple[int, int], max_pixels: int) -> None:
 
 def _check_memory(path: Path, size: tuple[int, int]) -> None:
     need = BYTES_PER_PIXEL * size[0] * size[1]
-    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    free = memory.free(swap=True)
     if need > free:
         raise InputError(
             f"{path} has {size[0]}×{size[1]} pixels and needs {need / 2**30:.1f} GiB to be read, "

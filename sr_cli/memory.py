@@ -1,0 +1,72 @@
+"""How much memory there is for this process: the machine's, its container's, its own limit's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path("/")
+"""Where /proc and /sys are."""
+UNLIMITED = 1 << 60
+"""Limits from here on are none: cgroup v1 says a number near 2^63."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What bounds a process: bytes in all, and those that are left of them."""
+
+    total: int
+    free: int
+
+
+def total() -> int:
+    """Bytes that this process could have if nothing else ran: RAM and swap, or less by a limit."""
+    machine = psutil.virtual_memory().total + psutil.swap_memory().total
+    return min([int(machine), *(limit.total for limit in limits())])
+
+
+def free(*, swap: bool = False) -> int:
+    """Bytes that can be allocated now without swapping, or with it."""
+    machine = psutil.virtual_memory().available + (psutil.swap_memory().free if swap else 0)
+    return max(0, min([int(machine), *(limit.free for limit in limits())]))
+
+
+def limits() -> Iterator[Limit]:
+    """Of the control groups that this process is in, and of its address space (`ulimit -v`)."""
+    if sys.platform != "win32":
+        import resource
+
+        most, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if most not in (resource.RLIM_INFINITY, -1):
+            yield Limit(most, most - psutil.Process().memory_info().vms)
+    with suppress(OSError):
+        for line in (ROOT / "proc/self/cgroup").read_text("utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                yield from _of_groups("sys/fs/cgroup", path, _V2)
+            elif "memory" in controllers.split(","):
+                yield from _of_groups("sys/fs/cgroup/memory", path, _V1)
+
+
+_V2 = ("memory.max", "memory.current", "inactive_file")
+_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+"""Files of the limit and of what is used, and the line of memory.stat of what files in memory take,
+which the kernel gives up before anything is refused."""
+
+
+def _of_groups(mount: str, path: str, names: tuple[str, str, str]) -> Iterator[Limit]:
+    """Of a group and all above it; a container sees its own group at the mount itself."""
+    group = ROOT / mount / path.lstrip("/")
+    for folder in (group, *group.parents):
+        with suppress(OSError, ValueError):  # "max" is no number: no limit
+            most, used = (int((folder / name).read_text("utf-8")) for name in names[:2])
+            stat = dict(s.split() for s in (folder / "memory.stat").read_text().splitlines())
+            if most < UNLIMITED:
+                yield Limit(most, most - used + int(stat.get(names[2], 0)))
+        if folder == ROOT / mount:
+            return

@@ -1,0 +1,71 @@
+"""Memory that a process may have: of the machine, or less by a container or `ulimit -v`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sr_cli import memory
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file system with nothing but /proc and /sys, without groups."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    monkeypatch.setattr(memory, "ROOT", tmp_path)
+    return tmp_path
+
+
+def write(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name.replace("__", ".")).write_text(f"{content}\n")
+
+
+def test_without_limits_it_is_the_machines(groups: Path) -> None:
+    assert memory.total() == psutil.virtual_memory().total + psutil.swap_memory().total
+    assert memory.free() == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    (groups / "proc/self/cgroup").write_text("0::/a/b\n4:cpu:/x\n")
+    write(groups / "sys/fs/cgroup/a/b", memory__max="max", memory__current=5, memory__stat="a 1")
+    assert not [limit for limit in memory.limits() if limit.total < memory.UNLIMITED]
+
+
+def test_the_strictest_group_above_a_process_counts(groups: Path) -> None:
+    (groups / "proc/self/cgroup").write_text("0::/a/b\n")
+    top = groups / "sys/fs/cgroup"
+    stat = f"anon 7\ninactive_file {GIB // 4}"
+    write(top / "a/b", memory__max="max", memory__current=GIB, memory__stat=stat)
+    write(top / "a", memory__max=2 * GIB, memory__current=GIB, memory__stat=stat)
+    write(top, memory__max=4 * GIB, memory__current=GIB, memory__stat=stat)
+    assert memory.total() == 2 * GIB
+    assert memory.free() == GIB + GIB // 4
+
+
+@pytest.mark.parametrize("path", ["/docker/abc", "/"])
+def test_groups_of_version_1_and_their_names_inside_a_container(groups: Path, path: str) -> None:
+    (groups / "proc/self/cgroup").write_text(f"9:memory,hugetlb:{path}\n0::/\n")
+    write(
+        groups / "sys/fs/cgroup/memory",
+        memory__limit_in_bytes=GIB,
+        memory__usage_in_bytes=GIB // 2,
+        memory__stat="total_inactive_file 0",
+    )
+    assert (memory.total(), memory.free()) == (GIB, GIB // 2)
+    write(groups / "sys/fs/cgroup/memory", memory__limit_in_bytes=2**63 - 4096)
+    assert memory.total() > GIB
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no ulimit")
+def test_the_address_space_is_a_limit_too() -> None:
+    code = (
+        "import resource; from sr_cli import memory\n"
+        "before = memory.total()\n"
+        f"resource.setrlimit(resource.RLIMIT_AS, ({8 * GIB}, {8 * GIB}))\n"
+        f"assert memory.total() == min(before, {8 * GIB})\n"
+        f"assert memory.free() < {8 * GIB}"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
