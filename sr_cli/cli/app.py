@@ -6,48 +6,112 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, NoReturn, TextIO, get_args
+from functools import cache
+from typing import Annotated, Any, Literal, NoReturn, TextIO, get_args
 
 import typer
 import typer.core
 
 from sr_cli import __version__
 from sr_cli.cli import config
-from sr_cli.cli.bench import bench
-from sr_cli.cli.prf_search import prf_search
-from sr_cli.cli.sweep_t1 import sweep_t1
-from sr_cli.cli.train import app as train
-from sr_cli.cli.train_dossr import dossr
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.upscale import upscale
-from sr_cli.cli.weights import app as weights
 from sr_cli.engine.options import Strip
 from sr_cli.errors import ExitCode, SrxError
 
+NAMES = ("upscale", "bench", "sweep-t1", "prf-search", "train", "weights")
+MARKUP: Literal["markdown"] = "markdown"
+
+
+class Lazy(Mapping[str, Any]):
+    """The sub-commands by name, each imported when it is asked for, with its own variables."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in NAMES:
+            raise KeyError(name)
+        if name not in self._made:
+            self._made[name] = made = _made(name)
+            config.name_variables({name: made})
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(NAMES)
+
+    def __len__(self) -> int:
+        return len(NAMES)
+
+
+def _made(name: str) -> Any:
+    """The sub-command as Typer makes it of its function, or of its own sub-commands."""
+    parent = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
+    found = _imported(name)
+    if isinstance(found, typer.Typer):
+        parent.add_typer(found, name=name)
+    else:
+        parent.command(name)(found)
+    return typer.main.get_group(parent).commands[name]
+
+
+@cache
+def _imported(name: str) -> Any:
+    """The function or the group behind a sub-command."""
+    match name:
+        case "upscale":
+            from sr_cli.cli.upscale import upscale
+
+            return upscale
+        case "bench":
+            from sr_cli.cli.bench import bench
+
+            return bench
+        case "sweep-t1":
+            from sr_cli.cli.sweep_t1 import sweep_t1
+
+            return sweep_t1
+        case "prf-search":
+            from sr_cli.cli.prf_search import prf_search
+
+            return prf_search
+        case "train":
+            from sr_cli.cli.train import app as train
+            from sr_cli.cli.train_dossr import dossr
+
+            train.command()(dossr)
+            return train
+        case _:
+            from sr_cli.cli.weights import app as weights
+
+            return weights
+
 
 class Commands(typer.core.TyperGroup):
-    """The sub-commands, each with its own variables."""
+    """The sub-commands."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        config.name_variables(self.commands)
+        commands: Any = Lazy()  # Typer only reads it
+        self.commands = commands
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Flags without a default are off: of None Typer makes False by pydantic, .05 s."""
+        found: list[Any] = super().get_params(ctx)
+        for param in found:
+            if param.is_flag and param.default is None:
+                param.default = False
+        return found
 
 
 app = typer.Typer(
     name="srx",
     cls=Commands,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=MARKUP,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
-app.command()(upscale)
-app.command()(bench)
-app.command()(sweep_t1)
-app.command()(prf_search)
-train.command()(dossr)
-app.add_typer(train, name="train")
-app.add_typer(weights, name="weights")
 
 
 def _print_version(wanted: bool) -> None:

@@ -635,3 +635,23 @@ def test_the_other_name_of_a_flag_can_stand_in_the_file(
 ) -> None:
     Path("mine.toml").write_text(f"skip_existing = {line}")
     assert options_of(srx, "--config", "mine.toml")["overwrite"] is replaced
+
+
+def loaded(*args: str) -> set[str]:
+    """Modules that a call of the command imports."""
+    code = (
+        "import sys\n"
+        "from sr_cli.cli.app import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    return set(finished(code, *args).err.split())
+
+
+def test_help_of_a_command_imports_no_other_and_validates_nothing() -> None:
+    others = {f"sr_cli.cli.{name}" for name in ("bench", "sweep_t1", "prf_search", "train")}
+    found = loaded("upscale", "--help")
+    assert "sr_cli.cli.upscale" in found
+    assert not found & (others | {"pydantic"})
+    assert loaded("--help") >= others  # the control
