@@ -7,12 +7,11 @@ import torch
 
 from sr_cli.errors import ModelError, UsageError, enough_memory
 from sr_cli.models import embedded, prior, registry
-from sr_cli.models.dossr import model as dossr
 from sr_cli.models.model import Model
+from sr_cli.models.registry import Card
 
 DIFFUSION = ("embedded", "dossr")
 """Kinds of cards that --model takes."""
-LOADERS = {"embedded": embedded.load, "dossr": dossr.load, "prior": prior.load}
 
 
 def load_model(
@@ -25,15 +24,27 @@ def load_model(
         DeviceError: it does not fit into the device's memory, or the device failed.
     """
     found = registry.card(name, kinds)
-    if found.kind not in LOADERS:
-        raise ModelError(f"{name} is a {found.kind} network, not a diffusion model.")
     try:
         with enough_memory(f"the weights of {name}"):
-            return replace(LOADERS[found.kind](found, device, dtype), identity=found.identity)
+            return replace(_load(found, device, dtype), identity=found.identity)
     except (KeyError, TypeError, RuntimeError, UsageError) as error:
         raise ModelError(
             f"The weights {found.path} do not fit their card ({error}): install srx again."
         ) from error
+
+
+def _load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
+    match card.kind:
+        case "embedded":
+            return embedded.load(card, device, dtype)
+        case "prior":
+            return prior.load(card, device, dtype)
+        case "dossr":
+            from sr_cli.models.dossr import model as dossr  # brings diffusers, which takes seconds
+
+            return dossr.load(card, device, dtype)
+        case _:
+            raise ModelError(f"{card.name} is a {card.kind} network, not a diffusion model.")
 
 
 def load_prior(name: str, device: torch.device, dtype: torch.dtype) -> Model:
