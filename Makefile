@@ -39,7 +39,8 @@ scores: $(VENV)/installed-iqa
 	$(BIN)/srx bench $(EVAL)/Set14 $(EVAL)/drealsr20 --markdown \
 	  --row '' --row '--steps 2' --row '--steps 3' --row '--steps 4' --row '--steps 5' \
 	  --row '--texture 0' --row '--model clean --steps 1' --row '--model clean --steps 2' \
-	  --row '--model clean' --row '--model clean --steps 5' --row '--model clean --texture 0'
+	  --row '--model clean' --row '--model clean --steps 4' \
+	  --row '--model clean --steps 5' --row '--model clean --texture 0'
 
 # A table of this machine's GPU for BENCHMARKS.md, and the same as JSON.
 bench-gpu: $(VENV)/installed

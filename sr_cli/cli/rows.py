@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.peers import Peer
 
 DEFAULTS = "(defaults)"
-DEFAULT_ROWS = ("--steps 1", "")
+DEFAULT_ROWS = ("", "--steps 3")
 ROW_OPTIONS = {field.name for field in fields(UpscaleOptions)} - set(SIZES)
 
 
