@@ -66,6 +66,14 @@ class Picture:
         return cls(rgb=np.ascontiguousarray(rgb), alpha=alpha, depth=depth, gray=gray)
 
     @property
+    def samples(self) -> Floats:
+        """(H, W, C) float32, what `of_samples` takes: grey once, and alpha where there is some."""
+        samples = self.rgb.mean(axis=2, keepdims=True) if self.gray else self.rgb
+        if self.alpha is None:
+            return samples
+        return np.concatenate([samples, self.alpha[..., None]], axis=2)
+
+    @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self.rgb.shape[1], self.rgb.shape[0]
@@ -140,11 +148,10 @@ def _bands(picture: Picture, rows: int = 256) -> Iterator[Picture]:
 
 def _levels(picture: Picture, format: str) -> Samples:  # noqa: A002
     """The samples that `encode` takes for a format."""
-    samples = picture.rgb.mean(axis=2, keepdims=True) if picture.gray else picture.rgb
-    if picture.alpha is not None:
-        alpha = picture.alpha[..., None]
-        on_white = samples * alpha + (1 - alpha)
-        samples = on_white if format == "jpeg" else np.concatenate([samples, alpha], axis=2)
+    samples = picture.samples
+    if format == "jpeg" and picture.alpha is not None:
+        colours, alpha = samples[..., :-1], samples[..., -1:]
+        samples = colours * alpha + (1 - alpha)
     wide = picture.depth == 16 and _keeps_depth(picture, format)
     white, dtype = (65_535, np.uint16) if wide else (255, np.uint8)
     levels: Samples = np.rint(np.clip(samples, 0, 1) * white).astype(dtype)

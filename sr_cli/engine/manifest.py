@@ -6,7 +6,6 @@ that is there has a line, and a line that was cut is the last one and is not cou
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -22,6 +21,7 @@ from sr_cli import __version__
 from sr_cli.engine.events import Job
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import FullDiskError, GoneError, InputError, is_full_disk
+from sr_cli.files import digest
 
 NAME: Final = ".srx-manifest.jsonl"
 _LONGEST = 1 << 16  # bytes of a line that is read
@@ -202,12 +202,6 @@ class Manifest:
         if status == "done" and (result := _file(line.get("result"))):
             self._done[output] = line
             self._digests[output].add(result.sha256)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_of(path: Path) -> File:

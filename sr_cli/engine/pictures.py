@@ -1,4 +1,4 @@
-"""Pictures of every kind through a network that knows colours alone: alpha, greys, plain white."""
+"""Pictures of every kind through a network that knows colours alone: arrays, alpha, greys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from sr_cli.engine import metadata
 from sr_cli.engine.arrays import to_rgb, to_tensor
-from sr_cli.engine.images import Floats, Picture
+from sr_cli.engine.images import Picture
 from sr_cli.engine.samples import fitting, samples_of, upright
 from sr_cli.errors import UsageError
 
@@ -59,20 +59,12 @@ def alike(picture: Picture, model: AnyImage) -> AnyImage:
         return picture
     if isinstance(model, Image.Image):
         return _to_pillow(picture, deep=model.mode[0] in "IF")
-    samples = _samples(picture)
+    samples = picture.samples
     if model.ndim == 2:
         samples = samples[..., 0]
     white = _WHITE[str(model.dtype)]
     samples = samples if white == 1 else np.rint(np.clip(samples, 0, 1) * white)
     return samples.astype(model.dtype)
-
-
-def _samples(picture: Picture) -> Floats:
-    """(H, W, C): grey or RGB, and alpha where there is some."""
-    samples = picture.rgb.mean(axis=2, keepdims=True) if picture.gray else picture.rgb
-    if picture.alpha is not None:
-        samples = np.concatenate([samples, picture.alpha[..., None]], axis=2)
-    return samples
 
 
 def _of_pillow(image: Image.Image) -> Picture:
@@ -92,7 +84,7 @@ def _of_pillow(image: Image.Image) -> Picture:
 
 
 def _to_pillow(picture: Picture, *, deep: bool) -> Image.Image:
-    samples = np.clip(_samples(picture), 0, 1)
+    samples = np.clip(picture.samples, 0, 1)
     wide = deep and picture.gray and picture.alpha is None
     white, dtype = (65_535, np.uint16) if wide else (255, np.uint8)
     levels = np.rint(samples * white).astype(dtype)

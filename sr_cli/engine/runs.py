@@ -52,7 +52,9 @@ def events(
             if isinstance(event, Outcome):
                 outcomes.append(event)
             yield event
-        yield from (late for late in missing(outcomes) if late not in outcomes)
+        for told, found in zip(outcomes, missing(outcomes), strict=True):
+            if found is not told:
+                yield found
 
 
 def _streamed(work: Callable[[Callable[[Event], None]], None]) -> Generator[Event, None, None]:
