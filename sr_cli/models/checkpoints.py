@@ -7,17 +7,19 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from spandrel import canonicalize_state_dict
 from torch import Tensor
 
 from sr_cli.errors import ModelError
 
 SPARE = 512 << 20
 """Bytes of memory that reading a pickle may take beside four times its size."""
+PREFIXES = ("module.", "netG.")
+"""That spandrel takes off."""
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
@@ -36,7 +38,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is no model file: srx reads {', '.join(SUFFIXES)}.")
     stored = _read_safetensors(path) if suffix == ".safetensors" else _read_pickle(path)
     try:
-        content = canonicalize_state_dict(stored)
+        content = _unwrapped(stored)
         tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     except (AttributeError, TypeError, RuntimeError):  # no dictionary, or its keys are no names
         tensors = {}
@@ -44,6 +46,17 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} holds no weights: it must be a dictionary of named tensors.")
     _check_sense(path, tensors)
     return tensors
+
+
+def _unwrapped(stored: Any) -> dict[str, Any]:
+    """Without wrappers and common prefixes; what srx writes has none."""
+    names = [name for name, value in stored.items() if isinstance(value, Tensor)]
+    if len(names) == len(stored) and not all(name.startswith(PREFIXES) for name in names):
+        return dict(stored)
+    from spandrel import canonicalize_state_dict  # heavy: it imports all its architectures
+
+    content: dict[str, Any] = canonicalize_state_dict(stored)
+    return content
 
 
 def _check_sense(path: Path, tensors: dict[str, Tensor]) -> None:

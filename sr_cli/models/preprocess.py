@@ -3,21 +3,28 @@
 A network is anything that spandrel reads, RGB in and out, ×1 to ×8.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
-from spandrel.architectures.Compact import Compact
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from sr_cli.device import layout
 from sr_cli.errors import ModelError, is_out_of_memory
 from sr_cli.models.checkpoints import read_state_dict
+from sr_cli.models.compact import CompactNet
 from sr_cli.models.ncnn import read_rrdbnet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.registry import card, load_weights
+
+if TYPE_CHECKING:
+    from spandrel import ImageModelDescriptor
 
 OVERLAP = 64
 """LR pixels around a tile where a network's receptive field is too wide to cover (or infinite).
@@ -38,25 +45,22 @@ class NoPreprocessor:
 
 
 class CompactPreprocessor:
-    """Real-ESRGAN's compact family: 3×3 convolutions in LR, so the margin is their number.
+    """Real-ESRGAN's compact family.
 
     The network adds a residual to the nearest-neighbour enlargement. That sum is in float32 here
     whatever the network's dtype: in bfloat16 it would be rounded to steps of an 8-bit level.
     """
 
-    def __init__(self, model: Compact, dtype: torch.dtype) -> None:
+    def __init__(self, model: CompactNet, dtype: torch.dtype) -> None:
         self._model = model
         self._dtype = dtype
-        self.scale: int = model.upscale
-        self.margin: int = model.num_conv + 2
+        self.scale = model.upscale
+        self.margin = model.margin
 
     @torch.no_grad()
     def __call__(self, lr: Tensor) -> Tensor:
-        x = lr.to(self._dtype)
-        for layer in self._model.body:
-            x = layer(x)
         base = interpolate(lr.float(), scale_factor=self.scale, mode="nearest")
-        image: Tensor = base + self._model.upsampler(x)
+        image: Tensor = base + self._model.residual(lr.to(self._dtype))
         return image.clamp(0, 1)
 
 
@@ -91,7 +95,8 @@ def load_preprocessor(
         case "none":
             return NoPreprocessor()
         case "compact":
-            state = load_weights(card("compact"))
+            found = card("compact")
+            return _compact(load_weights(found), str(found.path), torch.device(device), dtype)
         case "realesrgan":
             state = read_rrdbnet(*realesrgan_files())
         case str() if not Path(name_or_path).suffix:
@@ -102,12 +107,35 @@ def load_preprocessor(
         case _:
             state = read_state_dict(Path(name_or_path))
     model = _describe(state, str(name_or_path))
+    if model.architecture.id == "Compact":
+        return _compact(model.model.state_dict(), str(name_or_path), torch.device(device), dtype)
     dtype = _precision(model, dtype, torch.device(device))
     model.model.eval().requires_grad_(False)
     model.model.to(device=device, dtype=dtype, memory_format=layout(torch.device(device)))
-    if isinstance(model.model, Compact):
-        return CompactPreprocessor(model.model, dtype)
     return NetworkPreprocessor(model, dtype)
+
+
+def _compact(
+    state: Mapping[str, Tensor], source: str, device: torch.device, dtype: torch.dtype
+) -> CompactPreprocessor:
+    """It adds a small residual to its input, so it may be in bfloat16."""
+    with _fitting(source):
+        net = CompactNet.of(state).eval().requires_grad_(False)
+    net.to(device=device, dtype=dtype).to(memory_format=layout(device))
+    return CompactPreprocessor(net, dtype)
+
+
+@contextmanager
+def _fitting(source: str) -> Iterator[None]:
+    """Tensors that do not fit can fail anywhere in a network's set-up: as a ModelError."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{source} cannot be used: its tensors do not fit its architecture."
+        ) from error
 
 
 def realesrgan_files() -> tuple[Path, Path]:
@@ -124,18 +152,18 @@ def realesrgan_files() -> tuple[Path, Path]:
 
 def _describe(state: dict[str, Tensor], source: str) -> ImageModelDescriptor:
     """spandrel's descriptor of a network from RGB to RGB at ×1 to ×8, or ModelError."""
-    try:
-        model = ModelLoader().load_from_state_dict(state)
-    except UnsupportedModelError as error:
+    # It imports torchvision and torch._dynamo, 1.2 s, which the shipped networks do without.
+    from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
+
+    with _fitting(source):
+        try:
+            model = ModelLoader().load_from_state_dict(state)
+        except UnsupportedModelError:
+            model = None
+    if model is None:
         raise ModelError(
             f"{source} is of no architecture that srx knows (it reads what spandrel reads)."
-        ) from error
-    except Exception as error:  # tensors that do not fit can fail anywhere in a network's set-up
-        if is_out_of_memory(error):
-            raise
-        raise ModelError(
-            f"{source} cannot be used: its tensors do not fit its architecture."
-        ) from error
+        )
     kind = f"{source} is a {model.architecture.name} model"
     if not isinstance(model, ImageModelDescriptor) or model.purpose == "FaceSR":
         raise ModelError(f"{kind} for {model.purpose}; a preprocessor must take any photograph.")
@@ -163,12 +191,8 @@ def without_bfloat16(dtype: torch.dtype, device: torch.device) -> torch.dtype:
 def _precision(
     model: ImageModelDescriptor, dtype: torch.dtype, device: torch.device
 ) -> torch.dtype:
-    """`dtype`, or the nearest one that the network supports and that does not show.
-
-    The compact network adds a small residual to its input, so it may be in bfloat16.
-    """
-    if not isinstance(model.model, Compact):
-        dtype = without_bfloat16(dtype, device)
+    """`dtype`, or the nearest one that the network supports and that does not show."""
+    dtype = without_bfloat16(dtype, device)
     if dtype == torch.float16 and not model.supports_half:
         return torch.float32
     return dtype

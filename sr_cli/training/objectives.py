@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from spandrel.architectures.Compact import Compact
 from torch import Tensor, nn
 
 from sr_cli.degradation.degrade import KINDS, Randomness, degrade
 from sr_cli.errors import UsageError
+from sr_cli.models.compact import CompactNet
 from sr_cli.models.embedded import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.limits import Limits
 from sr_cli.models.protocol import Preprocessor
@@ -98,7 +98,7 @@ class CompactObjective:
     ) -> None:
         self.architecture = {"num_feat": features, "num_conv": convolutions, "upscale": 4}
         self.limits = Limits(scale=4, margin=convolutions + 2)
-        self.model: nn.Module = Compact(**self.architecture, act_type="prelu")
+        self.model: nn.Module = CompactNet(**self.architecture)
         self.mix, self.criterion, self.teacher = mix, criterion, teacher
         self.least_crop = LEAST if criterion else 1
         self.discriminator = criterion.discriminator if criterion else None

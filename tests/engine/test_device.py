@@ -183,7 +183,7 @@ def test_what_numpy_and_torch_raise_here_is_understood() -> None:
 
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize(
-    "part", ["models.embedded.EmbeddedNet", "models.preprocess.Compact.to"], ids=str
+    "part", ["models.embedded.EmbeddedNet", "models.preprocess.CompactNet.to"], ids=str
 )
 def test_networks_that_do_not_fit_are_a_device_error(
     monkeypatch: pytest.MonkeyPatch, part: str
