@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
+from importlib import import_module
 from typing import Annotated, Any, Literal, NoReturn, TextIO, get_args
 
 import typer
@@ -20,7 +21,7 @@ from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import Strip
 from sr_cli.errors import ExitCode, SrxError
 
-NAMES = ("upscale", "bench", "sweep-t1", "prf-search", "train", "weights")
+NAMES = ("upscale", "bench", "sweep-t1", "prf-search", "train", "weights", "doctor")
 MARKUP: Literal["markdown"] = "markdown"
 
 
@@ -58,34 +59,15 @@ def _made(name: str) -> Any:
 
 @cache
 def _imported(name: str) -> Any:
-    """The function or the group behind a sub-command."""
-    match name:
-        case "upscale":
-            from sr_cli.cli.upscale import upscale
+    """The function or the group behind a sub-command: of its module, which bears its name."""
+    own = name.replace("-", "_")
+    module = import_module(f"sr_cli.cli.{own}")
+    found = getattr(module, "app", None) or getattr(module, own)
+    if name == "train":
+        from sr_cli.cli.train_dossr import dossr
 
-            return upscale
-        case "bench":
-            from sr_cli.cli.bench import bench
-
-            return bench
-        case "sweep-t1":
-            from sr_cli.cli.sweep_t1 import sweep_t1
-
-            return sweep_t1
-        case "prf-search":
-            from sr_cli.cli.prf_search import prf_search
-
-            return prf_search
-        case "train":
-            from sr_cli.cli.train import app as train
-            from sr_cli.cli.train_dossr import dossr
-
-            train.command()(dossr)
-            return train
-        case _:
-            from sr_cli.cli.weights import app as weights
-
-            return weights
+        found.command()(dossr)
+    return found
 
 
 class Commands(typer.core.TyperGroup):

@@ -58,7 +58,7 @@ class Machine:
         device = resolve_device(self.device)
         dtype = resolve_dtype(self.dtype, device)
         gpu = device.type == "cuda"
-        processor = torch.cuda.get_device_name(device) if gpu else _cpu()
+        processor = torch.cuda.get_device_name(device) if gpu else cpu()
         return ResolvedMachine(device, dtype, processor, torch.get_num_threads(), self.dtype)
 
 
@@ -90,7 +90,7 @@ class ResolvedMachine:
         )
 
 
-def _cpu() -> str:
+def cpu() -> str:
     """The model of the CPU, where the system tells it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text("utf-8").splitlines() if info.is_file() else []
