@@ -10,7 +10,7 @@ CROPS ?=
 # Threads that spin while they wait take the cores from whatever else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint docs train scores sweep crops bench-gpu clean
+.PHONY: demo test lint docs dist man train scores sweep crops bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/srx upscale examples out/demo --overwrite
@@ -27,6 +27,14 @@ lint: $(VENV)/installed-dev
 # The pages of docs/ and the reference of the API as HTML in out/docs; a warning is an error.
 docs: $(VENV)/installed-dev
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going docs out/docs
+
+# The wheel in dist/, with weights, manual page and completion: pip, pipx and uv install it.
+dist: $(VENV)/installed
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+# The manual page and the completion scripts in share/, from the commands as they are.
+man: $(VENV)/installed
+	$(BIN)/python docs/manual.py
 
 # Train the shipped networks further on a folder of photographs; stop at any time, the same line goes on.
 train: $(VENV)/installed-dev
@@ -68,4 +76,4 @@ $(VENV)/installed-iqa: $(VENV)/installed-dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) out dist
