@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -19,6 +19,7 @@ from sr_cli.errors import InputError, ModelError
 
 Committing = Callable[[Path], None]
 """Told of the whole file under its hidden name, before it takes its own."""
+_PREFIX = len(".srx-") + 16 + len("-")
 
 
 def home() -> Path:
@@ -78,7 +79,7 @@ def whole(
 
     Raises InputError where `replace` is false and something of this name has appeared, which stays.
     """
-    partial = path.with_name(f"{_prefix(path)}{uuid4().hex[:8]}.partial")
+    partial = path.with_name(f"{_prefix(path.name)}{uuid4().hex[:8]}.partial")
     try:
         partial.open("xb").close()
         mode = _mode(path) or _mode(partial)
@@ -99,21 +100,23 @@ def whole(
         partial.unlink(missing_ok=True)
 
 
-def left_over(folder: Path, path: Path | None = None) -> list[Path]:
-    """Hidden files of killed runs in a folder; of one result alone where `path` is given."""
+def left_over(folder: Path, names: Collection[str] | None = None) -> list[Path]:
+    """Hidden files of killed runs in a folder; of results of these names alone if there are any."""
     with suppress(OSError):
-        prefix = ".srx-" if path is None else _prefix(path)
-        return [
+        found = [
             entry
             for entry in folder.iterdir()
-            if entry.name.startswith(prefix) and entry.name.endswith(".partial")
+            if entry.name.startswith(".srx-") and entry.name.endswith(".partial")
         ]
+        if found and names is not None:
+            prefixes = {_prefix(name) for name in names}
+            found = [entry for entry in found if entry.name[:_PREFIX] in prefixes]
+        return found
     return []
 
 
-def _prefix(path: Path) -> str:
-    name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    return f".srx-{name}-"
+def _prefix(name: str) -> str:
+    return f".srx-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}-"
 
 
 def _mode(path: Path) -> int | None:

@@ -21,7 +21,7 @@ from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import Strip
 from sr_cli.errors import ExitCode, SrxError
 
-NAMES = ("upscale", "bench", "sweep-t1", "prf-search", "train", "weights", "doctor")
+NAMES = ("upscale", "bench", "sweep-t1", "prf-search", "report", "train", "weights", "doctor")
 MARKUP: Literal["markdown"] = "markdown"
 
 

@@ -148,6 +148,15 @@ FilesFrom = Annotated[
         help="More inputs: a file that names one a line, or stdin.",
     ),
 ]
+ShardOf = Annotated[
+    str | None,
+    option(
+        "Files",
+        "--shard",
+        metavar="K/N",
+        help="Only the K-th of N shares of the files, by their names, for job arrays.",
+    ),
+]
 TrustExisting = Annotated[
     bool,
     option("Files", "--trust-existing", help="Take whatever exists for done, unread."),

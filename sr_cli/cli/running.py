@@ -31,6 +31,7 @@ from sr_cli.errors import ExitCode, FullDiskError, GoneError, SrxError
 if TYPE_CHECKING:
     from sr_cli.engine.jobs import PictureCheck, Plan
     from sr_cli.engine.manifest import Manifest
+    from sr_cli.engine.shards import Shard
     from sr_cli.engine.upscaler import Upscaler
 
 REHEARSED = ("model", "method", "prior", "t1", "texture", "preprocess", "device", "dtype")
@@ -45,11 +46,16 @@ def plan_of(
     files: OutputOptions,
     *,
     recursive: bool,
+    shard: Shard | None = None,
 ) -> Plan:
-    """The plan, and its notes on stderr."""
-    from sr_cli.engine.jobs import collect_jobs
+    """The plan, or this shard's part of it, and its notes on stderr."""
+    from sr_cli.engine.jobs import collect_jobs, share
 
     planned = collect_jobs(arguments, output, options, files, recursive=recursive)
+    if shard:
+        count = len(planned.jobs)
+        planned = share(planned, output, shard)
+        terminal.note(f"Shard {shard}: {len(planned.jobs)} of {count} pictures.")
     for note in planned.notes:
         terminal.note(note)
     return planned
@@ -59,8 +65,9 @@ def plan_of(
 class Run:
     """One call of the command, from its plan on.
 
-    make: loads what enlarges. outcomes: what became of each picture. engine: what it did with.
-    computed_on: the machine that the engine found, once it is loaded.
+    make: loads what enlarges. shard: whose part of it all the plan is. outcomes: what became of
+    each picture. engine: what it did with. computed_on: the machine that the engine found, once it
+    is loaded.
     """
 
     ctx: typer.Context
@@ -70,6 +77,7 @@ class Run:
     planned: Plan
     output: Path
     make: Callable[[], Upscaler]
+    shard: Shard | None = None
     outcomes: list[Outcome] = field(default_factory=list)
     engine: dict[str, Any] = field(default_factory=dict)
     computed_on: ResolvedMachine | None = None
@@ -85,7 +93,7 @@ class Run:
         from sr_cli.engine.manifest import Manifest
         from sr_cli.engine.output_folder import check_writable
 
-        todo = self._pending(Manifest(self.folder))
+        todo = self._pending(Manifest(self.folder, self.shard))
         if todo:
             check_writable(self.folder)
         check = _rehearse(self.ctx, self.options, self.machine)
@@ -97,10 +105,13 @@ class Run:
         from sr_cli.engine.jobs import missing
         from sr_cli.engine.output_folder import working
 
-        folders = {job.output.parent for job in self.planned.jobs}
-        with working(self.output, folders, single=self.planned.single) as manifest:
+        results, single = [job.output for job in self.planned.jobs], self.planned.single
+        with working(self.output, results, single=single, shard=self.shard) as manifest:
             todo = self._pending(manifest)
+            manifest.settled(self.outcomes[len(self.planned.failures) :])
             try:
+                if todo or self.shard:
+                    manifest.start(len(todo))
                 if todo:
                     self._work(todo, manifest)
             finally:

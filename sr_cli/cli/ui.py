@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from sr_cli.evaluation import tables
 
 UNLIMITED = 100_000  # columns where there is no terminal: nothing is cut or wrapped
+ROWS = 100
+"""Files that have a row each in a closing table; of more, those that need a look."""
 COLUMNS = ("file", "size in → out", "seconds", "MP/s", "peak memory", "note")
 ROW_STYLES: dict[type, str] = {Failed: "red", Skipped: "dim"}
 

@@ -17,6 +17,7 @@ from sr_cli.cli.streams import given, streams
 from sr_cli.cli.ui import terminal
 from sr_cli.diffusion.names import Schedule
 from sr_cli.engine.options import NAME_FIELDS, Color, Degradation, OutputOptions, UpscaleOptions
+from sr_cli.engine.shards import Shard
 
 
 def upscale(
@@ -133,6 +134,7 @@ def upscale(
         ),
     ] = OutputOptions.overwrite,
     trust_existing: shared.TrustExisting = OutputOptions.trust_existing,
+    shard: shared.ShardOf = None,
     only_enlarge: shared.OnlyEnlarge = OutputOptions.only_enlarge,
     strip: shared.Strip = OutputOptions.strip,
     tag: shared.Tag = OutputOptions.tag,
@@ -184,17 +186,20 @@ def upscale(
     options = upscale_options(ctx)
     files = output_options(ctx)
     machine = Machine(device, dtype, threads, compile)
+    part = None if shard is None else Shard.parse(shard)
     if config:
         terminal.detail(f"defaults from {config}")
     arguments, target = given(inputs, output, files_from)
     with streams(arguments, target, files, as_json=as_json) as (arguments, target):
-        planned = plan_of(arguments, target, options, files, recursive=recursive)
+        planned = plan_of(arguments, target, options, files, recursive=recursive, shard=part)
         run = Run(
-            ctx, options, files, machine, planned, target, lambda: make_upscaler(options, machine)
+            *(ctx, options, files, machine, planned, target),
+            make=lambda: make_upscaler(options, machine),
+            shard=part,
         )
         with run.reporting(as_json=as_json, dry_run=dry_run, recursive=recursive):
             if dry_run:
                 run.rehearse()
-            elif planned.jobs:
+            elif planned.jobs or part:
                 run.work()
     raise typer.Exit(exit_code(run.outcomes))

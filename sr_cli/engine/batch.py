@@ -249,7 +249,7 @@ def _write(
     picture: Picture, finished: Finished, keeper: Keeper, notify: Callable[[Event], None]
 ) -> None:
     with _reporting(finished.job, notify):
-        notes, seconds = _timed(keeper.write, picture, finished.job)
+        notes, seconds = _timed(keeper.write, picture, finished)
         notify(
             replace(finished, seconds=finished.seconds + seconds, notes=(*finished.notes, *notes))
         )

@@ -18,6 +18,7 @@ from sr_cli.engine.inputs import Input, collect
 from sr_cli.engine.manifest import Manifest, Recipe
 from sr_cli.engine.naming import SAME, file_name
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
+from sr_cli.engine.shards import Shard
 from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, SrxError, UsageError
 
 RENAMED = "many disks take their names for one: rename one of them."
@@ -97,6 +98,20 @@ def collect_jobs(
             notes.append(f"Results of an earlier run, which are no inputs: {shown}.")
     _check_distinct(jobs)
     return Plan(jobs, tuple(notes), tuple(failures), single)
+
+
+def share(planned: Plan, output: Path, shard: Shard) -> Plan:
+    """The part of a plan that is this shard's; what failed already is every shard's.
+
+    Raises UsageError where one file becomes one file.
+    """
+    if planned.single:
+        raise UsageError(f"--shard {shard} is for a folder of results: {output} is one file.")
+
+    def mine(job: Job) -> bool:
+        return shard.holds(job.output.parent.relative_to(output) / job.input.name)
+
+    return replace(planned, jobs=[job for job in planned.jobs if mine(job)])
 
 
 def _shown(paths: Sequence[Path]) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from sr_cli import __version__
-from sr_cli.engine.events import Event, Failed, Job
+from sr_cli.engine.events import Event, Failed, Finished, Job
 from sr_cli.engine.images import Picture, load, probe, save
 from sr_cli.engine.jobs import target_size
 from sr_cli.engine.manifest import File, Manifest, Recipe, file_of
@@ -76,9 +77,9 @@ class Keeper:
             metadata = metadata.tagged(self._tag(picture.size))
         return replace(picture, metadata=metadata)
 
-    def write(self, picture: Picture, job: Job) -> list[str]:
+    def write(self, picture: Picture, finished: Finished) -> list[str]:
         """Write a result; notes on what happened to what was there."""
-        manifest = self.manifest
+        manifest, job, begin = self.manifest, finished.job, time.perf_counter()
         if manifest:
             manifest.check_folder()
         link = job.output.is_symlink()
@@ -90,7 +91,8 @@ class Keeper:
                 stat = job.input.stat()
                 os.utime(partial, ns=(stat.st_atime_ns, stat.st_mtime_ns))
             if manifest and source:
-                manifest.done(job, self.recipe, source, partial)
+                seconds = finished.seconds + time.perf_counter() - begin
+                manifest.done(finished, self.recipe, source, partial, seconds)
 
         save(
             picture,

@@ -10,16 +10,18 @@ import json
 import os
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from sr_cli import __version__
-from sr_cli.engine.events import Job
+from sr_cli.engine.events import Failed, Finished, Job, Outcome
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.engine.shards import Shard
 from sr_cli.errors import FullDiskError, GoneError, InputError, is_full_disk
 from sr_cli.files import digest
 
@@ -29,7 +31,7 @@ _MACHINE = {"tile", "batch"}  # which no pixel depends on by more than one 8-bit
 _WRITTEN = {"format", "quality", "strip", "tag"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class File:
     """What a file was: SHA-256, size in bytes, time of change in nanoseconds."""
 
@@ -66,26 +68,31 @@ class Recipe:
         than the line, and had its default."""
         if not isinstance(options, dict) or networks != self.networks:
             return False
-        usual = _recorded(UpscaleOptions(), OutputOptions())
-        return {**usual, **options} == {**usual, **self.options}
+        return {**_usual(), **options} == {**_usual(), **self.options}
 
 
 class Manifest:
     """The manifest of a folder; `add` makes the file. Whatever is in it, reading it raises nothing.
 
+    Each shard writes a file of its own, and reads those of the others when it meets a result that
+    it does not know.
+
     folder: of the results. unfinished: inputs on which the last runs ended without a word.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
         self.folder = folder
+        self.path = folder / name_of(shard)
         self.unfinished: Counter[str] = Counter()
-        self._done: dict[str, Mapping[str, Any]] = {}
-        self._digests: defaultdict[str, set[str]] = defaultdict(set)
-        self._torn = False
+        self._done: defaultdict[str, list[_Result]] = defaultdict(list)
+        self._recipes: dict[str, tuple[Any, Any]] = {}
         self._identity: tuple[int, int] | None = None
         self._writing = threading.Lock()
         self._begun: dict[str, Job] = {}
-        self._read()
+        self._others = [path for path in parts(folder) if path != self.path]
+        self._torn = self._read(self.path)
+        if shard is None:
+            self._read_others()
 
     def watch(self) -> None:
         """Remember which folder this is, for `check_folder`."""
@@ -104,24 +111,39 @@ class Manifest:
 
     def knows(self, path: Path) -> bool:
         """Whether a run wrote a result of this name."""
-        return self._key(path) in self._done
+        return bool(self._results(path))
 
     def is_done(self, job: Job, recipe: Recipe) -> bool:
         """Whether the result is whole, and of this input and this recipe."""
-        line = self._done.get(self._key(job.output))
-        if line is None or not recipe.is_same(line.get("options"), line.get("networks")):
-            return False
-        source, result = _file(line.get("source")), _file(line.get("result"))
-        if source is None or result is None:
-            return False
-        return source.is_same(job.input) and result.is_same(job.output)
+        return any(
+            recipe.is_same(*result.recipe)
+            and result.source.is_same(job.input)
+            and result.file.is_same(job.output)
+            for result in reversed(self._results(job.output))
+        )
 
     def is_ours(self, path: Path) -> bool:
         """Whether a file is, byte for byte, what some run wrote under this name."""
-        digests = self._digests.get(self._key(path))
+        digests = {result.file.sha256 for result in self._results(path)}
         with suppress(OSError):
-            return bool(digests) and digest(path) in (digests or ())
+            return bool(digests) and digest(path) in digests
         return False
+
+    def _results(self, path: Path) -> list[_Result]:
+        key = self._key(path)
+        if key not in self._done:
+            self._read_others()
+        return self._done.get(key, [])
+
+    def start(self, jobs: int) -> None:
+        """Tell that a run begins, and how many pictures it has to do."""
+        self._add({"status": "run", "pictures": jobs})
+
+    def settled(self, outcomes: Iterable[Outcome]) -> None:
+        """Tell of pictures that failed before anything was done."""
+        for outcome in outcomes:
+            if isinstance(outcome, Failed):
+                self.end(outcome.job, outcome.reason)
 
     def begin(self, job: Job) -> None:
         """Name a picture before it is opened."""
@@ -129,15 +151,20 @@ class Manifest:
             self._begun[str(job.input)] = job
         self.add("begun", job)
 
-    def done(self, job: Job, recipe: Recipe, source: File, partial: Path) -> None:
-        """Tell of a result that is about to take its name."""
+    def done(
+        self, finished: Finished, recipe: Recipe, source: File, partial: Path, seconds: float
+    ) -> None:
+        """Tell of a result that is about to take its name; seconds: it took up to now."""
         facts = {
             "options": recipe.options,
             "networks": recipe.networks,
             "source": asdict(source),
             "result": asdict(file_of(partial)),
+            "size_in": finished.size_in,
+            "size_out": finished.size_out,
+            "seconds": round(seconds, 3),
         }
-        self.add("done", job, facts, flush=True)
+        self.add("done", finished.job, facts, flush=True)
 
     def end(self, job: Job, reason: str) -> None:
         """Tell that a picture failed, or was left."""
@@ -156,18 +183,22 @@ class Manifest:
         with self._writing:
             if status != "begun":
                 self._begun.pop(str(job.input), None)
-            head = {"status": status, "output": self._key(job.output), "input": str(job.input)}
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            line = json.dumps({**head, "time": now, "srx": __version__, **(facts or {})})
+        head = {"status": status, "output": self._key(job.output), "input": str(job.input)}
+        self._add(head | dict(facts or {}), flush=flush)
+
+    def _add(self, facts: Mapping[str, Any], *, flush: bool = False) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({**facts, "time": now, "srx": __version__})
+        with self._writing:
             try:
                 self._append(("\n" * self._torn + line + "\n").encode(), flush=flush)
             except OSError as error:
                 kind = FullDiskError if is_full_disk(error) else InputError
-                raise kind(f"{self.folder / NAME} cannot be written: {error.strerror}.") from error
+                raise kind(f"{self.path} cannot be written: {error.strerror}.") from error
 
     def _append(self, data: bytes, *, flush: bool) -> None:
         self.check_folder()
-        handle = os.open(self.folder / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             self._torn = True
             written = os.write(handle, data)
@@ -182,12 +213,18 @@ class Manifest:
     def _key(self, path: Path) -> str:
         return os.path.relpath(path, self.folder)
 
-    def _read(self) -> None:
-        with suppress(OSError), (self.folder / NAME).open("rb") as file:
-            while line := file.readline(_LONGEST):
-                self._torn = not line.endswith(b"\n")
-                with suppress(ValueError, RecursionError, TypeError):
-                    self._take(json.loads(line))
+    def _read_others(self) -> None:
+        while self._others:
+            self._read(self._others.pop())
+
+    def _read(self, path: Path) -> bool:
+        """Read a file of lines; whether its last one is cut."""
+        torn = False
+        for line, whole in read_lines(path):
+            torn = not whole
+            with suppress(ValueError, RecursionError, TypeError):
+                self._take(line)
+        return torn
 
     def _take(self, line: Any) -> None:
         if not isinstance(line, dict):
@@ -199,9 +236,43 @@ class Manifest:
             self.unfinished[source] += 1
         elif status in ("done", "failed"):
             self.unfinished.pop(source, None)
-        if status == "done" and (result := _file(line.get("result"))):
-            self._done[output] = line
-            self._digests[output].add(result.sha256)
+        was, result = _file(line.get("source")), _file(line.get("result"))
+        if status == "done" and was and result:
+            recipe = line.get("options"), line.get("networks")
+            recipe = self._recipes.setdefault(json.dumps(recipe), recipe)
+            self._done[output].append(_Result(recipe, was, result))
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """Of a line: options and networks, which many share, the input and the result."""
+
+    recipe: tuple[Any, Any]
+    source: File
+    file: File
+
+
+def name_of(shard: Shard | None = None) -> str:
+    """The file that a run of this shard, or of all, writes."""
+    return NAME if shard is None else NAME.replace(".jsonl", f".{shard.label}.jsonl")
+
+
+def parts(folder: Path) -> list[Path]:
+    """The files of a folder's manifest: of whole runs, and of shards."""
+    return sorted(p for p in folder.glob(NAME.replace(".jsonl", "*.jsonl")) if p.is_file())
+
+
+def read_lines(path: Path) -> Iterator[tuple[Any, bool]]:
+    """The values in a file of JSON, None where a line is none, and whether the line is whole.
+
+    Raises nothing; a line of over 64 KiB is no line.
+    """
+    with suppress(OSError), path.open("rb") as file:
+        while line := file.readline(_LONGEST):
+            value = None
+            with suppress(ValueError, RecursionError, TypeError):
+                value = json.loads(line)
+            yield value, line.endswith(b"\n")
 
 
 def file_of(path: Path) -> File:
@@ -221,6 +292,11 @@ def _file(value: Any) -> File | None:
 def _recorded(options: UpscaleOptions, files: OutputOptions) -> dict[str, Any]:
     kept = {k: v for k, v in asdict(options).items() if k not in _MACHINE}
     return kept | {k: v for k, v in asdict(files).items() if k in _WRITTEN}
+
+
+@cache
+def _usual() -> dict[str, Any]:
+    return _recorded(UpscaleOptions(), OutputOptions())
 
 
 def _networks(options: UpscaleOptions) -> dict[str, str]:

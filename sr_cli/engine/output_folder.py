@@ -3,58 +3,109 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock, Timeout
 
 from sr_cli.engine.manifest import Manifest
+from sr_cli.engine.shards import Shard
 from sr_cli.errors import InputError
 from sr_cli.files import left_over
 
 LOCK: Final = ".srx-lock"
+PATIENCE = 30.0
+"""Seconds that a shard waits for the lock of the folder, which the others hold for a moment."""
 
 
 @contextmanager
-def working(output: Path, folders: Collection[Path], *, single: bool) -> Iterator[Manifest]:
+def working(
+    output: Path, results: Collection[Path], *, single: bool, shard: Shard | None = None
+) -> Iterator[Manifest]:
     """The manifest of the output while nobody else works on it.
 
-    output: a folder, or with `single` a file, of which alone others keep off. folders: of results,
-    which are tidied of what killed runs left. A lock is of a process, and ends with it.
+    output: a folder, or with `single` a file, of which alone others keep off; with a shard, all but
+    the others of as many. results: which are tidied of what killed runs left. A lock is of a
+    process, and ends with it.
     Raises InputError where another run works there, or the folder cannot be made or written.
     """
     folder = output.parent if single else output
     made = _make(folder)
-    lock_file = folder / (f"{LOCK}-{output.name}"[:200] if single else LOCK)
-    lock = FileLock(lock_file, timeout=0)
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"Another run of srx works on {output}: wait for its end, or name another output."
-        ) from error
-    except OSError as error:
-        raise InputError(f"The folder {folder} is not writable: {error.strerror}.") from error
-    try:
-        for place in {folder, *folders}:
-            for path in left_over(place, output if single else None):
-                path.unlink(missing_ok=True)
-        manifest = Manifest(folder)
-        manifest.watch()
+        with _locked(output, folder, single=single, shard=shard):
+            _tidy(folder, results, alone=not (single or shard))
+            manifest = Manifest(folder, shard)
+            manifest.watch()
+            try:
+                yield manifest
+            finally:
+                with suppress(OSError):
+                    manifest.close()
+    finally:
+        if shard is None:  # another may be about to use them
+            for path in reversed(made):  # but what has become of use
+                with suppress(OSError):
+                    path.rmdir()
+
+
+@contextmanager
+def _locked(output: Path, folder: Path, *, single: bool, shard: Shard | None) -> Iterator[None]:
+    """A run has the lock of the folder, or of its file; a shard has one of its own, that it takes
+    while it has the folder's for a moment."""
+    whole = folder / (f"{LOCK}-{output.name}"[:200] if single else LOCK)
+    with ExitStack() as held:
         try:
-            yield manifest
-        finally:
-            with suppress(OSError):
-                manifest.close()
+            if shard is None:
+                held.enter_context(_lock(whole))
+                if not single:
+                    _keep_off(folder, None)
+            else:
+                with _lock(whole, PATIENCE):
+                    _keep_off(folder, shard)
+                    held.enter_context(_lock(folder / f"{LOCK}.{shard.label}"))
+        except Timeout as error:
+            raise InputError(
+                f"Another run of srx works on {output}: wait for its end, or name another output."
+            ) from error
+        except OSError as error:
+            reason = error.strerror
+            raise InputError(f"The folder {folder} is not writable: {reason}.") from error
+        yield
+
+
+@contextmanager
+def _lock(path: Path, patience: float = 0) -> Iterator[None]:
+    """Raises Timeout and OSError."""
+    lock = FileLock(path, timeout=patience)
+    lock.acquire()
+    try:
+        yield
     finally:
         with suppress(OSError):
-            lock_file.unlink()
+            path.unlink()
         lock.release()
-        for path in reversed(made):  # but what has become of use
-            with suppress(OSError):
-                path.rmdir()
+
+
+def _keep_off(folder: Path, shard: Shard | None) -> None:
+    """Raise Timeout where a shard works, but for those of as many as this one."""
+    for path in folder.glob(f"{LOCK}.*-of-*"):
+        if shard is None or not path.name.endswith(f"-of-{shard.count}"):
+            with _lock(path):
+                pass
+
+
+def _tidy(folder: Path, results: Collection[Path], *, alone: bool) -> None:
+    """Remove what killed runs left of these results, or, if nobody else works there, of any."""
+    names: defaultdict[Path, set[str]] = defaultdict(set)
+    names[folder] = set()
+    for path in results:
+        names[path.parent].add(path.name)
+    for place, own in names.items():
+        for path in left_over(place, None if alone else own):
+            path.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:

@@ -38,12 +38,14 @@ def events(
     """
     planned = collect_jobs(inputs, output, options, files, recursive=recursive)
     yield from planned.failures
-    folders = {job.output.parent for job in planned.jobs}
-    with working(output, folders, single=planned.single) as manifest:
+    results = [job.output for job in planned.jobs]
+    with working(output, results, single=planned.single) as manifest:
         todo, settled = pending(planned.jobs, options, files, manifest)
         yield from settled
+        manifest.settled(settled)
         if not todo:
             return
+        manifest.start(len(todo))
         outcomes: list[Outcome] = []
         streamed = _streamed(
             lambda notify: run(todo, options, upscale, notify, files=files, manifest=manifest)

@@ -24,7 +24,7 @@ from PIL import Image
 from sr_cli.cli import upscale as command
 from sr_cli.cli.app import main
 from sr_cli.engine import formats, images, output_folder
-from sr_cli.engine.events import Job
+from sr_cli.engine.events import Finished, Job
 from sr_cli.engine.manifest import NAME, File, Manifest, Recipe
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import InputError
@@ -184,7 +184,8 @@ def a_manifest(folder: Path) -> tuple[Manifest, Job, Recipe]:
     paint(job.output)
     manifest = Manifest(folder)
     recipe = Recipe({"steps": 1}, {"model": "0"})
-    manifest.done(job, recipe, File("0", 1, 2), job.output)
+    finished = Finished(job, (6, 4), (6, 4), 1.0, None)
+    manifest.done(finished, recipe, File("0", 1, 2), job.output, 1.0)
     return manifest, job, recipe
 
 
