@@ -65,8 +65,10 @@ def _imported(name: str) -> Any:
     found = getattr(module, "app", None) or getattr(module, own)
     if name == "train":
         from sr_cli.cli.train_dossr import dossr
+        from sr_cli.cli.train_formulations import formulations
 
         found.command()(dossr)
+        found.command()(formulations)
     return found
 
 
