@@ -115,13 +115,13 @@ def test_a_circle_would_be_noticed() -> None:
     assert not circle(graph(files))
 
 
-def test_rich_is_imported_by_ui_alone() -> None:
+def test_rich_is_imported_where_the_terminal_is_drawn_alone() -> None:
     users = {
         file.relative_to(PACKAGE).as_posix()
         for file in PACKAGE.rglob("*.py")
         if any(name.split(".")[0] == "rich" for name in imports(file.read_text("utf-8"), "sr_cli"))
     }
-    assert users == {"cli/ui.py"}
+    assert users == {"cli/ui.py", "cli/progress.py"}
 
 
 def calls(source: str) -> set[str]:

@@ -202,14 +202,14 @@ def _complaint(error: typer.BadParameter) -> str:
     """What is wrong with the value of a parameter, and where that is from."""
     from pydantic import ValidationError
 
+    from sr_cli.cli.parsing import origin
+
     ctx, param, cause = error.ctx, error.param, error.__cause__
     if ctx is None or param is None:
         return error.format_message()
     if not isinstance(cause, ValidationError):
         return error.format_message()
-    source = ctx.get_parameter_source(param.name)
-    places = {"ENVIRONMENT": param.envvar, "DEFAULT_MAP": ctx.params.get("config")}
-    place = places.get(source.name) if source else None
+    place = origin(ctx, param.name)
     wrong = cause.errors()[0]
     return (
         f"Invalid value {wrong['input']!r} for {param.get_error_hint()}"

@@ -128,6 +128,7 @@ def bench(
             help="Write the scores, and the tile margin of one 8-bit level, into the model's card.",
         ),
     ] = False,
+    no_progress: shared.NoProgress = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
     no_config: NoConfigOption = False,
@@ -141,7 +142,7 @@ def bench(
     """
     from sr_cli.evaluation.bench import BenchOptions, table
 
-    terminal.talk(quiet=quiet, verbose=verbose)
+    terminal.talk(quiet=quiet, verbose=verbose, progress=not no_progress)
     chosen = parse_list("--metrics", metrics, str, example="psnr,ssim")
     reports.check_reports(csv=csv, plot=plot)
     if plot and plot_metric not in chosen:

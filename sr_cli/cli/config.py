@@ -20,14 +20,18 @@ NAME = "srx.toml"
 MAX_BYTES = 1 << 20
 PLAIN = "upscale"
 """The command whose variables and keys bear no command's name."""
-COMMON = frozenset({"device", "dtype", "threads", "quiet", "verbose", "config", "no_config"})
+COMMON = frozenset(
+    {
+        *("device", "dtype", "threads", "quiet", "verbose", "no_progress", "config", "no_config"),
+    }
+)
 """Options that mean the same in every command: what computes, how much is said, which file."""
 
 LOOKS = frozenset(
     {
         *("scale", "size", "long_side", "short_side", "steps", "order", "variant", "last_step"),
         *("t1", "seed", "model", "method", "sampler", "schedule", "degradation", "color"),
-        *("preprocess", "format", "quality", "texture"),
+        *("preprocess", "format", "quality", "texture", "preset"),
     }
 )
 """What the srx.toml of the current folder may set, which came with somebody's pictures perhaps: how

@@ -30,7 +30,7 @@ def watching() -> Iterator[Progress]:
     """A bar of bytes on stderr; without a terminal, one line a stage."""
     from tqdm import tqdm
 
-    hidden = not terminal.interactive or terminal.quiet
+    hidden = not terminal.animated
     stage = ""
 
     def show(what: str, done: int, total: int | None) -> None:

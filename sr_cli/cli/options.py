@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from sr_cli.cli import presets
 from sr_cli.diffusion import names
 from sr_cli.engine import options as engine
 
@@ -50,6 +51,15 @@ Half = Annotated[
     ),
 ]
 
+Preset = Annotated[
+    presets.Preset | None,
+    option(
+        "Diffusion",
+        "--preset",
+        help="fast: --steps 1; best: --steps 3; faithful: --texture 0; default: the model's own. "
+        "Options beside it win.",
+    ),
+]
 Steps = Annotated[
     int | None,
     option(
@@ -227,6 +237,18 @@ Cache = Annotated[
     ),
 ]
 Json = Annotated[bool, option("Reports and defaults", "--json", help="A JSON document on stdout.")]
+JsonEvents = Annotated[
+    bool,
+    option(
+        "Reports and defaults",
+        "--json-events",
+        help="A line of JSON on stdout for everything that happens, while it does.",
+    ),
+]
+NoProgress = Annotated[
+    bool,
+    option("Reports and defaults", "--no-progress", help="On a terminal too, lines and no bars."),
+]
 Quiet = Annotated[
     bool, option("Reports and defaults", "--quiet", "-q", help="Only errors on stderr.")
 ]

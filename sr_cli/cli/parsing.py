@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, Literal, TypeVar
 
 import typer
 
+from sr_cli.cli.presets import PRESETS
 from sr_cli.engine.options import AUTO, Method, OutputOptions, UpscaleOptions
 from sr_cli.engine.size import Exact, LongSide, ShortSide, Size
 from sr_cli.errors import UsageError
@@ -16,7 +18,7 @@ from sr_cli.errors import UsageError
 CHOSEN = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 """Where values come from that somebody chose, the strongest first."""
 OPTIONS_OF: dict[Method, tuple[str, ...]] = {
-    "dossr": ("model", "order", "variant", "last_step", "texture"),
+    "dossr": ("model", "order", "variant", "last_step", "texture", "preset"),
     "diffsr": ("prior", "sampler"),
 }
 
@@ -66,8 +68,39 @@ def parse_list(
 
 def is_chosen(ctx: typer.Context, name: str) -> bool:
     """Whether somebody chose this parameter's value, wherever."""
+    return _rank(ctx, name) < len(CHOSEN)
+
+
+def _rank(ctx: typer.Context, name: str) -> int:
+    """The place in CHOSEN of where a value is from; the last of all where nobody chose it."""
     source = ctx.get_parameter_source(name)
-    return source is not None and source.name in CHOSEN
+    return CHOSEN.index(source.name) if source and source.name in CHOSEN else len(CHOSEN)
+
+
+def origin(ctx: Any, name: str) -> str | None:
+    """The variable or the file that a parameter's value came from; None of the command line."""
+    source = ctx.get_parameter_source(name)
+    param = next(param for param in ctx.command.params if param.name == name)
+    places = {"ENVIRONMENT": param.envvar, "DEFAULT_MAP": ctx.params.get("config")}
+    place = places.get(source.name) if source else None
+    return str(place) if place else None
+
+
+@contextmanager
+def naming_options(ctx: typer.Context) -> Iterator[None]:
+    """Let a complaint about a value say the option as it is written, and where the value is from:
+    "steps must …" becomes "--steps must … (from SRX_STEPS)."."""
+    try:
+        yield
+    except UsageError as error:
+        subject, must, rest = str(error).partition(" must ")
+        name = re.sub(r"[ -]", "_", subject)
+        if not must or name not in ctx.params:
+            raise
+        flag = f"--{name.replace('_', '-')}"
+        place = origin(ctx, name)
+        end = f" (from {place})." if place else "."
+        raise UsageError(f"{flag} must {rest.removesuffix('.')}{end}") from error
 
 
 def check_method(ctx: typer.Context) -> None:
@@ -85,17 +118,29 @@ def check_method(ctx: typer.Context) -> None:
 
 def output_options(ctx: typer.Context) -> OutputOptions:
     """How a parsed command line of `srx upscale` reads and writes files."""
-    return OutputOptions(**{field.name: ctx.params[field.name] for field in fields(OutputOptions)})
+    with naming_options(ctx):
+        names = [field.name for field in fields(OutputOptions)]
+        return OutputOptions(**{name: ctx.params[name] for name in names})
 
 
 def upscale_options(ctx: typer.Context) -> UpscaleOptions:
     """What a parsed command line of `srx upscale` asks for. Raises UsageError."""
     check_method(ctx)
     values = {field.name: ctx.params[field.name] for field in fields(UpscaleOptions)}
-    values["scale"] = _size(ctx)
-    if values["method"] != "dossr":
-        values["texture"] = None  # the engine refuses one that means nothing
-    return UpscaleOptions(**values | {"t1": _start(values["t1"])})
+    with naming_options(ctx):
+        values |= _preset(ctx) | {"scale": _size(ctx), "t1": _start(values["t1"])}
+        if values["method"] != "dossr":
+            values["texture"] = None  # the engine refuses one that means nothing
+        return UpscaleOptions(**values)
+
+
+def _preset(ctx: typer.Context) -> dict[str, Any]:
+    """The options of --preset, but for those that a source as strong as the preset's sets."""
+    preset = ctx.params["preset"]
+    if preset is None or ctx.params["method"] != "dossr":
+        return {}
+    own = _rank(ctx, "preset")
+    return {name: value for name, value in PRESETS[preset].items() if _rank(ctx, name) > own}
 
 
 def _start(t1: str | None) -> int | Literal["auto"] | None:
@@ -111,10 +156,10 @@ def _start(t1: str | None) -> int | Literal["auto"] | None:
 def _size(ctx: typer.Context) -> float | Size:
     """Of the options that decide the size, those of the strongest source, so that --size on the
     command line needs no fight with a scale in srx.toml."""
-    sources = {name: ctx.get_parameter_source(name) for name in SIZES}
-    ranks = {name: source.name for name, source in sources.items() if source is not None}
-    strongest = next((rank for rank in CHOSEN if rank in ranks.values()), None)
-    chosen = [name for name in SIZES if ranks[name] == strongest and ctx.params[name] is not None]
+    strongest = min(_rank(ctx, name) for name in SIZES)
+    chosen = [
+        name for name in SIZES if _rank(ctx, name) == strongest and ctx.params[name] is not None
+    ]
     if len(chosen) > 1:
         flags = " and ".join(f"--{name.replace('_', '-')}" for name in chosen)
         raise UsageError(f"Only one of {flags} can decide the size.")

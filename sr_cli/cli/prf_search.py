@@ -107,6 +107,7 @@ def prf_search(
         ),
     ] = False,
     as_json: shared.Json = False,
+    no_progress: shared.NoProgress = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
     no_config: NoConfigOption = False,
@@ -119,7 +120,7 @@ def prf_search(
     weights are there, else by the spectrum's amplitudes. What was measured is kept: an interrupted
     command continues when run again.
     """
-    terminal.talk(quiet=quiet, verbose=verbose)
+    terminal.talk(quiet=quiet, verbose=verbose, progress=not no_progress)
     check_method(ctx)
     reports.check_reports(csv=None, plot=plot)
     schedules = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULTS = "(defaults)"
 DEFAULT_ROWS = ("", "--steps 3")
-ROW_OPTIONS = {field.name for field in fields(UpscaleOptions)} - set(SIZES)
+ROW_OPTIONS = {"preset", *(field.name for field in fields(UpscaleOptions))} - set(SIZES)
 
 
 def engine_rows(

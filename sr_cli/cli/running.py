@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sr_cli.cli.event_lines import Listener
 from sr_cli.cli.machine import Machine, ResolvedMachine, environment
 from sr_cli.cli.parsing import is_chosen
-from sr_cli.cli.ui import mebibytes, terminal
+from sr_cli.cli.streams import Aliases
+from sr_cli.cli.text import mebibytes
+from sr_cli.cli.ui import terminal
 from sr_cli.engine.events import (
     Event,
     Failed,
@@ -26,7 +29,7 @@ from sr_cli.engine.events import (
     Stepped,
 )
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.errors import ExitCode, FullDiskError, GoneError, SrxError
+from sr_cli.errors import ExitCode, FullDiskError, GoneError, InputError, SrxError
 
 if TYPE_CHECKING:
     from sr_cli.engine.jobs import PictureCheck, Plan
@@ -65,9 +68,9 @@ def plan_of(
 class Run:
     """One call of the command, from its plan on.
 
-    make: loads what enlarges. shard: whose part of it all the plan is. outcomes: what became of
-    each picture. engine: what it did with. computed_on: the machine that the engine found, once it
-    is loaded.
+    make: loads what enlarges. shard: whose part of it all the plan is. listener: who else is told
+    of what happens. aliases: what files are called. outcomes: what became of each picture. engine:
+    what it did with. computed_on: the machine that the engine found, once it is loaded.
     """
 
     ctx: typer.Context
@@ -78,6 +81,8 @@ class Run:
     output: Path
     make: Callable[[], Upscaler]
     shard: Shard | None = None
+    listener: Listener = field(default_factory=Listener)
+    aliases: Aliases = field(default_factory=Aliases)
     outcomes: list[Outcome] = field(default_factory=list)
     engine: dict[str, Any] = field(default_factory=dict)
     computed_on: ResolvedMachine | None = None
@@ -86,6 +91,24 @@ class Run:
     def folder(self) -> Path:
         """Of the results."""
         return self.output.parent if self.planned.single else self.output
+
+    @property
+    def place(self) -> str:
+        """Where the results are; nothing where there are none."""
+        there = any(isinstance(outcome, Finished | Skipped) for outcome in self.outcomes)
+        if not there or self.output in self.aliases.names:
+            return ""
+        return f"{'result' if self.planned.single else 'results in'} {self.output}"
+
+    def settle(self, outcomes: Iterable[Outcome]) -> None:
+        """Keep what became of pictures, and tell of it."""
+        for outcome in outcomes:
+            self.outcomes.append(outcome)
+            self.tell(outcome)
+
+    def tell(self, event: Event) -> None:
+        """Let the listener hear of an event."""
+        self.listener(self.aliases.event(event))
 
     def rehearse(self) -> None:
         """Tell what would be done, and fail as the run would before its first picture."""
@@ -98,7 +121,7 @@ class Run:
             check_writable(self.folder)
         check = _rehearse(self.ctx, self.options, self.machine)
         limit = self.files.max_pixels
-        self.outcomes += preview(todo, self.options, max_pixels=limit, check=check)
+        self.settle(preview(todo, self.options, max_pixels=limit, check=check))
 
     def work(self) -> None:
         """Do what there is to do, while nobody else works in that folder."""
@@ -115,13 +138,17 @@ class Run:
                 if todo:
                     self._work(todo, manifest)
             finally:
-                self.outcomes[:] = missing(self.outcomes)
+                found = list(missing(self.outcomes))
+                for told, outcome in zip(self.outcomes, found, strict=True):
+                    if outcome is not told:
+                        self.tell(outcome)
+                self.outcomes[:] = found
 
     def _pending(self, manifest: Manifest) -> list[Job]:
         from sr_cli.engine.jobs import pending
 
         todo, settled = pending(self.planned.jobs, self.options, self.files, manifest)
-        self.outcomes += settled
+        self.settle(settled)
         if settled and self.planned.single:
             terminal.note(
                 f"{self.output} was taken as OUTPUT: to enlarge it too, name a folder after it."
@@ -137,7 +164,8 @@ class Run:
         from sr_cli.engine.jobs import taken
 
         def notify(event: Event) -> None:
-            show(event)
+            show(self.aliases.event(event))
+            self.tell(event)
             if not isinstance(event, Started | Stepped):
                 self.outcomes.append(event)
             if isinstance(event, Failed) and not isinstance(event.error, SrxError):
@@ -159,7 +187,7 @@ class Run:
             name = options.prior if options.method == "diffsr" else options.model
             texture = "" if upscaler.texture is None else f", texture {upscaler.texture:g}"
             terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}{texture}")
-            with terminal.watching(len(todo)) as show:
+            with terminal.watching(todo, self._pixels) as show:
                 run(todo, options, upscaler, notify, files=self.files, manifest=manifest)
         except (KeyboardInterrupt, FullDiskError, GoneError) as ending:
             done = {outcome.job for outcome in self.outcomes if isinstance(outcome, Finished)}
@@ -175,17 +203,29 @@ class Run:
             if there and there.device.type != "cuda":  # on which each file has its own
                 engine["peak_memory_bytes"] = peak_memory(str(there.device))
 
+    def _pixels(self, job: Job) -> int:
+        """Of a result, by its input's header; 0 of one that reading will say the fault of."""
+        from sr_cli.engine.images import probe
+
+        with suppress(InputError):
+            wide, high = self.options.size.of(*probe(job.input, max_pixels=self.files.max_pixels))
+            return wide * high
+        return 0
+
     @contextmanager
-    def reporting(self, *, as_json: bool, dry_run: bool, recursive: bool) -> Iterator[None]:
-        """Show at the end, of an interrupted run too, what was done."""
+    def reporting(self, *, as_json: bool, on_stdout: bool, recursive: bool) -> Iterator[None]:
+        """Show at the end, of an interrupted run too, what was done; on_stdout: by a table there,
+        which was asked for."""
         planned = self.planned
-        self.outcomes += planned.failures
+        self.listener.collected(len(planned.jobs) + len(planned.failures))
+        self.settle(planned.failures)
         try:
             yield
         finally:
             position = {job: index for index, job in enumerate(planned.jobs)}
             self.outcomes.sort(key=lambda outcome: position.get(outcome.job, len(position)))
-            terminal.table(self.outcomes, on_stdout=dry_run and not as_json)
+            shown = [self.aliases.event(outcome) for outcome in self.outcomes]
+            terminal.table(shown, place=self.place, on_stdout=on_stdout)
             if "peak_memory_bytes" in self.engine:
                 peak = mebibytes(self.engine["peak_memory_bytes"])
                 terminal.note(f"peak memory of the run: {peak}")

@@ -7,12 +7,16 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
+from sr_cli.engine.events import Event, Failed
 from sr_cli.engine.options import OutputOptions
-from sr_cli.errors import InputError, UsageError
+from sr_cli.errors import InputError, SrxError, UsageError
 
 STREAM = Path("-")
+AnyEvent = TypeVar("AnyEvent", bound=Event)
 
 
 def given(
@@ -47,18 +51,46 @@ def listed(path: Path) -> list[Path]:
     return found
 
 
+class Aliases:
+    """What people read where a file has a temporary path: the names of streams.
+
+    names: what is read, by path.
+    """
+
+    def __init__(self, names: dict[Path, str] | None = None) -> None:
+        self.names = names or {}
+
+    def path(self, path: Path) -> Path:
+        """The name of a file."""
+        return Path(self.names.get(path, path))
+
+    def event(self, event: AnyEvent) -> AnyEvent:
+        """An event of files by their names, in the reason of a failure too."""
+        job = replace(
+            event.job, input=self.path(event.job.input), output=self.path(event.job.output)
+        )
+        if isinstance(event, Failed) and isinstance(event.error, SrxError):
+            text = str(event.error)
+            for path, name in self.names.items():
+                text = text.replace(str(path), name)
+            return replace(event, job=job, error=type(event.error)(text))
+        return replace(event, job=job)
+
+
 @contextmanager
 def streams(
-    arguments: list[Path], output: Path, files: OutputOptions, *, as_json: bool
-) -> Iterator[tuple[list[Path], Path]]:
+    arguments: list[Path], output: Path, files: OutputOptions, *, reports: bool
+) -> Iterator[tuple[list[Path], Path, Aliases]]:
     """The arguments with files instead of stdin and stdout, which is written at the end."""
     if STREAM not in (*arguments, output):
-        yield arguments, output
+        yield arguments, output, Aliases()
         return
     if len(arguments) > 1:
         raise UsageError("stdin and stdout (-) are for one picture alone: name files or folders.")
-    if as_json and output == STREAM:
-        raise UsageError("--json and the picture would both go to stdout: name an output file.")
+    if reports and output == STREAM:
+        raise UsageError(
+            "--json or --json-events and the picture would both go to stdout: name an output file."
+        )
     with tempfile.TemporaryDirectory(prefix="srx-") as name:
         source, result = arguments[0], output
         if source == STREAM:
@@ -70,7 +102,9 @@ def streams(
                 raise UsageError(f"{source} is a folder; stdout (-) takes one picture.")
             chosen = files.format if files.format not in (None, "same") else "png"
             result = Path(name) / f"stdout.{chosen}"
-        yield [source], result
+        names = {source: "stdin"} if arguments[0] == STREAM else {}
+        aliases = Aliases(names | ({result: "stdout"} if output == STREAM else {}))
+        yield [source], result, aliases
         if output == STREAM and result.exists():
             _send(result)
 

@@ -114,6 +114,7 @@ def sweep_t1(
     ] = None,
     cache: shared.Cache = None,
     as_json: shared.Json = False,
+    no_progress: shared.NoProgress = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
     no_config: NoConfigOption = False,
@@ -126,7 +127,7 @@ def sweep_t1(
     interrupted command continues when run again. Metrics other than PSNR and SSIM need the extra
     `iqa`, plots the extra `plot`.
     """
-    terminal.talk(quiet=quiet, verbose=verbose)
+    terminal.talk(quiet=quiet, verbose=verbose, progress=not no_progress)
     chosen = parse_list("--metrics", metrics, str, example="psnr,ssim")
     varied = _varied(t1, steps, order, variant, sampler)
     options = UpscaleOptions(

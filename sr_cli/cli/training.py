@@ -37,7 +37,7 @@ def watch(run: Generator[Progress, None, None]) -> None:
     from sr_cli.errors import enough_memory
 
     shape = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
-    hidden = not terminal.interactive or terminal.quiet
+    hidden = not terminal.animated
     try:
         with (
             enough_memory("training", "choose a smaller --batch or --crop, "),

@@ -9,28 +9,18 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sr_cli.engine.events import (
-    Event,
-    Failed,
-    Finished,
-    Job,
-    Outcome,
-    Planned,
-    Skipped,
-    Started,
-    Stepped,
-)
+from sr_cli.cli.text import mebibytes, printable, size
+from sr_cli.engine.events import Event, Failed, Finished, Job, Outcome, Planned, Skipped
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
+    from sr_cli.cli.progress import PixelsOf
     from sr_cli.evaluation import tables
 
 UNLIMITED = 100_000  # columns where there is no terminal: nothing is cut or wrapped
@@ -40,36 +30,23 @@ COLUMNS = ("file", "size in → out", "seconds", "MP/s", "peak memory", "note")
 ROW_STYLES: dict[type, str] = {Failed: "red", Skipped: "dim"}
 
 
-def size(pair: tuple[int, int]) -> str:
-    """(640, 480) as 640x480."""
-    return f"{pair[0]}x{pair[1]}"
-
-
-def mebibytes(count: int) -> str:
-    """Bytes as MiB."""
-    return f"{count / 2**20:.0f} MiB"
-
-
-def printable(text: str) -> str:
-    """In one line: control characters, which file names may hold, are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 class Terminal:
     """Messages, progress and tables go to stderr; only documents that were asked for to stdout.
 
-    verbose: None until a command says whether it is. deferred: notes for when that is known.
+    verbose: None until a command says whether it is. progress: whether bars are wanted where
+    somebody watches. deferred: notes for when verbosity is known.
     """
 
     def __init__(self, *, quiet: bool = False, verbose: bool | None = None) -> None:
         self.quiet = quiet
         self.verbose = verbose
+        self.progress = True
         self.deferred: list[str] = []
 
-    def talk(self, *, quiet: bool, verbose: bool) -> None:
+    def talk(self, *, quiet: bool, verbose: bool, progress: bool = True) -> None:
         """Say as much as the user wants, from now on; and let libraries say less of themselves,
         before they are imported."""
-        self.quiet, self.verbose = quiet, verbose
+        self.quiet, self.verbose, self.progress = quiet, verbose, progress
         while self.deferred:
             self.note(self.deferred.pop(0))
         if not verbose:
@@ -84,6 +61,11 @@ class Terminal:
     def interactive(self) -> bool:
         """Whether somebody watches."""
         return sys.stderr.isatty()
+
+    @property
+    def animated(self) -> bool:
+        """Whether bars are shown: somebody watches, and has asked for neither peace nor lines."""
+        return self.interactive and self.progress and not self.quiet
 
     def _console(self, stream: TextIO | None = None) -> Console:
         stream = stream or sys.stderr
@@ -118,20 +100,29 @@ class Terminal:
         print(json.dumps(content, indent=2), flush=True)
 
     @contextmanager
-    def watching(self, total: int) -> Iterator[Callable[[Event], None]]:
-        """Give a function that shows the events of `total` jobs: bars, or one line for a file."""
-        if self.interactive and not self.quiet:
-            with _bars(self._console()) as progress:
-                yield _Bars(progress, total)
+    def watching(
+        self, jobs: Sequence[Job], pixels_of: PixelsOf
+    ) -> Iterator[Callable[[Event], None]]:
+        """Give a function that shows the events of jobs: bars, or one line for a file."""
+        from sr_cli.cli.progress import Bars, Lines, bars
+
+        if self.animated:
+            with (
+                bars(self._console()) as progress,
+                closing(Bars(progress, jobs, pixels_of)) as shown,
+            ):
+                yield shown
         else:
-            yield _Lines(self, total)
+            yield Lines(self, len(jobs))
 
     @contextmanager
     def counting(self, total: int) -> Iterator[Callable[[int, str], None]]:
         """Give a function that is told how many of `total` are done, and of what: a bar with the
         time left, or a line for each new what and for the end."""
-        if self.interactive and not self.quiet:
-            with _bars(self._console()) as progress:
+        if self.animated:
+            from sr_cli.cli.progress import bars
+
+            with bars(self._console()) as progress:
                 task = progress.add_task("", total=total, count="")
 
                 def show(done: int, what: str) -> None:
@@ -164,8 +155,11 @@ class Terminal:
             )
         self._console().print(table)
 
-    def table(self, outcomes: Sequence[Outcome], *, on_stdout: bool = False) -> None:
-        """The closing table, a row for each file; with --quiet only where it is the result."""
+    def table(
+        self, outcomes: Sequence[Outcome], *, place: str = "", on_stdout: bool = False
+    ) -> None:
+        """The closing table, a row for each file; with --quiet only where it is the result. place:
+        where the results are."""
         if self.quiet and not on_stdout:
             return
         console = self._console(sys.stdout if on_stdout else None)
@@ -175,7 +169,7 @@ class Terminal:
             if part:
                 console.print(_table(part))
         if outcomes:
-            self.note(summary(outcomes))
+            self.note(summary(outcomes) + (f"; {place}" if place else ""))
 
     def grid(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table on stdout: what was asked for; long cells are folded."""
@@ -229,75 +223,6 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     words = {Finished: "done", Planned: "to do", Failed: "failed", Skipped: "skipped"}
     counts = {word: sum(isinstance(o, kind) for o in outcomes) for kind, word in words.items()}
     return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-
-
-def _bars(console: Console) -> Progress:
-    from rich import progress as rich
-
-    columns = (
-        rich.TextColumn("{task.description}", markup=False),
-        rich.BarColumn(),
-        rich.TextColumn("{task.fields[count]}", markup=False),
-        rich.TimeElapsedColumn(),
-        rich.TextColumn("left"),
-        rich.TimeRemainingColumn(),
-    )
-    return rich.Progress(*columns, console=console, transient=True, speed_estimate_period=600)
-
-
-class _Bars:
-    """Events as two progress bars: files (moving with the steps), steps of the latest file."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self.progress = progress
-        self.total = total
-        self.begun = 0
-        self.shares: dict[Job, float] = {}  # of each file's work that is done
-        self.files = progress.add_task("files", total=total, count=f"0/{total}")
-        self.steps = progress.add_task("", total=None, count="")
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case Started(job):
-                self.begun += 1
-                name = printable(job.input.name)
-                self.progress.update(self.files, count=f"{self.begun}/{self.total}")
-                self.progress.reset(self.steps, total=None, description=name, count="")
-            case Stepped(job, done, total):
-                self._advance(job, done / total)
-                self.progress.update(
-                    self.steps, completed=done, total=total, count=f"{done}/{total}"
-                )
-            case Finished(job) | Failed(job):
-                self._advance(job, 1)
-
-    def _advance(self, job: Job, share: float) -> None:
-        self.shares[job] = share
-        self.progress.update(self.files, completed=sum(self.shares.values()))
-
-
-class _Lines:
-    """Events as one line for each file; with --quiet for those that failed."""
-
-    def __init__(self, terminal: Terminal, total: int) -> None:
-        self.terminal = terminal
-        self.total = total
-        self.ended = 0
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case Finished(job):
-                self.ended += 1
-                notes = "".join(f"; {note}" for note in event.notes)
-                self.terminal.note(
-                    f"[{self.ended}/{self.total}] {job.input} → {job.output} "
-                    f"{size(event.size_out)} in {event.seconds:.2f} s{notes}"
-                )
-            case Failed(job):
-                self.ended += 1
-                named = str(job.input) in event.reason
-                reason = event.reason if named else f"{job.input}: {event.reason}"
-                self.terminal.error(f"[{self.ended}/{self.total}] {reason}")
 
 
 terminal = Terminal()

@@ -9,6 +9,7 @@ import typer
 
 from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption, NoConfigOption
+from sr_cli.cli.event_lines import event_lines
 from sr_cli.cli.machine import Compile, Machine, make_upscaler
 from sr_cli.cli.options import option
 from sr_cli.cli.parsing import output_options, upscale_options
@@ -18,6 +19,7 @@ from sr_cli.cli.ui import terminal
 from sr_cli.diffusion.names import Schedule
 from sr_cli.engine.options import NAME_FIELDS, Color, Degradation, OutputOptions, UpscaleOptions
 from sr_cli.engine.shards import Shard
+from sr_cli.errors import UsageError
 
 
 def upscale(
@@ -56,6 +58,7 @@ def upscale(
         int | None,
         option("Size", "--short-side", metavar="N", help="The shorter side gets N pixels."),
     ] = None,
+    preset: shared.Preset = None,
     steps: shared.Steps = UpscaleOptions.steps,
     order: shared.Order = UpscaleOptions.order,
     variant: shared.Variant = UpscaleOptions.variant,
@@ -169,6 +172,8 @@ def upscale(
     ] = Machine.compile,
     threads: shared.Threads = None,
     as_json: shared.Json = False,
+    json_events: shared.JsonEvents = False,
+    no_progress: shared.NoProgress = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
     no_config: NoConfigOption = False,
@@ -182,7 +187,7 @@ def upscale(
     commands bear their name (SRX_BENCH_STEPS, and steps in [bench]), but for the machine's and for
     how much is said. The command line wins over variables, and variables over srx.toml.
     """
-    terminal.talk(quiet=quiet, verbose=verbose)
+    terminal.talk(quiet=quiet, verbose=verbose, progress=not no_progress)
     options = upscale_options(ctx)
     files = output_options(ctx)
     machine = Machine(device, dtype, threads, compile)
@@ -190,16 +195,23 @@ def upscale(
     if config:
         terminal.detail(f"defaults from {config}")
     arguments, target = given(inputs, output, files_from)
-    with streams(arguments, target, files, as_json=as_json) as (arguments, target):
-        planned = plan_of(arguments, target, options, files, recursive=recursive, shard=part)
-        run = Run(
-            *(ctx, options, files, machine, planned, target),
-            make=lambda: make_upscaler(options, machine),
-            shard=part,
-        )
-        with run.reporting(as_json=as_json, dry_run=dry_run, recursive=recursive):
-            if dry_run:
-                run.rehearse()
-            elif planned.jobs or part:
-                run.work()
-    raise typer.Exit(exit_code(run.outcomes))
+    if as_json and json_events:
+        raise UsageError("--json and --json-events both want stdout: choose one.")
+    reports = as_json or json_events
+    with event_lines(wanted=json_events) as listener:
+        with streams(arguments, target, files, reports=reports) as (found, place, aliases):
+            planned = plan_of(found, place, options, files, recursive=recursive, shard=part)
+            run = Run(
+                *(ctx, options, files, machine, planned, place),
+                make=lambda: make_upscaler(options, machine),
+                shard=part,
+                listener=listener,
+                aliases=aliases,
+            )
+            on_stdout = dry_run and not reports
+            with run.reporting(as_json=as_json, on_stdout=on_stdout, recursive=recursive):
+                if dry_run:
+                    run.rehearse()
+                elif planned.jobs or part:
+                    run.work()
+        raise typer.Exit(exit_code(run.outcomes))

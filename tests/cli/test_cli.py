@@ -8,9 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,14 @@ import typer
 from calls import MAKE_UPSCALER, Run, Srx, finished, paint, process, results
 from PIL import Image
 from rich.console import Console
-from rich.progress import Progress
 
 from sr_cli import __version__
 from sr_cli.cli import upscale as command
 from sr_cli.cli.app import app
 from sr_cli.cli.config import COMMON, defaults
 from sr_cli.cli.parsing import parse_list
-from sr_cli.cli.ui import _Bars
-from sr_cli.engine.events import Failed, Finished, Job, Started
+from sr_cli.cli.progress import Bars, bars
+from sr_cli.engine.events import Failed, Finished, Job, Started, Stepped
 from sr_cli.engine.formats import FORMATS, format_of
 from sr_cli.errors import DeviceError, InputError, ModelError, UsageError
 
@@ -174,7 +173,7 @@ def test_the_shell_is_told_of_options(monkeypatch: pytest.MonkeyPatch, srx: Srx)
     monkeypatch.setenv("_SRX_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "srx upscale --pre")
     monkeypatch.setenv("COMP_CWORD", "2")
-    assert srx().out.split() == ["--preprocess"]
+    assert srx().out.split() == ["--preset", "--preprocess"]
 
 
 # ------------------------------------------------------------------------------- usage, exit codes
@@ -394,14 +393,37 @@ def test_signs_that_an_encoding_lacks_are_escaped(photos: Path) -> None:
 
 def test_bars_reach_their_end_without_a_step() -> None:
     """A picture that needs no network, as with --t1 0."""
-    job = Job(Path("a.png"), Path("b.png"))
-    with Progress(console=Console(file=io.StringIO())) as progress:
-        show = _Bars(progress, 2)
-        show(Started(job))
-        show(Finished(job, (6, 4), (24, 16), 1.0, 1))
-        assert [task.completed for task in progress.tasks] == [1, 0]
-        show(Failed(replace(job, input=Path("c.png")), InputError("Bad.")))
+    a, b = (Job(Path(f"{name}.png"), Path(f"out/{name}.png")) for name in "ab")
+    with bars(Console(file=io.StringIO())) as progress:
+        show = Bars(progress, [a, b], {a: 3, b: 0}.__getitem__)
+        show.measuring.join()
+        show(Started(a))
+        show(Finished(a, (6, 4), (24, 16), 1.0, 1))
+        assert [(task.completed, task.total) for task in progress.tasks] == [(4, 5), (0, None)]
+        assert not progress.tasks[0].finished
+        show(Failed(b, InputError("Bad.")))
         assert progress.tasks[0].finished
+
+
+def test_time_that_is_left_is_counted_in_pixels() -> None:
+    """Of two pictures one is a hundred times as large; what is read meanwhile counts too."""
+    small, large = (Job(Path(f"{name}.png"), Path(f"out/{name}.png")) for name in "sl")
+    measured = threading.Event()
+
+    def pixels_of(job: Job) -> int:
+        measured.wait()
+        return {small: 999_999, large: 99_999_999}[job]
+
+    with bars(Console(file=io.StringIO())) as progress:
+        show = Bars(progress, [small, large], pixels_of)
+        show(Started(small))
+        show(Finished(small, (6, 4), (24, 16), 1.0, 1))
+        show(Stepped(large, 1, 2))
+        assert progress.tasks[0].total is None
+        measured.set()
+        show.measuring.join()
+        assert [progress.tasks[0].completed, progress.tasks[0].total] == [51e6, 101e6]
+        assert progress.tasks[0].fields["count"] == "1/2, 51.0/101.0 MP"
 
 
 def test_json_is_alone_on_stdout(srx: Srx, photos: Path) -> None:
