@@ -11,7 +11,8 @@ import typer
 
 from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption, NoConfigOption
-from sr_cli.cli.ui import ROWS, size, terminal
+from sr_cli.cli.text import size
+from sr_cli.cli.ui import ROWS, terminal
 from sr_cli.errors import ExitCode
 
 if TYPE_CHECKING:

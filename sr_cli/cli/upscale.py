@@ -12,7 +12,7 @@ from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.event_lines import event_lines
 from sr_cli.cli.machine import Compile, Machine, make_upscaler
 from sr_cli.cli.options import option
-from sr_cli.cli.parsing import output_options, upscale_options
+from sr_cli.cli.parsing import naming_options, output_options, upscale_options
 from sr_cli.cli.running import Run, exit_code, plan_of
 from sr_cli.cli.streams import given, streams
 from sr_cli.cli.ui import terminal
@@ -191,7 +191,8 @@ def upscale(
     options = upscale_options(ctx)
     files = output_options(ctx)
     machine = Machine(device, dtype, threads, compile)
-    part = None if shard is None else Shard.parse(shard)
+    with naming_options(ctx):
+        part = None if shard is None else Shard.parse(shard)
     if config:
         terminal.detail(f"defaults from {config}")
     arguments, target = given(inputs, output, files_from)
