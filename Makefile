@@ -50,9 +50,9 @@ scores: $(VENV)/installed-iqa
 	  --row '--model clean' --row '--model clean --steps 4' \
 	  --row '--model clean --steps 5' --row '--model clean --texture 0'
 
-# A table of this machine's GPU for BENCHMARKS.md, and the same as JSON.
+# What holds on this machine's GPU and how fast it is, into BENCHMARKS.md, and the same as JSON.
 bench-gpu: $(VENV)/installed
-	$(BIN)/python docs/measure.py --device cuda --json benchmarks.json >> BENCHMARKS.md
+	$(BIN)/srx bench --suite BENCHMARKS.md --device cuda
 
 sweep: $(VENV)/installed-iqa
 	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --model clean-mse --steps 1,2,3,5,7 --order 1,2,3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sr_cli.cli import bench_reports, reports
+from sr_cli.cli import bench_reports, bench_suite, reports
 from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.machine import Machine, ResolvedMachine, environment
@@ -99,6 +99,25 @@ def bench(
         bool,
         option("Measuring", "--profile", help="Split the time of srx into its parts instead."),
     ] = False,
+    suite: Annotated[
+        Path | None,
+        option(
+            "Measuring",
+            "--suite",
+            envvar=None,
+            metavar="FILE.md",
+            help="Check and time this machine instead, with pictures of its own: tables in that "
+            "page, and JSON beside it.",
+            **WRITTEN,
+        ),
+    ] = None,
+    parts: Annotated[
+        str,
+        option("Measuring", "--parts", metavar=LIST, help="Of --suite; also: scaling."),
+    ] = bench_suite.DEFAULT,
+    quick: Annotated[
+        bool, option("Measuring", "--quick", help="--suite with tiny sizes, to try it.")
+    ] = False,
     device: shared.Device = "auto",
     dtype: shared.Dtype = "auto",
     threads: shared.Threads = None,
@@ -150,6 +169,9 @@ def bench(
     if as_json and markdown:
         raise UsageError("--json and --markdown both want stdout: choose one.")
     machine = Machine(device, dtype, threads).resolve()
+    if bench_suite.asked(ctx):
+        bench_suite.suite(ctx, machine)
+        return
     settings = BenchOptions(warmup, repeat, batch)
     rows = engine_rows(ctx, steps, model, row)
     sets = _sets(images, lr, scale, degradation, seed, half)

@@ -369,3 +369,53 @@ def test_wrong_usage_is_one_sentence(bench: Srx, photos: Path, arguments: str, w
     assert (code, out) == (2, "")
     assert words in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_suite_writes_a_page_and_numbers(
+    bench: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sr_cli.evaluation.suite import checks, run, speed
+
+    monkeypatch.setattr(run, "TASKS", {"checks": (checks.tiles,), "speed": (speed.noise,)})
+    page = tmp_path / "page.md"
+    page.write_text("# Mine\n")
+    code, out, err = bench("--suite", page, "--quick", "--parts", "checks,speed", "--json")
+    assert code == 0
+    assert page.read_text().startswith("# Mine\n")
+    assert "| the same once and twice more | 0 levels | holds" in page.read_text()
+    (machine,) = json.loads((tmp_path / "page.json").read_text()).values()
+    assert machine == json.loads(out)
+    assert [machine[part]["title"] for part in ("checks", "speed")] == ["checks", "speed"]
+    assert "page.json" in err
+
+
+def test_a_suite_that_fails_says_so(
+    bench: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sr_cli.evaluation.suite import checks, run
+
+    monkeypatch.setattr(run, "TASKS", {"checks": (checks.command,)})
+    monkeypatch.setattr(checks, "_srx", lambda *_: (0, {}))
+    code, _, err = bench("--suite", tmp_path / "page.md", "--quick", "--parts", "checks")
+    assert code == 1
+    assert "srx upscale: a missing file: does not hold (exit code 0 instead of 2)" in err
+    assert "FAILS" in (tmp_path / "page.md").read_text()
+
+
+def test_mistakes_of_a_suite_are_told_before_the_work(
+    bench: Srx, tmp_path: Path, photos: Path
+) -> None:
+    page = tmp_path / "page.md"
+    for words, said in (
+        (("--suite", page, photos), "leave DATA out"),
+        (("--suite", page, "--parts", "all"), "--parts knows checks"),
+        (("--suite", tmp_path / "none" / "page.md"), "does not exist"),
+        (("--quick",), "of --suite"),
+    ):
+        code, _, err = bench(*words)
+        assert (code, said in err) == (2, True), err
+    (tmp_path / "page.json").write_text('{"a": 1}')
+    code, _, err = bench("--suite", page, "--quick")
+    assert code == 2
+    assert "would be replaced" in err
+    assert not page.exists()

@@ -1,0 +1,237 @@
+"""What an upscaling asks of a device, counted without one, and what that allows on a given one."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from spandrel.architectures.Compact import Compact
+from spandrel.architectures.ESRGAN import ESRGAN
+from torch import Tensor
+
+from sr_cli.diffusion.names import LastStep
+from sr_cli.diffusion.path import Path, time_grid
+from sr_cli.diffusion.schedules import alpha_bar
+from sr_cli.diffusion.solvers import plan, start
+from sr_cli.engine.color import wavelet_color_fix
+from sr_cli.engine.guard import guarded
+from sr_cli.engine.sampling import Walk
+from sr_cli.engine.states import Noise
+from sr_cli.engine.steps import Course
+from sr_cli.engine.tiling import Tiler, ignore
+from sr_cli.engine.timing import untimed
+from sr_cli.evaluation.suite.counting import Work, counted, without_values
+from sr_cli.evaluation.suite.networks import FULL, TOKENS
+from sr_cli.evaluation.tables import Cell, Column, Table
+from sr_cli.models import registry
+from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet, PixelCodec
+from sr_cli.models.preprocess import CompactPreprocessor
+
+SIDE, SCALE = 128, 4
+"""Pixels of a square LR picture, and what it is enlarged by."""
+BATCHES = (1, 16)
+STEPS = {"embedded": (1, 5), "DoSSR": (1, 5)}
+"""Of a walk; of others as many as their cards say."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """flops: of half-precision products a second, as they are reached. bytes: a second of its
+    memory. launch: seconds that torch, eager, takes for one operation."""
+
+    name: str
+    flops: float
+    bytes: float
+    launch: float
+
+    def seconds(self, work: Work) -> float:
+        """Of the work if nothing is waited for but memory and arithmetic, whichever is longer."""
+        return max(work.flops / self.flops, work.bytes / self.bytes)
+
+
+H100 = Chip("H100", 790e12, 3.35e12, 35e-6)
+"""`launch`: a call of DoSSR's UNet and ControlNet took 40 ms there, at 1150 operations."""
+
+LEVEL = {"alpha": 0.5, "sigma": 0.5, "a": 0.3, "m": 0.2, "t": 250}
+"""Some level of noise."""
+
+Parts = dict[str, Work]
+"""Of one batch, in the order of the work."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """An upscaling of `batch` pictures of SIDE² by SCALE."""
+
+    name: str
+    steps: int
+    batch: int
+    parts: Parts
+
+    @property
+    def work(self) -> Work:
+        """Of all parts."""
+        return sum(self.parts.values(), Work())
+
+    def cells(self, chip: Chip) -> tuple[Cell, ...]:
+        """A row of `table`."""
+        work, milliseconds = self.work, 1e3 / self.batch
+        allowed = sum(map(chip.seconds, self.parts.values()))
+        return (
+            f"{self.name}, {self.steps} step{'s' * (self.steps > 1)}",
+            self.batch,
+            work.launches,
+            work.bytes / 1e9,
+            work.flops / 1e12,
+            milliseconds * work.launches * chip.launch,
+            milliseconds * work.bytes / chip.bytes,
+            milliseconds * work.flops / chip.flops,
+            milliseconds * allowed,
+        )
+
+
+def table(runs: list[Run], chip: Chip = H100) -> Table:
+    """Each run, and how long an image of it must take on the chip."""
+    columns = (
+        *(Column("run"), Column("batch"), Column("launches"), Column("GB"), Column("TFLOP")),
+        *(Column(f"ms an image: {what}") for what in ("launches, eager", "memory", "arithmetic")),
+        Column("allowed"),
+    )
+    return Table(columns, tuple(run.cells(chip) for run in runs))
+
+
+def parts_table(runs: list[Run]) -> Table:
+    """The parts of one picture by one step of each kind."""
+    columns = (Column("run"), Column("part"), *table([]).columns[2:4], Column("TFLOP", digits=3))
+    return Table(
+        columns,
+        tuple(
+            (run.name, part, work.launches, work.bytes / 1e9, work.flops / 1e12)
+            for run in runs
+            if (run.batch, run.steps) == (1, 1)
+            for part, work in run.parts.items()
+        ),
+    )
+
+
+def runs() -> Iterator[Run]:
+    """Of the default model, of `clean` and of DoSSR at full size, each alone and in a batch."""
+    for name in ("embedded", "clean"):  # of one architecture
+        card = registry.card(name)
+        for batch in BATCHES:
+            before, call, after = _in_pixels(card, batch)
+            for steps in STEPS.get(name, (card.limits.steps,)):
+                walk = _walked(card.limits.last_step, steps, batch, call, (3, 1))
+                yield Run(name, steps, batch, before | walk | after)
+    for batch in BATCHES:
+        before, call, after = _in_latents(batch)
+        for steps in STEPS["DoSSR"]:
+            walk = _walked("step", steps, batch, call, (4, 8))
+            yield Run("DoSSR, full size", steps, batch, before | walk | after)
+
+
+def _in_pixels(card: registry.Card, batch: int) -> tuple[Parts, Work, Parts]:
+    """What comes before a walk, a call of the network, and what comes after; by autocast, as it
+    runs in half precision."""
+    half = torch.bfloat16
+    with without_values():
+        config = EmbeddedConfig.from_json(card.architecture)
+        denoiser = EmbeddedDenoiser(_still(EmbeddedNet(config)), half)
+        with _default(half):
+            own = {**registry.card("compact").architecture, "act_type": "prelu"}
+            compact = CompactPreprocessor(_still(Compact(**own)), half)
+        lr, image = _pictures(batch)
+        codec = PixelCodec()
+        before = {"preprocess": counted(compact, lr)}
+        before["encode, decode"] = counted(lambda: codec.decode(codec.encode(image, image)[0]))
+        call = counted(denoiser.predict_x0, image, y=image, hint=image, **LEVEL)
+    return before, call, _after(batch)
+
+
+def _in_latents(batch: int) -> tuple[Parts, Work, Parts]:
+    """The same of DoSSR: UNet and ControlNet in bfloat16, what makes pixels in float16; the
+    preprocessor is its own, of Real-ESRGAN's architecture."""
+    from sr_cli.models.dossr.model import DossrCodec, DossrDenoiser
+    from sr_cli.models.dossr.networks import PARTS
+
+    def build(part: str) -> Any:
+        return _still(PARTS[part](FULL))
+
+    with without_values():
+        with _default(torch.bfloat16):
+            context = torch.empty(1, TOKENS, FULL["unet"]["cross_attention_dim"])
+            denoiser = DossrDenoiser(build("unet"), build("control"), context)
+        with _default(torch.float16):
+            vae, rrdbnet = build("vae"), _still(ESRGAN(scale=4))
+            sharp = torch.empty(batch, 3, SIDE, SIDE)
+        _, image = _pictures(batch)
+        state = torch.empty(batch, 4, SIDE * SCALE // 8, SIDE * SCALE // 8)
+        codec = DossrCodec(vae, vae)
+        before = {"preprocess": counted(rrdbnet, sharp)}
+        before["encode"] = counted(codec.encode, image, state)
+        call = counted(denoiser.predict_x0, state, y=state, hint=state, **LEVEL)
+        decode = counted(codec.decode, state)
+    return before, call, {"decode": decode} | _after(batch)
+
+
+def _pictures(batch: int) -> tuple[Tensor, Tensor]:
+    """LR and HR."""
+    return torch.empty(batch, 3, SIDE, SIDE), torch.empty(batch, 3, SIDE * SCALE, SIDE * SCALE)
+
+
+def _still(net: Any) -> Any:
+    return net.eval().requires_grad_(False)
+
+
+@contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    """What parameters are made in: networks without values cannot be converted."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+class _Identity:
+    """A denoiser that asks for nothing, so that the rest of a walk can be counted."""
+
+    def predict_x0(self, x: Tensor, **_: object) -> Tensor:
+        return x
+
+
+def _walked(
+    last_step: LastStep, steps: int, batch: int, call: Work, space: tuple[int, int]
+) -> Parts:
+    """The calls of the network, and the noise and the updates between them.
+
+    space: channels of a state, and pixels along the side of a cell.
+    """
+    channels, cell = space
+    meta = torch.device("meta")
+    path = Path.domain_shift(alpha_bar(), 500)
+    planned = plan(path, time_grid(500, steps), order=3, last_step=last_step)
+    course = Course(path, planned, start(path, planned[0].s))
+    tiler = Tiler(meta, batch, [0] * batch, 0)
+    walk = Walk(_Identity(), course, tiler=tiler, timer=untimed)
+    y = torch.empty(1, channels, SIDE * SCALE // cell, SIDE * SCALE // cell, device=meta)
+    noises = [Noise(0, bytes([i]), channels, meta) for i in range(batch)]
+    with torch.inference_mode():
+        rest = counted(walk, [(y, y) for _ in noises], noises, ignore)
+    return {"network": call * steps, "noise and solver": rest}
+
+
+def _after(batch: int) -> Parts:
+    """Of each picture alone, in one tile."""
+    work: Parts = {}
+    functions: dict[str, Callable[[Tensor, Tensor], object]] = {
+        "colour": lambda _, image: wavelet_color_fix(image, image),
+        "guard": lambda lr, image: guarded(image, image, lr),
+    }
+    with without_values():
+        lr, image = _pictures(1)
+        for name, function in functions.items():
+            work[name] = counted(function, lr, image) * batch
+    return work

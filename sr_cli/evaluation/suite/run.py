@@ -1,0 +1,62 @@
+"""The whole suite: what it does in which order, and what becomes of a part that fails."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from sr_cli.evaluation.suite import checks, speed
+from sr_cli.evaluation.suite.found import Finding, Part
+from sr_cli.evaluation.suite.scope import Scope
+
+Task = Callable[[Scope], Iterator[Finding]]
+Progress = Callable[[str], None]
+
+TASKS: Final[Mapping[str, tuple[Task, ...]]] = {
+    "checks": (
+        *(checks.noise, checks.precision, checks.tiles, checks.faults, checks.blended),
+        checks.command,
+    ),
+    "speed": (speed.noise, speed.small, speed.large, speed.latent),
+}
+"""The parts that look at a device."""
+PARTS = (*TASKS, "arithmetic")
+
+
+def tasks(name: str) -> int:
+    """How many pieces a part has."""
+    return len(TASKS.get(name, "1"))
+
+
+def run(name: str, scope: Scope, progress: Progress) -> Part:
+    """One of PARTS. progress(what): told before each piece of it."""
+    if name == "arithmetic":
+        progress("counting operations")
+        return arithmetic()
+    found: list[Finding] = []
+    for task in TASKS[name]:
+        what = f"{name}: {task.__name__}"
+        progress(what)
+        if scope.late:
+            found.append(Finding(what, note="left out: the time was used up"))
+            continue
+        try:
+            found.extend(task(scope))
+        except Exception as error:  # one that breaks is a finding, and the rest goes on
+            found.append(Finding(what, passed=False, note=f"{type(error).__name__}: {error}"))
+    return Part(name, found)
+
+
+def arithmetic() -> Part:
+    """What runs ask of a device, and what an H100 allows."""
+    from sr_cli.evaluation.suite.arithmetic import H100, SCALE, SIDE, parts_table, runs, table
+
+    counted = list(runs())
+    text = (
+        f"A run of pictures of {SIDE}², x{SCALE}, counted where operations have shapes and no "
+        "values. Launches: operations that compute. GB: what they read and write. Milliseconds on "
+        f"an {H100.name}, an image: its launches at {1e6 * H100.launch:.0f} µs (what torch took "
+        "for each where it called UNet and ControlNet, whose 1150 took 40 ms), its bytes at "
+        f"{H100.bytes / 1e12:g} TB/s, its arithmetic at {H100.flops / 1e12:.0f} TFLOP/s; allowed: "
+        "of each part the longer of the last two, so what is left where launches cost nothing."
+    )
+    tables = (table(counted, H100), parts_table(counted))
+    return Part("arithmetic", (), text, tables, everywhere=True)

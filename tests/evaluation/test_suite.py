@@ -1,0 +1,169 @@
+"""The suite: what it finds on a CPU, that a broken engine fails it, and the page it writes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from sr_cli.errors import InputError
+from sr_cli.evaluation.suite import checks, run, speed
+from sr_cli.evaluation.suite.arithmetic import H100, Run
+from sr_cli.evaluation.suite.counting import Work, counted, without_values
+from sr_cli.evaluation.suite.document import replaced, write_piece
+from sr_cli.evaluation.suite.found import Finding, Part, failures
+from sr_cli.evaluation.suite.networks import FULL
+from sr_cli.evaluation.suite.scope import QUICK, Scope
+from sr_cli.models.dossr import shapes
+from sr_cli.models.dossr.names import PREFIXES
+from sr_cli.models.embedded import EmbeddedDenoiser
+
+CPU = torch.device("cpu")
+SHAPES = Path(__file__).parents[1] / "golden" / "full_state_dict_shapes.json"
+
+
+@pytest.fixture
+def scope(tiny: Path, tmp_path: Path) -> Scope:
+    return Scope(CPU, "float32", QUICK, tmp_path)
+
+
+def found(scope: Scope, *tasks: run.Task) -> dict[str, Finding]:
+    return {finding.name: finding for task in tasks for finding in task(scope)}
+
+
+def test_what_holds_is_found_to_hold(scope: Scope) -> None:
+    told: list[str] = []
+    part = run.run("checks", scope, told.append)
+    assert not list(failures([part])), part.markdown
+    assert len(told) == run.tasks("checks")
+    names = [finding.name for finding in part.findings if finding.passed]
+    assert len(names) == len(set(names)) >= 14
+    assert all(finding.note for finding in part.findings if finding.passed is None)
+
+
+def test_the_time_of_everything_is_measured(scope: Scope) -> None:
+    part = run.run("speed", scope, lambda _: None)
+    assert not list(failures([part])), part.markdown
+    timed = [finding for finding in part.findings if finding.unit in ("s", "s an image")]
+    assert len(timed) >= 6 + 1 + 1
+    assert all((finding.value or 0) > 0 for finding in timed)
+
+
+class Drifting(EmbeddedDenoiser):
+    """What it says depends on how often it was asked."""
+
+    calls = 0
+
+    def predict_x0(self, x: Tensor, **given: Any) -> Tensor:
+        Drifting.calls += 1
+        return super().predict_x0(x, **given) + 0.02 * Drifting.calls
+
+
+def test_an_engine_that_is_not_the_same_twice_is_noticed(
+    scope: Scope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoiser = scope.default.model.denoiser
+    assert found(scope, checks.tiles)["the same once and twice more"].passed
+    monkeypatch.setattr(denoiser, "__class__", Drifting)
+    assert found(scope, checks.tiles)["the same once and twice more"].failed
+
+
+def test_tiles_that_do_not_become_smaller_are_noticed(
+    scope: Scope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "_refusing", lambda *_: torch.inference_mode())
+    broken = found(scope, checks.faults)["memory refused to large tiles"]
+    assert broken.failed
+    assert "no tile" in broken.note
+
+
+def test_a_command_that_ends_otherwise_is_noticed(
+    scope: Scope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "_srx", lambda *_: (0, {}))
+    assert sum(finding.failed for finding in found(scope, checks.command).values()) == 3
+
+
+def test_what_breaks_is_a_finding_and_what_is_late_is_left_out(
+    scope: Scope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Scope) -> Iterator[Finding]:
+        yield Finding("before")
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr(run, "TASKS", {"checks": (broken, speed.noise)})
+    part = run.run("checks", scope, lambda _: None)
+    assert [finding.note for finding in failures([part])] == ["ZeroDivisionError: by nothing"]
+    assert part.findings[-1].name == "noise"
+    late = Scope(CPU, "float32", QUICK, scope.scratch, budget=-1)
+    assert [f.passed for f in run.run("checks", late, lambda _: None).findings] == [None, None]
+
+
+def test_dossr_of_full_size_has_the_released_shapes() -> None:
+    released = {name: tuple(shape) for name, shape in json.loads(SHAPES.read_text()).items()}
+    for part, derive in (("unet", shapes.unet), ("vae", shapes.vae), ("rrdbnet", shapes.rrdbnet)):
+        prefix = PREFIXES[part]
+        own = {k.removeprefix(prefix): s for k, s in released.items() if k.startswith(prefix)}
+        assert derive(own) == FULL[part]
+
+
+def test_work_is_that_of_the_operations() -> None:
+    with without_values():
+        x, y = torch.empty(4, 5), torch.empty(5, 6)
+        assert counted(torch.mm, x, y) == Work(1, 4 * (20 + 30 + 24), 2 * 4 * 5 * 6)
+        assert counted(lambda: x.t()[1:].reshape(-1).view(2, 8)) == Work(1, 2 * 4 * 16, 0)
+        assert counted(x.add_, 1) == Work(1, 2 * 4 * 20, 0)
+        assert counted(torch.add, x[:1].expand(4, 5), x) == Work(1, 4 * (5 + 20 + 20), 0)
+        q = torch.empty(1, 2, 8, 4)
+        assert counted(scaled_dot_product_attention, q, q, q).flops == 2 * 2 * 2 * 8 * 8 * 4
+        conv = nn.Conv2d(3, 7, 3, padding=1)
+        work = counted(conv, torch.empty(2, 3, 10, 10))
+        assert work.flops == 2 * 2 * 7 * 3 * 9 * 100
+        assert counted(lambda: torch.relu(x) * float(x.sum())).launches == 2  # it ends there
+
+
+def test_a_run_is_bound_part_by_part() -> None:
+    memory, arithmetic = Work(1, 2 * 10**12, 0), Work(1, 0, 10**15)
+    run_of = Run("it", 1, 1, {"a": memory, "b": arithmetic})
+    allowed = run_of.cells(H100)[-1]
+    assert allowed == pytest.approx(1e3 * (2e12 / H100.bytes + 1e15 / H100.flops))
+    assert run_of.work == Work(2, 2 * 10**12, 10**15)
+
+
+def test_a_piece_of_a_page_replaces_the_earlier_one_alone(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Title\n\nMine.\n")
+    write_piece(page, "speed", "old \\1")
+    write_piece(page, "speed of others", "kept")
+    page.write_text(page.read_text() + "\nAlso mine.\n")
+    write_piece(page, "speed", "new \\1")
+    text = page.read_text()
+    assert "old" not in text
+    order = [text.index(word) for word in ("Mine.", "new \\1", "kept", "Also mine.")]
+    assert order == sorted(order)
+    assert replaced(text, "speed", "new \\1") == text
+    page.write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(InputError, match="is no text"):
+        write_piece(page, "speed", "new")
+
+
+def test_findings_say_what_is_wanted() -> None:
+    part = Part(
+        "speed",
+        (
+            Finding("a", 0.25, "s", target=0.1),
+            Finding("b", 0.05, "s", target=0.1, note="so"),
+            Finding("c", passed=False, note="why"),
+        ),
+    )
+    assert [cells[1:] for cells in part.table.rows] == [
+        ("0.25 s", "target 0.1: missed"),
+        ("0.05 s", "target 0.1; so"),
+        ("", "FAILS; why"),
+    ]
+    assert [finding.name for finding in failures([part])] == ["c"]
+    assert json.loads(json.dumps(part.record))["findings"][0]["value"] == 0.25
