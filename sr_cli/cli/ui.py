@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TextIO
@@ -158,16 +160,24 @@ class Terminal:
     def table(
         self, outcomes: Sequence[Outcome], *, place: str = "", on_stdout: bool = False
     ) -> None:
-        """The closing table, a row for each file; with --quiet only where it is the result. place:
+        """The closing table, a row for each file, or of more than ROWS files for those that failed
+        or have a note; with --quiet only where it is the result, which is always whole. place:
         where the results are."""
         if self.quiet and not on_stdout:
             return
         console = self._console(sys.stdout if on_stdout else None)
-        good = [outcome for outcome in outcomes if isinstance(outcome, Finished | Planned)]
-        bad = [outcome for outcome in outcomes if isinstance(outcome, Failed | Skipped)]
+        shown: Sequence[Outcome] = outcomes
+        if len(outcomes) > ROWS and not on_stdout:
+            failed = [one for one in outcomes if isinstance(one, Failed)]
+            noted = [one for one in outcomes if isinstance(one, Finished) and one.notes]
+            shown = [*failed[:ROWS], *noted[:ROWS]]
+        good = [outcome for outcome in shown if isinstance(outcome, Finished | Planned)]
+        bad = [outcome for outcome in shown if isinstance(outcome, Failed | Skipped)]
         for part in (good, bad):
             if part:
                 console.print(_table(part))
+        if more := len(outcomes) - len(shown):
+            self.note(f"{more} more files have no row here; --json tells of each.")
         if outcomes:
             self.note(summary(outcomes) + (f"; {place}" if place else ""))
 
@@ -219,10 +229,23 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many files ended how."""
+    """How many files ended how; of more than ROWS, why some were skipped and what the others cost
+    too."""
     words = {Finished: "done", Planned: "to do", Failed: "failed", Skipped: "skipped"}
     counts = {word: sum(isinstance(o, kind) for o in outcomes) for kind, word in words.items()}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    sentence = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    if len(outcomes) <= ROWS:
+        return sentence
+    reasons = Counter(outcome.reason for outcome in outcomes if isinstance(outcome, Skipped))
+    if reasons:
+        shown = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3))
+        sentence += f" ({shown})"
+    done = [outcome for outcome in outcomes if isinstance(outcome, Finished)]
+    if done:
+        pixels = sum(math.prod(outcome.size_out) for outcome in done)
+        seconds = sum(outcome.seconds for outcome in done)
+        sentence += f"; {pixels / 1e6:.1f} MP, {seconds / len(done):.2f} s each"
+    return sentence
 
 
 terminal = Terminal()

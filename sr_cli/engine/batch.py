@@ -196,7 +196,8 @@ def _reporting(job: Job, notify: Callable[[Event], None]) -> Iterator[None]:
 
 def _check_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():  # which costs a tenth of trying
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be made: {error.strerror}.") from error
     if not os.access(folder, os.W_OK):

@@ -23,6 +23,22 @@ class Input:
     found: bool = True
 
 
+class Links:
+    """Real paths of many files: each folder is resolved once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def resolved(self, path: Path) -> str:
+        """As os.path.realpath, which unlike resolve() bears links in circles."""
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        found = os.path.join(self._folders[folder], name)  # noqa: PTH118
+        special = name in ("", os.pardir) or os.path.islink(found)  # noqa: PTH114
+        return os.path.realpath(path) if special else found
+
+
 def natural(path: Path) -> tuple[list[tuple[str | int, ...]], str]:
     """Sorting key by which img2 comes before img10."""
     parts = [re.split(r"(\d+)", part.casefold()) for part in path.parts]
@@ -54,7 +70,7 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
         InputError: nothing but a folder that cannot be read.
     """
     inputs: dict[str, Input] = {}
-    found = Found([], [], [], [])
+    found, links = Found([], [], [], []), Links()
     left_out = Path(os.path.realpath(exclude))
     for argument in arguments:
         for path in _matches(argument, left_out):
@@ -63,7 +79,7 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
             if not inside and len(found.failed) == failures:
                 found.empty.append(path)
             for given in inside:
-                real = os.path.realpath(given.path)  # unlike resolve() it bears links in circles
+                real = links.resolved(given.path)
                 first = inputs.get(real, given)
                 inputs[real] = replace(first, found=first.found and given.found)
     found.inputs.extend(inputs.values())

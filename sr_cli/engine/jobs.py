@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from sr_cli import memory
+from sr_cli.engine import collisions
 from sr_cli.engine.events import Failed, Finished, Job, Outcome, Planned, Skipped
 from sr_cli.engine.formats import FORMATS, check_size, format_of
 from sr_cli.engine.images import MAX_PIXELS, SUFFIXES, load, probe, resembles_picture
@@ -21,12 +21,6 @@ from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
 from sr_cli.engine.shards import Shard
 from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, SrxError, UsageError
 
-RENAMED = "many disks take their names for one: rename one of them."
-ONE_FOLDER = "tell them apart by --name '{stem}_{ext}'."
-TWO_FOLDERS = (
-    "give the folder that holds both with --recursive, which keeps its subfolders, "
-    "or use two output folders."
-)
 _IN_THE_WAY = (
     "{} exists, and no run of srx is known to have made it so: --overwrite replaces it, "
     "--trust-existing takes it for done."
@@ -91,12 +85,11 @@ def collect_jobs(
         jobs, unnamed = _named(inputs, output, options, files)
         failures += unnamed
         named = {given.path for given in inputs if not given.found}
-        results = _results(jobs, named, files)
-        if results:
-            jobs = [job for job in jobs if job not in set(results)]
-            shown = _shown([job.input for job in results])
+        if results := set(collisions.results(jobs, named, files)):
+            shown = _shown([job.input for job in jobs if job in results])
+            jobs = [job for job in jobs if job not in results]
             notes.append(f"Results of an earlier run, which are no inputs: {shown}.")
-    _check_distinct(jobs)
+    collisions.check_distinct(jobs)
     return Plan(jobs, tuple(notes), tuple(failures), single)
 
 
@@ -157,65 +150,12 @@ def _check_folder(arguments: Sequence[Path], output: Path) -> None:
         )
 
 
-def _results(jobs: Sequence[Job], named: Collection[Path], files: OutputOptions) -> list[Job]:
-    """The jobs of files that other jobs write, or would with other values of the name's fields.
-
-    Such a file may be an original after all, as a.png beside a.jpg: where it would be overwritten
-    by either job, it is none of them, and the two are told of as a collision.
-    """
-
-    def origin(path: Path) -> tuple[str, ...]:
-        folder, name = os.path.split(_on_any_disk(path))
-        return folder, *files.origin(name)
-
-    origins = [origin(job.output) for job in jobs]
-    writers = Counter(origins)
-
-    def is_result(job: Job, own: tuple[str, ...]) -> bool:
-        mine = origin(job.input)
-        others = writers[mine] - (own == mine)
-        in_place = files.overwrite and _on_any_disk(job.input) == _on_any_disk(job.output)
-        return others > 0 and job.input not in named and not in_place
-
-    return [job for job, own in zip(jobs, origins, strict=True) if is_result(job, own)]
-
-
 def _check_single(arguments: Sequence[Path], output: Path, files: OutputOptions) -> None:
     if len(arguments) > 1 or not arguments[0].is_file():
         raise UsageError(f"The output {output} names one file: give one input file or a folder.")
     written = format_of(output)
     if files.format not in (None, SAME) and format_of(files.format) != written:
         raise UsageError(f"The output {output} contradicts the format {files.format}.")
-
-
-def _check_distinct(jobs: Sequence[Job]) -> None:
-    inputs = {_on_any_disk(job.input) for job in jobs}
-    owners: dict[str, Path] = {}
-    for job in jobs:
-        output = _on_any_disk(job.output)
-        if output in inputs:
-            raise UsageError(
-                f"The output {job.output} would overwrite an input: "
-                "choose another output folder or --name."
-            )
-        other = owners.setdefault(output, job.input)
-        if other != job.input:
-            raise UsageError(
-                f"{other} and {job.input} would both become {job.output}: "
-                + _advice(other, job.input)
-            )
-
-
-def _advice(one: Path, other: Path) -> str:
-    """How two inputs get two outputs."""
-    if one.parent != other.parent:
-        return TWO_FOLDERS
-    return RENAMED if one.name.casefold() == other.name.casefold() else ONE_FOLDER
-
-
-def _on_any_disk(path: Path) -> str:
-    """What two paths share that a disk without upper and lower case takes for one file."""
-    return os.path.realpath(path).casefold()
 
 
 def pending(

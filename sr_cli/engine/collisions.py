@@ -1,0 +1,79 @@
+"""Which jobs would write where others read or write, by paths as the careless disk takes them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from sr_cli.engine.events import Job
+from sr_cli.engine.inputs import Links
+from sr_cli.engine.options import OutputOptions
+from sr_cli.errors import UsageError
+
+RENAMED = "many disks take their names for one: rename one of them."
+ONE_FOLDER = "tell them apart by --name '{stem}_{ext}'."
+TWO_FOLDERS = (
+    "give the folder that holds both with --recursive, which keeps its subfolders, "
+    "or use two output folders."
+)
+
+
+def results(jobs: Sequence[Job], named: Collection[Path], files: OutputOptions) -> list[Job]:
+    """The jobs of files that other jobs write, or would with other values of the name's fields.
+
+    Such a file may be an original after all, as a.png beside a.jpg: where it would be overwritten
+    by either job, it is none of them, and the two are told of as a collision.
+    """
+    links = Links()
+
+    def origin(path: str) -> tuple[str, ...]:
+        folder, name = os.path.split(path)
+        return folder, *files.origin(name)
+
+    inputs, outputs = _on_any_disk(jobs, links)
+    origins = [origin(path) for path in outputs]
+    writers = Counter(origins)
+
+    found = []
+    for job, source, result, own in zip(jobs, inputs, outputs, origins, strict=True):
+        mine = origin(source)
+        others = writers[mine] - (own == mine)
+        in_place = files.overwrite and source == result
+        if others > 0 and job.input not in named and not in_place:
+            found.append(job)
+    return found
+
+
+def check_distinct(jobs: Sequence[Job]) -> None:
+    """Raise UsageError where two jobs share an output, or one writes what another reads."""
+    inputs, outputs = _on_any_disk(jobs, Links())
+    read = set(inputs)
+    owners: dict[str, Path] = {}
+    for job, output in zip(jobs, outputs, strict=True):
+        if output in read:
+            raise UsageError(
+                f"The output {job.output} would overwrite an input: "
+                "choose another output folder or --name."
+            )
+        other = owners.setdefault(output, job.input)
+        if other != job.input:
+            raise UsageError(
+                f"{other} and {job.input} would both become {job.output}: "
+                + _advice(other, job.input)
+            )
+
+
+def _advice(one: Path, other: Path) -> str:
+    """How two inputs get two outputs."""
+    if one.parent != other.parent:
+        return TWO_FOLDERS
+    return RENAMED if one.name.casefold() == other.name.casefold() else ONE_FOLDER
+
+
+def _on_any_disk(jobs: Sequence[Job], links: Links) -> tuple[list[str], list[str]]:
+    """What paths of inputs, and of outputs, share with those that a disk without upper and lower
+    case takes for the same file."""
+    inputs = [links.resolved(job.input).casefold() for job in jobs]
+    return inputs, [links.resolved(job.output).casefold() for job in jobs]
