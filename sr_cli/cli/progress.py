@@ -42,7 +42,7 @@ class Bars:
         self.begun = 0
         self.shares = dict.fromkeys(jobs, 0.0)  # of each file's work that is done
         self.work: dict[Job, int] = {}  # of each file, once that of all is known
-        self.done = 0.0
+        self.total, self.done = 0, 0.0
         self.lock = threading.Lock()
         self.closed = threading.Event()
         self.files = progress.add_task("files", total=None, count=f"0/{len(jobs)}")
@@ -77,7 +77,7 @@ class Bars:
                 return
             work[job] = 1 + pixels_of(job)  # one more, so that none is nothing
         with self.lock:
-            self.work = work
+            self.work, self.total = work, sum(work.values())
             self.done = sum(share * work[job] for job, share in self.shares.items())
         self._show()
 
@@ -92,9 +92,8 @@ class Bars:
         if not self.work:
             self.progress.update(self.files, count=count)
             return
-        total = sum(self.work.values())
-        count += f", {self.done / 1e6:.1f}/{total / 1e6:.1f} MP"
-        self.progress.update(self.files, completed=self.done, total=total, count=count)
+        count += f", {self.done / 1e6:.1f}/{self.total / 1e6:.1f} MP"
+        self.progress.update(self.files, completed=self.done, total=self.total, count=count)
 
 
 class Teller(Protocol):
