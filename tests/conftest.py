@@ -117,7 +117,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the engine give what its networks say, even if they are random."""
 
-    def as_it_is(image: Tensor, *_: object) -> tuple[Tensor, float]:
+    def as_it_is(image: Tensor, *_: object, **__: object) -> tuple[Tensor, float]:
         return image.clamp(0, 1), 0.0
 
     monkeypatch.setattr(finish, "guarded", as_it_is)

@@ -1,11 +1,45 @@
 """Colours as files have them, (H, W, 3), and as networks take them, (3, H, W)."""
 
 import math
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
 
 from sr_cli.engine.images import Floats
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a result leaves the engine as: levels of 8 or 16 bits, or, of 32, float32 in [0, 1].
+
+    grey: one channel, the mean of the three.
+    """
+
+    bits: Literal[8, 16, 32] = 32
+    grey: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """uint8, uint16 or float32."""
+        return {8: torch.uint8, 16: torch.uint16, 32: torch.float32}[self.bits]
+
+    def empty(self, height: int, width: int, device: torch.device) -> Tensor:
+        """(1, C, H, W) for a result."""
+        channels = 1 if self.grey else 3
+        return torch.empty(1, channels, height, width, dtype=self.dtype, device=device)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) float32 in [0, 1] → (N, C, H, W), rounded to the nearest level."""
+        if self.grey:
+            image = image.mean(dim=1, keepdim=True)
+        if self.bits == 32:
+            return image
+        return (image * (2**self.bits - 1)).round_().to(self.dtype)
+
+
+FLOATS: Final = Form()
 
 
 def to_tensor(rgb: Floats) -> Tensor:

@@ -5,28 +5,42 @@ Both are those of the released DoSSR code, which took them from StableSR (Wang e
 Images are float tensors (N, C, H, W) or (C, H, W) in [0, 1]; results may leave [0, 1] a little.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from sr_cli.engine.between import extended
 from sr_cli.errors import UsageError
 
 WAVELET_LEVELS: Final = 5
 #: A pixel of the wavelet fix depends on the pixels at most this far from it, so tiles with this
 #: margin give what the whole image gives.
 WAVELET_MARGIN: Final = sum(2**level for level in range(WAVELET_LEVELS))
+COLOR_TILE: Final = 512
+#: Pixels: what the wavelet fix works on stays in a processor's cache, or fits any GPU.
 
 
-def _blur(x: Tensor, radius: int) -> Tensor:
-    """Convolve with [1, 2, 1] ⊗ [1, 2, 1] / 16, its taps `radius` pixels apart."""
-    r = radius
-    x = pad(x, (r, r, r, r), mode="replicate")
-    x = x[..., : -2 * r, :] + 2 * x[..., r:-r, :] + x[..., 2 * r :, :]
-    x = x[..., : -2 * r] + 2 * x[..., r:-r] + x[..., 2 * r :]
-    return x / 16
+def _blur(x: Tensor, radius: int, dim: int) -> Tensor:
+    """Convolve with [1, 2, 1] / 4 along a side, the taps `radius` pixels apart."""
+    if radius == 0:
+        return x
+    wider = extended(x, radius, dim)
+    before, after = (wider.narrow(dim, start, x.shape[dim]) for start in (0, 2 * radius))
+    return (before + after).add_(x, alpha=2).div_(4)
+
+
+def low_frequencies(x: Tensor, scale: Sequence[float] = (1, 1)) -> Tensor:
+    """What the wavelet fix takes for the low frequencies of an image.
+
+    scale: output pixels in each of x's, down and right. Radii are rounded to whole pixels of x;
+    scales finer than these are left to whatever made x of the output.
+    """
+    for level in range(WAVELET_LEVELS):
+        for dim, factor in zip((-2, -1), scale, strict=True):
+            x = _blur(x, round(2**level / factor), dim)
+    return x
 
 
 def wavelet_color_fix(content: Tensor, style: Tensor) -> Tensor:
@@ -35,10 +49,7 @@ def wavelet_color_fix(content: Tensor, style: Tensor) -> Tensor:
     The released code splits both images, content = high + low, and adds content's high to
     style's low. The split is linear, so that is content + low(style − content).
     """
-    low = style - content
-    for level in range(WAVELET_LEVELS):
-        low = _blur(low, 2**level)
-    return content + low
+    return content + low_frequencies(style - content)
 
 
 def adain_color_fix(content: Tensor, style: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ pixel and are enlarged smoothly, so that neither blocks nor plateaus show; they 
 them depend on finite surroundings, so tiles do not show either.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -26,6 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sr_cli.engine.arrays import FLOATS, Form
+from sr_cli.engine.between import Between, extended
+from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, low_frequencies
 from sr_cli.engine.tiling import Tiler, Window
 
 LEVEL: Final = 1 / 255
@@ -42,81 +45,106 @@ REACH: Final = 10
 """A cell of `limits` depends on the cells at most this far from it."""
 TILE: Final = 256
 """Cells, or output pixels: what is worked on at a time stays in a processor's cache."""
-MAPS: Final = [1, 3, 3, 3, 1]
-"""Channels of doubt, correction, least, largest and colour."""
+MAPS: Final = [3, 3, 3, 1, 1]
+"""Channels of correction, least, largest, colour and doubt."""
+CORRECTION, COLOUR, DOUBT = slice(0, 3), slice(9, 10), slice(10, 11)
+"""Their places."""
 
 
 def guarded(
-    image: Tensor, y: Tensor, lr: Tensor, device: torch.device | None = None
+    image: Tensor,
+    y: Tensor,
+    lr: Tensor,
+    device: torch.device | None = None,
+    *,
+    smaller: Tensor | None = None,
+    recolour: bool = False,
+    form: Form = FLOATS,
 ) -> tuple[Tensor, float]:
-    """The guarded result, in [0, 1], and the share of the picture where the network had strayed.
+    """The guarded result, and the share of the picture where the network had strayed.
 
     image: the result, y: the plain enlargement, both (1, 3, H, W), finite, about in [0, 1]; lr:
-    (1, 3, h, w) in [0, 1]; all float32 on the CPU, as is what comes back. device: computes.
+    (1, 3, h, w) in [0, 1]; all float32 on one device, as is what comes back. device: computes.
+    smaller: `shrunk` of the image, where it is known. recolour: give the image the low frequencies
+    of y first, by a wavelet whose finest scale is a cell. form: of the result, (1, C, H, W).
     """
     device = device or image.device
-    size = (image.shape[-2], image.shape[-1])
-    grid = min(size[0], lr.shape[-2]), min(size[1], lr.shape[-1])
-    lr, smaller, smaller_y = (_reduced(x, grid) for x in (lr, image, y))
-    maps, result = lr.new_empty(1, sum(MAPS), *grid), torch.empty_like(image)
-    decide = partial(limits, scale=(size[0] / grid[0], size[1] / grid[1]))
+    smaller = shrunk(image, lr) if smaller is None else smaller
+    size, grid = tuple(image.shape[-2:]), tuple(smaller.shape[-2:])
+    scale = size[0] / grid[0], size[1] / grid[1]
+    lr, smaller_y = (_reduced(x, grid) for x in (lr, y))
+    low = torch.zeros_like(lr)
+    if recolour:
+        difference, blur = smaller_y - smaller, partial(low_frequencies, scale=scale)
+        Tiler(device, 1, [COLOR_TILE], WAVELET_MARGIN).fill(
+            blur, lambda _, w: (difference[(..., *w)],), [low]
+        )
+    maps = lr.new_empty(1, sum(MAPS), *grid)
 
     def cells(_: int, w: Window) -> tuple[Tensor, ...]:
-        return tuple(x[(..., *w)] for x in (smaller, smaller_y, lr))
+        return tuple(x[(..., *w)] for x in (smaller, smaller_y, lr, low))
 
-    def pixels(_: int, w: Window) -> tuple[Tensor, ...]:
-        return image[(..., *w)], y[(..., *w)], enlarged(maps, size, w)
+    def decide(image: Tensor, y: Tensor, lr: Tensor, low: Tensor) -> Tensor:
+        found = limits(image.add_(low), y, lr, scale=scale)
+        found[:, CORRECTION] += low * (1 - found[:, DOUBT])
+        return found
 
     Tiler(device, 1, [TILE], REACH).fill(decide, cells, [maps])
-    Tiler(device, 1, [TILE], 0).fill(limited, pixels, [result])
-    return result, float((maps[:, 0] > 0.5).float().mean())
+    doubted = float(maps[:, DOUBT].max()) > 0
+    between = Between.of(grid, size, maps.device)
+
+    def pixels(_: int, w: Window) -> tuple[Tensor, ...]:
+        place = (..., *w)
+        if doubted:
+            return image[place], between(maps, w), y[place]
+        tinted = float(maps[(..., *between.cells(w))][:, COLOUR].min()) < 1
+        return image[place], between(maps[:, : COLOUR.start + tinted], w)
+
+    result = form.empty(*size, image.device)
+    Tiler(device, 1, [TILE], 0).fill(lambda *read: form(limited(*read)), pixels, [result])
+    return result, float((maps[:, DOUBT] > 0.5).float().mean())
 
 
 def limits(image: Tensor, y: Tensor, lr: Tensor, *, scale: Sequence[float]) -> Tensor:
-    """The maps of what `limited` does, (N, 11, h, w): doubt, correction, least, largest, colour.
+    """The maps of what `limited` does, (N, 11, h, w): correction, least, largest, colour, doubt.
 
     image, y: the result and the plain enlargement made as small as lr, (N, 3, h, w). scale: what a
     cell's sides are enlarged by, at least 1. Doubt is the share of the plain enlargement in the
     result, and colour that of the result's colour which stays, both 0 to 1; the correction is added
     to the result, and least and largest are its range, all in units of 255 levels.
     """
-    least, largest = -_largest(-lr), _largest(lr)
+    least, largest = _extreme(lr, torch.minimum), _extreme(lr, torch.maximum)
     contrast = largest - least
-    distance = (lr - image).abs()
-    strayed = _mean(distance / (contrast + 8 * LEVEL), 5).amax(dim=1, keepdim=True)
+    distance = (lr - image).abs_()
+    strayed = _mean(distance.div_(contrast + 8 * LEVEL), 5).amax(dim=1, keepdim=True)
     doubt = _step(strayed, *STRAYED)
     doubt = doubt.square() * (3 - 2 * doubt)
     error = _not_let_pass(lr - image.lerp(y, doubt), contrast, 1 - doubt)
     margin = contrast / 2 + contrast.clamp(max=8 * LEVEL)
-    tint = (lr - lr.mean(dim=1, keepdim=True)).abs().amax(dim=1, keepdim=True)
+    tint = (lr - lr.mean(dim=1, keepdim=True)).abs_().amax(dim=1, keepdim=True)
     return torch.cat(
         (
-            doubt,
             _concentrated(error, scale),
-            (least - margin).clamp(min=0),
-            (largest + margin).clamp(max=1),
-            _step(_largest(tint), 0, 2 * LEVEL),
+            (least - margin).clamp_(min=0),
+            (largest + margin).clamp_(max=1),
+            _step(_extreme(tint, torch.maximum), 0, 2 * LEVEL),
+            doubt,
         ),
         dim=1,
     )
 
 
-def limited(image: Tensor, y: Tensor, maps: Tensor) -> Tensor:
-    """The result, from what it is and y, (N, 3, H, W), as `limits` enlarged to that size say."""
-    doubt, correction, least, largest, colour = torch.split(maps, MAPS, dim=1)
-    result = image.lerp(y, doubt).add_(correction).clamp_(least, largest)
-    grey = result.mean(dim=1, keepdim=True)
-    return grey.lerp(result, colour).clamp_(0, 1)
+def limited(image: Tensor, maps: Tensor, y: Tensor | None = None) -> Tensor:
+    """The result, in [0, 1], from what it is, (N, 3, H, W), as `limits` enlarged to that size say.
 
-
-def enlarged(maps: Tensor, size: tuple[int, int], window: Window) -> Tensor:
-    """A window of maps, (1, C, h, w), enlarged to `size` bilinearly: as if cut from the whole."""
-    down, right = (
-        (2 * torch.arange(span.start, span.stop, dtype=torch.float64) + 1) / side - 1
-        for side, span in zip(size, window, strict=True)
-    )
-    places = torch.stack(torch.meshgrid(right, down, indexing="xy"), dim=-1)[None].to(maps)
-    return F.grid_sample(maps, places, padding_mode="border", align_corners=False)
+    maps: without doubt where there is none, and then without y; and without colour where all stays.
+    """
+    correction, least, largest = torch.split(maps[:, : COLOUR.start], MAPS[:3], dim=1)
+    result = image if y is None else image.lerp(y, maps[:, DOUBT])
+    result = torch.add(result, correction).clamp_(least, largest)
+    if maps.shape[1] > COLOUR.start:
+        result = result.mean(dim=1, keepdim=True).lerp(result, maps[:, COLOUR])
+    return result.clamp_(0, 1)
 
 
 def _not_let_pass(error: Tensor, contrast: Tensor, trust: Tensor) -> Tensor:
@@ -145,25 +173,47 @@ def _concentrated(error: Tensor, scale: Sequence[float]) -> Tensor:
 
 def _shared(x: Tensor, dim: int, share: float) -> Tensor:
     """Every cell gives a share of itself to each of its two neighbours along a side."""
-    sides = (0, 0, 1, 1) if dim == -2 else (1, 1, 0, 0)
-    wider = F.pad(x, sides, mode="replicate")
+    wider = extended(x, 1, dim)
     before, after = (wider.narrow(dim, start, x.shape[dim]) for start in (0, 2))
     return (1 - 2 * share) * x + share * (before + after)
 
 
-def _reduced(image: Tensor, size: tuple[int, int]) -> Tensor:
-    return image if tuple(image.shape[-2:]) == size else F.interpolate(image, size, mode="area")
+def shrunk(image: Tensor, lr: Tensor) -> Tensor:
+    """An image, (1, 3, H, W), by area to the cells of the guard: pixels of the LR picture,
+    (1, 3, h, w), but never larger than itself. What is no number in it is none there either."""
+    sides = zip(image.shape[-2:], lr.shape[-2:], strict=True)
+    return _reduced(image, tuple(min(pair) for pair in sides))
 
 
-def _largest(x: Tensor) -> Tensor:
-    """Of each cell and its eight neighbours."""
-    return F.max_pool2d(x, 3, stride=1, padding=1)
+def _reduced(image: Tensor, size: tuple[int, ...]) -> Tensor:
+    """(N, C, H, W) by area to `size`; itself where it has that size."""
+    (height, width), (h, w) = image.shape[-2:], size
+    if (height, width) == (h, w):
+        return image
+    if height % h or width % w:
+        return F.interpolate(image, size, mode="area")
+    rows = image.unflatten(-2, (h, height // h)).unbind(dim=-2)
+    columns = sum(rows[1:], rows[0]).unflatten(-1, (w, width // w)).unbind(dim=-1)
+    return sum(columns[1:], columns[0]) * (h * w / (height * width))
+
+
+def _extreme(x: Tensor, of_two: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """The least or the largest of each cell and its eight neighbours."""
+    for dim in (-2, -1):
+        wider = extended(x, 1, dim)
+        before, after = (wider.narrow(dim, start, x.shape[dim]) for start in (0, 2))
+        x = of_two(of_two(before, x), after)
+    return x
 
 
 def _mean(x: Tensor, side: int) -> Tensor:
     """Over the cells around each, the border's repeated."""
-    by = side // 2
-    return F.avg_pool2d(F.pad(x, (by, by, by, by), mode="replicate"), side, stride=1)
+    for dim in (-2, -1):
+        wider, length = extended(x, side // 2, dim), x.shape[dim]
+        x = wider.narrow(dim, 0, length) + wider.narrow(dim, 1, length)
+        for start in range(2, side):
+            x += wider.narrow(dim, start, length)
+    return x.div_(side**2)
 
 
 def _step(x: Tensor, begin: float, end: float) -> Tensor:

@@ -13,9 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from sr_cli.device import compile_all, resolve_device, resolve_dtype, to_host
+from sr_cli.engine.arrays import FLOATS, Form
 from sr_cli.engine.cells import Cells
 from sr_cli.engine.events import Event
 from sr_cli.engine.finish import finished, overflowed
+from sr_cli.engine.guard import shrunk
 from sr_cli.engine.images import Picture
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.pictures import alike, as_picture, colors, recolored
@@ -205,10 +207,15 @@ class Upscaler:
         )
 
     def _enlarged(
-        self, lr: Tensor, on_step: Callable[[int, int], None], on_note: Callable[[str], None]
+        self,
+        lr: Tensor,
+        on_step: Callable[[int, int], None],
+        on_note: Callable[[str], None],
+        form: Form = FLOATS,
     ) -> Tensor:
         return self.together(
             [lr],
+            forms=[form],
             on_step=lambda _, done, total: on_step(done, total),
             on_note=lambda _, text: on_note(text),
         )[0]
@@ -219,32 +226,39 @@ class Upscaler:
         lrs: Sequence[Tensor],
         *,
         sources: Sequence[Tensor] | None = None,
+        forms: Sequence[Form] | None = None,
         on_step: OnTile = ignore,
         on_note: OnNote = ignore,
     ) -> list[Tensor]:
         """What the colours of each picture, (3, H, W), give alone; tiles of several go together.
 
         Where networks overflow in a lower precision the picture is repeated in float32; DeviceError
-        if that does not help. sources: what `self.sources(lrs)` gave. on_step and on_note as for
-        one picture, with its index before.
+        if that does not help. sources: what `self.sources(lrs)` gave. forms: of the results,
+        (C, H, W); without, they are float32 in [0, 1]. on_step and on_note as for one picture, with
+        its index before.
         """
         sources = self.sources(lrs) if sources is None else sources
         if self._course is None:
-            return self._from_calibrated_starts(lrs, sources, on_step, on_note)
+            return self._from_calibrated_starts(lrs, sources, forms, on_step, on_note)
         images = self._walked(self._course, lrs, sources, on_step, on_note)
         results = []
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
             image = images.pop(0)[..., : source.shape[-2], : source.shape[-1]]
-            if self._dtype != torch.float32 and overflowed(image, source):
+            smaller = shrunk(image, lr[None])
+            form = forms[i] if forms else FLOATS
+            if self._dtype != torch.float32 and overflowed(smaller, source):
                 step, note = partial(on_step, i), partial(on_note, i)
-                results.append(self._repeated(lr, step, note))
+                results.append(self._repeated(lr, form, step, note))
             else:
                 results.append(
                     finished(
                         image,
+                        smaller,
                         source,
                         lr,
                         color=self.options.color,
+                        exact=self._model.tiling == "blend",
+                        form=form,
                         device=self._device,
                         timer=self._timer,
                         on_note=partial(on_note, i),
@@ -273,18 +287,20 @@ class Upscaler:
     def _repeated(
         self,
         lr: Tensor,
+        form: Form,
         on_step: Callable[[int, int], None],
         on_note: Callable[[str], None],
     ) -> Tensor:
         on_note(f"{self.dtype} overflowed: repeated in float32")
         exact = self._in_float32().using(**vars(self.options))
         exact._course = self._course
-        return exact._enlarged(lr, on_step, on_note)
+        return exact._enlarged(lr, on_step, on_note, form)
 
     def _from_calibrated_starts(
         self,
         lrs: Sequence[Tensor],
         sources: Sequence[Tensor],
+        forms: Sequence[Form] | None,
         on_step: OnTile,
         on_note: OnNote,
     ) -> list[Tensor]:
@@ -294,6 +310,7 @@ class Upscaler:
             images = self.using(t1=t1).together(
                 [lrs[i] for i in group],
                 sources=[sources[i] for i in group],
+                forms=forms and [forms[i] for i in group],
                 on_step=partial(_of_group, on_step, group),
                 on_note=partial(_of_group, on_note, group),
             )

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sr_cli.device import resolve_dtype
 from sr_cli.engine import finish, guard
-from sr_cli.engine.arrays import to_tensor
+from sr_cli.engine.arrays import Form, to_tensor
+from sr_cli.engine.color import wavelet_color_fix
 from sr_cli.engine.guard import guarded
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
@@ -137,7 +138,11 @@ def test_photographs_keep_their_sharpness(monkeypatch: pytest.MonkeyPatch) -> No
     lrs = [photo(name, 20, 20, 64) for name in PHOTOGRAPHS]
     notes: list[str] = []
     results = [engine(lr, on_note=notes.append) for lr in lrs]
-    monkeypatch.setattr(finish, "guarded", lambda image, *_: (image.clamp(0, 1), 0.0))
+
+    def free_of_it(image: Tensor, y: Tensor, *_: object, **__: object) -> tuple[Tensor, float]:
+        return wavelet_color_fix(image, y).clamp(0, 1), 0.0
+
+    monkeypatch.setattr(finish, "guarded", free_of_it)
     for lr, result in zip(lrs, results, strict=True):
         free = engine(lr)
         assert 0 < 255 * (result - free).abs().mean() < 0.5
@@ -164,7 +169,7 @@ def test_a_network_that_runs_away_is_caught(
         assert mean < 8
         assert block < 40
         assert "strayed" in notes[-1]
-    monkeypatch.setattr(finish, "guarded", lambda image, *_: (image.clamp(0, 1), 0.0))
+    monkeypatch.setattr(finish, "guarded", lambda image, *_, **__: (image.clamp(0, 1), 0.0))
     assert all(errors(engine(lr), lr)[0] > 8 for lr in pictures)
 
 
@@ -236,6 +241,39 @@ def test_repeated_it_changes_little_more() -> None:
         assert 255 * (twice - once).abs().mean() < 2
 
 
+# ------------------------------------------------------------------------------------- recolouring
+@pytest.mark.parametrize("scale", [1, 1.5, 2, 2.7, 3, 4, 8])
+def test_recolouring_by_cells_is_the_wavelet_fix(scale: float) -> None:
+    """To a level at most, and a third of one on average, of a picture with a cast that changes."""
+    lr = photo("coffee", 20, 20, 64)
+    y = enlarged(lr, scale)
+    waves = (
+        torch.linspace(0, 9, y.shape[-1]).sin() * torch.linspace(0, 5, y.shape[-2]).cos()[:, None]
+    )
+    generator = torch.Generator().manual_seed(0)
+    grain = 0.01 * torch.randn(y.shape, generator=generator)
+    cast = y.clamp(0.2, 0.8) + torch.tensor([0.04, -0.03, 0.02]).view(3, 1, 1) * waves + grain
+    style = y.clamp(0.2, 0.8)
+    calm = style.new_zeros(1, 3, *(min(p) for p in zip(lr.shape[-2:], y.shape[-2:], strict=True)))
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(guard, "limits", lambda image, *_, **__: unlimited(image))
+        result, _ = guarded(cast, style, calm, recolour=True)
+        other, _ = guarded(cast, style, calm)
+    exact = wavelet_color_fix(cast, style)
+    difference = 255 * (result - exact).abs()
+    assert difference.max() < 1
+    assert difference.mean() < 0.3
+    assert 255 * (other - exact).abs().max() > 4  # the control
+
+
+def unlimited(cells: Tensor) -> Tensor:
+    """Maps that change nothing."""
+    maps = cells.new_zeros(len(cells), sum(guard.MAPS), *cells.shape[-2:])
+    maps[:, 6:10] = 1
+    return maps
+
+
 # ------------------------------------------------------------------------------- tiles and batches
 @pytest.mark.parametrize("scale", [1.5, 2.7, 4])
 def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch, scale: float) -> None:
@@ -251,6 +289,21 @@ def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch, scale: float) -> Non
         assert same == strayed
     monkeypatch.setattr(guard, "REACH", 3)
     assert (guarded(image, y, lr)[0] - whole).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("scale", [1.5, 3, 4])
+@pytest.mark.parametrize(("bits", "dtype"), [(8, torch.uint8), (16, torch.uint16)])
+def test_levels_are_the_rounded_result(scale: float, bits: Any, dtype: torch.dtype) -> None:
+    lr = photo("cat", 12, 12, 40)[None]
+    y = enlarged(lr[0], scale)
+    image = y + 0.1 * garbage(y)
+    floats, _ = guarded(image, y, lr)
+    result, _ = guarded(image, y, lr, form=Form(bits))
+    assert result.dtype == dtype
+    assert torch.equal(result.long(), (floats * (2**bits - 1)).round().long())
+    grey, _ = guarded(image, y, lr, form=Form(bits, grey=True))
+    mean = floats.mean(dim=1, keepdim=True)
+    assert torch.equal(grey.long(), (mean * (2**bits - 1)).round().long())
 
 
 @pytest.mark.usefixtures("tiny")

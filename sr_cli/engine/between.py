@@ -1,0 +1,93 @@
+"""Cells and the pixels between them: bilinear enlargement of maps, window by window."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sr_cli.engine.tiling import Window
+
+
+@dataclass(frozen=True)
+class Along:
+    """Where the pixels along a side lie between its cells.
+
+    before, after: the cells beside each pixel; share: of the latter, (pixels, 1).
+    """
+
+    cells: int
+    before: Tensor
+    after: Tensor
+    share: Tensor
+
+    @classmethod
+    def of(cls, cells: int, pixels: int, device: torch.device) -> "Along":
+        """A side of so many cells, enlarged to so many pixels."""
+        places = (torch.arange(pixels, dtype=torch.float64) + 0.5) * (cells / pixels) - 0.5
+        places.clamp_(0, cells - 1)
+        before = places.long()
+        after = (before + 1).clamp_(max=cells - 1)
+        return cls(cells, before, after, (places - before).float()[:, None].to(device))
+
+    def used(self, span: slice) -> slice:
+        """The cells beside a span of pixels."""
+        return slice(int(self.before[span.start]), int(self.after[span.stop - 1]) + 1)
+
+    def enlarged(self, x: Tensor, span: slice) -> Tensor:
+        """(…, cells, W) → (…, pixels of the span, W); of x there are the cells `used` alone."""
+        if len(self.before) == self.cells:
+            return x[..., : span.stop - span.start, :]
+        factor, rest = divmod(len(self.before), self.cells)
+        if rest or span.start % factor or span.stop % factor:
+            begin, device = self.used(span).start, x.device
+            before, after = (near[span].to(device) - begin for near in (self.before, self.after))
+            x = x.contiguous()
+            return x.index_select(-2, before).lerp_(x.index_select(-2, after), self.share[span])
+        first = [x[..., :1, :]] if span.start == 0 else []
+        last = [x[..., -1:, :]] if span.stop == len(self.before) else []
+        return _multiplied(torch.cat((*first, x, *last), dim=-2), factor)
+
+
+def _multiplied(x: Tensor, factor: int) -> Tensor:
+    """Each of the inner cells of (…, 1 + h + 1, W) as so many: (…, factor·h, W)."""
+    *lead, height, width = x.shape
+    result = x.new_empty(*lead, height - 2, factor, width)
+    for phase in range(factor):
+        place = (phase + 0.5) / factor + 0.5  # from the middle of the cell before
+        begin = int(place)
+        before, after = (x[..., k : k + height - 2, :] for k in (begin, begin + 1))
+        torch.lerp(before, after, place - begin, out=result[..., phase, :])
+    return result.flatten(-3, -2)
+
+
+@dataclass(frozen=True)
+class Between:
+    """Where the pixels of an image lie between cells, which are enlarged to them bilinearly."""
+
+    rows: Along
+    cols: Along
+
+    @classmethod
+    def of(cls, grid: Sequence[int], size: Sequence[int], device: torch.device) -> "Between":
+        """For `grid` cells, (h, w), and an image of `size`, (H, W)."""
+        rows, cols = (Along.of(*sides, device) for sides in zip(grid, size, strict=True))
+        return cls(rows, cols)
+
+    def cells(self, window: Window) -> Window:
+        """The cells that a window of pixels lies between."""
+        return self.rows.used(window[0]), self.cols.used(window[1])
+
+    def __call__(self, maps: Tensor, window: Window) -> Tensor:
+        """A window of maps, (1, C, h, w), enlarged to the image: as if cut from the whole."""
+        there = maps[(..., *self.cells(window))]
+        wide = self.cols.enlarged(there.mT.contiguous(), window[1])
+        return self.rows.enlarged(wide.mT.contiguous(), window[0])
+
+
+def extended(x: Tensor, by: int, dim: int) -> Tensor:
+    """Along a side by so many of its first and of its last values."""
+    first, last = (
+        x.narrow(dim, start, 1).repeat_interleave(by, dim) for start in (0, x.shape[dim] - 1)
+    )
+    return torch.cat((first, x, last), dim=dim)
