@@ -36,7 +36,8 @@ class Form:
             image = image.mean(dim=1, keepdim=True)
         if self.bits == 32:
             return image
-        return (image * (2**self.bits - 1)).round_().to(self.dtype)
+        levels = image * float(2**self.bits - 1)
+        return levels.round_().to(self.dtype)
 
 
 FLOATS: Final = Form()

@@ -70,7 +70,7 @@ def guarded(
     """
     device = device or image.device
     smaller = shrunk(image, lr) if smaller is None else smaller
-    size, grid = tuple(image.shape[-2:]), tuple(smaller.shape[-2:])
+    size, grid = ((x.shape[-2], x.shape[-1]) for x in (image, smaller))
     scale = size[0] / grid[0], size[1] / grid[1]
     lr, smaller_y = (_reduced(x, grid) for x in (lr, y))
     low = torch.zeros_like(lr)
@@ -192,9 +192,10 @@ def _reduced(image: Tensor, size: tuple[int, ...]) -> Tensor:
         return image
     if height % h or width % w:
         return F.interpolate(image, size, mode="area")
-    rows = image.unflatten(-2, (h, height // h)).unbind(dim=-2)
-    columns = sum(rows[1:], rows[0]).unflatten(-1, (w, width // w)).unbind(dim=-1)
-    return sum(columns[1:], columns[0]) * (h * w / (height * width))
+    rows = [image[..., k :: height // h, :] for k in range(height // h)]
+    down = sum(rows[1:], rows[0])
+    columns = [down[..., k :: width // w] for k in range(width // w)]
+    return sum(columns[1:], columns[0]).mul_(h * w / (height * width))
 
 
 def _extreme(x: Tensor, of_two: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

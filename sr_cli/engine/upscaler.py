@@ -16,7 +16,7 @@ from sr_cli.device import compile_all, resolve_device, resolve_dtype, to_host
 from sr_cli.engine.arrays import FLOATS, Form
 from sr_cli.engine.cells import Cells
 from sr_cli.engine.events import Event
-from sr_cli.engine.finish import finished, overflowed
+from sr_cli.engine.finish import Finish, overflowed
 from sr_cli.engine.guard import shrunk
 from sr_cli.engine.images import Picture
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
@@ -213,12 +213,8 @@ class Upscaler:
         on_note: Callable[[str], None],
         form: Form = FLOATS,
     ) -> Tensor:
-        return self.together(
-            [lr],
-            forms=[form],
-            on_step=lambda _, done, total: on_step(done, total),
-            on_note=lambda _, text: on_note(text),
-        )[0]
+        step, note = (lambda _, *told: on_step(*told)), (lambda _, text: on_note(text))
+        return self.together([lr], forms=[form], on_step=step, on_note=note)[0]
 
     @torch.inference_mode()
     def together(
@@ -233,37 +229,23 @@ class Upscaler:
         """What the colours of each picture, (3, H, W), give alone; tiles of several go together.
 
         Where networks overflow in a lower precision the picture is repeated in float32; DeviceError
-        if that does not help. sources: what `self.sources(lrs)` gave. forms: of the results,
-        (C, H, W); without, they are float32 in [0, 1]. on_step and on_note as for one picture, with
-        its index before.
+        if that does not help. sources: what `self.sources(lrs)` gave. forms: of the results, else
+        float32 in [0, 1]. on_step and on_note as for one picture, with its index before.
         """
         sources = self.sources(lrs) if sources is None else sources
         if self._course is None:
             return self._from_calibrated_starts(lrs, sources, forms, on_step, on_note)
         images = self._walked(self._course, lrs, sources, on_step, on_note)
-        results = []
+        blends, results = self._model.tiling == "blend", list[Tensor]()
+        finish = Finish(self.options.color, blends, self._device, self._timer)
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
+            form, note = forms[i] if forms else FLOATS, partial(on_note, i)
             image = images.pop(0)[..., : source.shape[-2], : source.shape[-1]]
             smaller = shrunk(image, lr[None])
-            form = forms[i] if forms else FLOATS
             if self._dtype != torch.float32 and overflowed(smaller, source):
-                step, note = partial(on_step, i), partial(on_note, i)
-                results.append(self._repeated(lr, form, step, note))
+                results.append(self._repeated(lr, form, partial(on_step, i), note))
             else:
-                results.append(
-                    finished(
-                        image,
-                        smaller,
-                        source,
-                        lr,
-                        color=self.options.color,
-                        exact=self._model.tiling == "blend",
-                        form=form,
-                        device=self._device,
-                        timer=self._timer,
-                        on_note=partial(on_note, i),
-                    )
-                )
+                results.append(finish(image, smaller, source, lr, form=form, on_note=note))
         return to_host(results)
 
     def _walked(

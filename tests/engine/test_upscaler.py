@@ -330,8 +330,11 @@ def test_unknown_models_and_devices_are_refused() -> None:
 def test_the_tiles_of_the_colour_fix_do_not_show(
     monkeypatch: pytest.MonkeyPatch, color: str, *, exact: bool
 ) -> None:
-    lr, real = photo(30, 40), upscaler.finished
-    monkeypatch.setattr(upscaler, "finished", lambda *x, **k: real(*x, **k | {"exact": exact}))
+    def finishing(color: Any, _: bool, *rest: Any) -> finish.Finish:
+        return finish.Finish(color, exact, *rest)
+
+    lr = photo(30, 40)
+    monkeypatch.setattr(upscaler, "Finish", finishing)
     module, name = (finish, "COLOR_TILE") if exact else (guard, "COLOR_TILE")
     usual = upscaled(lr, color=color)
     monkeypatch.setattr(module, name, 50 if exact else 12)
