@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -57,9 +57,29 @@ def sweep_t1(
             "--sampler",
             metavar=LIST,
             help="Samplers without domain shift on the same network, from noise at T: "
-            "ddim, ddpm, edm, dpmsolver++, or none.",
+            "ddim, ddpm, edm, dpmsolver++, plain (the own solver without shift), or none.",
         ),
     ] = "ddim,edm,dpmsolver++",
+    last_step: Annotated[
+        str | None,
+        option(
+            "Sweep",
+            "--last-step",
+            metavar=LIST,
+            show_default="the model's; x0 of other samplers",
+            help="What walks end on: mean, x0, step (of the own solver).",
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        option(
+            "Sweep",
+            "--seeds",
+            metavar=LIST,
+            show_default="that of --seed",
+            help="Seeds of the noise; the table has means and standard deviations.",
+        ),
+    ] = None,
     metrics: shared.Metrics = "psnr,ssim,lpips,niqe",
     border: shared.Border = 0,
     download: shared.Download = False,
@@ -112,6 +132,10 @@ def sweep_t1(
             **WRITTEN,
         ),
     ] = None,
+    sheet_by: Annotated[
+        Literal["t1", "steps", "order"],
+        option("Reports and defaults", "--sheet-by", help="What differs between its columns."),
+    ] = "t1",
     cache: shared.Cache = None,
     as_json: shared.Json = False,
     no_progress: shared.NoProgress = False,
@@ -129,7 +153,7 @@ def sweep_t1(
     """
     terminal.talk(quiet=quiet, verbose=verbose, progress=not no_progress)
     chosen = parse_list("--metrics", metrics, str, example="psnr,ssim")
-    varied = _varied(t1, steps, order, variant, sampler)
+    varied = _varied(t1, steps, order, variant, sampler, last_step, seeds)
     options = UpscaleOptions(
         scale=scale,
         model=model,
@@ -149,7 +173,7 @@ def sweep_t1(
     if sheet:
         from sr_cli.evaluation.sweep_figures import sheet as draw_sheet
 
-        draw_sheet(pairs, varied, engine, sheet)
+        draw_sheet(pairs, varied, engine, sheet, sheet_by)
     if as_json:
         data = {"name": pairs.name, "half": half, "images": len(pairs), "lr": pairs.made_by}
         terminal.document(
@@ -163,19 +187,32 @@ def sweep_t1(
         )
 
 
-def _varied(t1: str, steps: str, order: str, variant: str, sampler: str) -> SweepOptions:
+def _varied(
+    t1: str,
+    steps: str,
+    order: str,
+    variant: str,
+    sampler: str,
+    last_step: str | None,
+    seeds: str | None,
+) -> SweepOptions:
     from sr_cli.evaluation.sweep import SweepOptions
 
     variants: Any = parse_list("--variant", variant, str, example="paper,corrected")
     samplers: Any = ()
     if sampler != "none":
         samplers = parse_list("--sampler", sampler, str, example="ddim,edm")
+    endings: Any = (None,)
+    if last_step is not None:
+        endings = parse_list("--last-step", last_step, str, example="mean,x0")
     return SweepOptions(
         t1=parse_list("--t1", t1, _time, example="500,T/2,2T/3"),
         steps=parse_list("--steps", steps, int, example="1,2,5"),
         order=parse_list("--order", order, int, example="1,2,3"),
         variant=variants,
         sampler=samplers,
+        last_step=endings,
+        seeds=() if seeds is None else parse_list("--seeds", seeds, int, example="0,1,2"),
     )
 
 

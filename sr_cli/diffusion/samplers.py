@@ -9,6 +9,9 @@ x_t = α_t x0 + σ_t ε (η = 0) from a chosen time down to a clean x0:
 - `dpmsolver++`: Lu et al. 2022, multistep of order 3
 
 Each makes one network call a step. `edm` has times of its own, the others those of `time_grid`.
+They end on the last prediction of x0, or on the mean of the state at time 0, as `plan` can: that
+state without what is noise in it, over α. Of samplers of order 1 without noise on the way (`ddim`,
+`edm`) the mean is x0; for `dpmsolver++` its order then counts to the end.
 """
 
 from collections.abc import Callable
@@ -18,7 +21,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_cli.diffusion.names import SamplerName
+from sr_cli.diffusion.names import LastStep, SamplerName
 from sr_cli.diffusion.path import Path, time_grid
 from sr_cli.diffusion.solvers import MAX_ORDER, Linear, Step
 from sr_cli.errors import UsageError
@@ -36,33 +39,60 @@ def sample(  # noqa: PLR0917
     x: V,
     denoise: Denoise[V],
     noise: Callable[[int], V],
+    last_step: LastStep = "x0",
 ) -> V:
     """x0 from the torch tensor x = α x0 + σ ε at time `t_start`, by `steps` network calls.
 
     alpha_bar: ᾱ_t, float64 of shape (T,). `denoise(x, alpha, sigma, t)` predicts x0 from
     x = alpha·x0 + sigma·ε; with `edm` alpha and sigma lie between two times and t is the nearer
     one. `noise(i)` is z ~ N(0, I) of step i = 1, 2, …; only `ddpm` asks for it, but for the last.
+    last_step: `x0`, or `mean`.
 
-    Raises UsageError for another name, for t_start outside 1..T − 1 and steps outside 1..t_start.
+    Raises UsageError for another name or last_step, for t_start outside 1..T − 1 and steps outside
+    1..t_start.
     """
+    if last_step not in {"x0", "mean"}:
+        raise UsageError(f"A sampler ends on x0 or mean, not on {last_step!r}.")
     if name not in get_args(SamplerName):
         raise UsageError(f"A sampler is one of {', '.join(get_args(SamplerName))}, not {name!r}.")
     if not 1 <= t_start < len(alpha_bar):
         raise UsageError(f"A sampler starts in 1..{len(alpha_bar) - 1}, not at {t_start}.")
-    times = time_grid(t_start + 1, steps)[:-1]
+    times = time_grid(t_start + 1, steps)
     if name == "edm":
         return _edm(alpha_bar, t_start, steps, x, denoise)
-    scheduler = _scheduler(name, alpha_bar[list(times)])
-    for i, (t, index) in enumerate(zip(times, scheduler.timesteps, strict=True), 1):
-        x0 = denoise(x, *_alpha_sigma(alpha_bar[t]), t)
+    mean = last_step == "mean" and name != "ddim"
+    scheduler = _scheduler(name, alpha_bar[list(times if mean else times[:-1])], clean=not mean)
+    for i, (t, index) in enumerate(zip(times, scheduler.timesteps[:steps], strict=False), 1):
+        alpha, sigma = _alpha_sigma(alpha_bar[t])
+        x0 = denoise(x, alpha, sigma, t)
+        if mean and i == steps:
+            last: V = _mean(name, scheduler, index, x, x0, (alpha, sigma), alpha_bar[0])
+            return last
         ancestral = name == "ddpm" and i < steps
         extra = {"eta": 1.0, "variance_noise": noise(i)} if ancestral else {}
         x = scheduler.step(x0, index, x, **extra).prev_sample
     return x
 
 
+def _mean(  # noqa: PLR0917
+    name: str, scheduler: Any, index: Any, x: Any, x0: Any, at: tuple[float, float], bar: float
+) -> Any:
+    """Of the state at time 0, from the last x at α, σ = at and its x0; bar: ᾱ_0."""
+    alpha, sigma = _alpha_sigma(bar)
+    if name == "ddpm":
+        return (1 / alpha) * scheduler.step(
+            x0, index, x, eta=1.0, variance_noise=0.0 * x
+        ).prev_sample
+    noise = (1 / at[1]) * (x + -at[0] * x0)
+    return (1 / alpha) * (scheduler.step(x0, index, x).prev_sample + -sigma * noise)
+
+
 def table(
-    name: SamplerName, alpha_bar: Array, t_start: int, steps: int
+    name: SamplerName,
+    alpha_bar: Array,
+    t_start: int,
+    steps: int,
+    last_step: LastStep = "x0",
 ) -> tuple[Path, tuple[Step, ...]]:
     """A sampler as a path and a table of its steps, which give what `sample` gives.
 
@@ -80,9 +110,10 @@ def table(
         called.append(t)
         return impulses[2 * len(states) - 1]
 
-    last = sample(
-        name, alpha_bar, t_start, steps, impulses[0], predicted, lambda i: impulses[2 * i]
-    )
+    def noise(i: int) -> Any:
+        return impulses[2 * i]
+
+    last = sample(name, alpha_bar, t_start, steps, impulses[0], predicted, noise, last_step)
     rows = torch.stack([*states, last]).numpy()
     if name == "edm":
         own = 1 / (1 + np.array(ratios[::-1]) ** 2)
@@ -99,13 +130,15 @@ def table(
     return path, tuple(found)
 
 
-def _scheduler(name: str, alpha_bar: Array) -> Any:
-    """Of a diffusion that has these times only, ᾱ rising along it; its last step gives x0."""
+def _scheduler(name: str, alpha_bar: Array, *, clean: bool) -> Any:
+    """Of a diffusion that has these times only, ᾱ rising along it; its last step gives x0 if it
+    is to end clean, else the state at the last of the times."""
     from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
     if name == "dpmsolver++":
-        solver = _made(DPMSolverMultistepScheduler, alpha_bar[::-1], solver_order=3)
-        solver.set_timesteps(timesteps=range(len(alpha_bar) - 1, -1, -1))
+        ending = {} if clean else {"final_sigmas_type": "sigma_min", "lower_order_final": False}
+        solver = _made(DPMSolverMultistepScheduler, alpha_bar[::-1], solver_order=3, **ending)
+        solver.set_timesteps(timesteps=range(len(alpha_bar) - 1, 0 if not clean else -1, -1))
         return solver
     ddim = _made(DDIMScheduler, alpha_bar[::-1], clip_sample=False)
     ddim.set_timesteps(len(alpha_bar))

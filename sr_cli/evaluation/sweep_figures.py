@@ -1,8 +1,10 @@
 """What a sweep looks like: curves against t1 and steps, and crops side by side."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,9 +15,10 @@ from sr_cli.evaluation.datasets import Pairs
 from sr_cli.evaluation.ledger import Measured
 from sr_cli.evaluation.plots import Curve, Panel, contact_sheet
 from sr_cli.evaluation.scene import Scene
-from sr_cli.evaluation.sweep import DOS, SweepOptions, Trial, restored, table
+from sr_cli.evaluation.sweep import DOS, PLAIN, SweepOptions, Trial, restored, table
 from sr_cli.models.resampling import resize
 
+SheetBy = Literal["t1", "steps", "order"]
 ROWS = 4
 """Images on a sheet."""
 SIDE = 160
@@ -33,7 +36,8 @@ def panels(
     drawn at the number of steps nearest to 5, the second at the t1 nearest to 500.
     """
     records = table(found, metrics).records()
-    values = dict(zip(found, records, strict=True))
+    values = dict(zip(dict.fromkeys(trial.row for trial in found), records, strict=True))
+    ending = options.last_step[0]
     steps, t1 = _nearest(options.steps, STEPS), _nearest(options.t1, T1)
     combinations = product(options.variant, options.order)
     kinds = dict.fromkeys(
@@ -48,14 +52,21 @@ def panels(
 
     def row(metric: str) -> list[Panel]:
         by_t1 = [
-            curve(metric, {x: Trial(DOS, steps, x, *kind) for x in options.t1}) for kind in kinds
+            curve(metric, {x: Trial(DOS, steps, x, *kind, ending) for x in options.t1})
+            for kind in kinds
         ]
+        rivals = [name for name in options.sampler if name != PLAIN]
+        walks = [Trial(DOS, 1, t1, *kind, ending) for kind in kinds]
+        if PLAIN in options.sampler:
+            walks += [Trial(PLAIN, 1, None, *kind, ending) for kind in kinds]
+        walks += [Trial(name, 1, last_step=ending) for name in rivals]
         by_steps = [
-            *(curve(metric, {n: Trial(DOS, n, t1, *k) for n in options.steps}) for k in kinds),
-            *(
-                curve(metric, {n: Trial(name, n) for n in options.steps}, dashed=True)
-                for name in options.sampler
-            ),
+            curve(
+                metric,
+                {n: replace(walk, steps=n) for n in options.steps},
+                dashed=walk.sampler != DOS,
+            )
+            for walk in walks
         ]
         return [
             Panel(f"t1, {steps} steps", metric, by_t1),
@@ -65,25 +76,44 @@ def panels(
     return [row(metric) for metric in metrics]
 
 
-def sheet(pairs: Pairs, options: SweepOptions, engine: Upscaler, path: Path) -> None:
-    """The busiest crop of the first images: LR (bicubic), every t1 and every sampler at the number
-    of steps nearest to 5 and the highest order, and HR. Raises as `contact_sheet`."""
-    steps, order = _nearest(options.steps, STEPS), max(options.order)
-    trials = [
-        *(Trial(DOS, steps, t1, order, options.variant[0]) for t1 in options.t1),
-        *(Trial(name, steps) for name in options.sampler),
-    ]
+def sheet(
+    pairs: Pairs, options: SweepOptions, engine: Upscaler, path: Path, by: SheetBy = "t1"
+) -> None:
+    """The busiest crop of the first images: LR (bicubic), results, and HR.
+
+    by: what differs from column to column: `t1`, and every sampler after that; `steps`; or `order`.
+    The others are the t1 nearest to 500, the number of steps nearest to 5 and the highest order.
+    Raises as `contact_sheet`.
+    """
+    trials = _columns(options, by)
     crops, names = [], []
     for i in range(min(ROWS, len(pairs))):
         pair = pairs[i]
         scene = Scene(engine, pair.lr, pair.hr)
         bicubic = resize(pair.lr[None], (pair.hr.shape[1], pair.hr.shape[2]))[0].clamp(0, 1)
-        results = [restored(scene, trial)[0] for trial in trials]
+        results = [restored(scene, trial)[0] for trial in trials.values()]
         rows, cols = busiest(pair.hr, SIDE)
         crops.append([_square(image[:, rows, cols]) for image in (bicubic, *results, pair.hr)])
         names.append(pair.name)
-    labels = [f"t1 = {s.t1}" if s.t1 else s.sampler for s in trials]
-    contact_sheet(crops, ["LR, bicubic", *labels, "HR"], names, path)
+    contact_sheet(crops, ["LR, bicubic", *trials, "HR"], names, path)
+
+
+def _columns(options: SweepOptions, by: SheetBy) -> dict[str, Trial]:
+    """What is drawn beside each other, by its label."""
+    steps, t1, order = _nearest(options.steps, STEPS), _nearest(options.t1, T1), max(options.order)
+    variant, ending = options.variant[0], options.last_step[0]
+    if by == "steps":
+        return {
+            f"{n} step{'s' * (n > 1)}": Trial(DOS, n, t1, order, variant, ending)
+            for n in options.steps
+        }
+    if by == "order":
+        return {f"order {n}": Trial(DOS, steps, t1, n, variant, ending) for n in options.order}
+    found = {f"t1 = {t}": Trial(DOS, steps, t, order, variant, ending) for t in options.t1}
+    for name in options.sampler:
+        rival = Trial(name, steps, last_step=ending)
+        found[name] = replace(rival, order=order, variant=variant) if name == PLAIN else rival
+    return found
 
 
 def busiest(image: Tensor, side: int) -> tuple[slice, slice]:

@@ -14,7 +14,7 @@ import torch
 from reference import solve
 from torch import Tensor
 
-from sr_cli.diffusion.names import SamplerName
+from sr_cli.diffusion.names import LastStep, SamplerName
 from sr_cli.diffusion.path import Path, time_grid
 from sr_cli.diffusion.samplers import sample, table
 from sr_cli.diffusion.schedules import SCHEDULES, alpha_bar
@@ -191,6 +191,8 @@ def test_noise_is_asked_for_by_ddpm_alone() -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     x = torch.ones(1, 1, 2, 2)
+    with pytest.raises(UsageError, match="x0 or mean"):
+        sample("ddim", SCHEDULE, LAST, 4, x, exact, lambda _: x, "step")
     with pytest.raises(UsageError, match="one of ddim"):
         sample("euler", SCHEDULE, LAST, 4, x, exact, lambda _: x)  # type: ignore[arg-type]
     for t_start, steps in ((0, 1), (1000, 5), (9, 10), (9, 0)):
@@ -198,9 +200,46 @@ def test_what_makes_no_sense_is_refused() -> None:
             sample("ddim", SCHEDULE, t_start, steps, x, exact, lambda _: x)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_mean_of_ddpm_is_that_of_our_order_1(steps: int) -> None:
+    x, *z = torch.randn(steps + 1, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def denoise(x: Tensor, alpha: float, sigma: float, t: int) -> Tensor:
+        return torch.tanh(x) * alpha - sigma * t / 1000
+
+    def draw(i: int) -> Tensor:
+        return torch.as_tensor(z[i - 1])
+
+    got = sample("ddpm", SCHEDULE, LAST, steps, x, denoise, draw, "mean")
+    want = walked(steps, draw, denoise, x, order=1, last_step="mean")
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=0)
+    other = sample("ddpm", SCHEDULE, LAST, steps, x, denoise, draw)
+    assert (got - other).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_mean_of_a_walk_that_knows_x0_is_x0(name: SamplerName) -> None:
+    x, x0 = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(2))
+    got = sample(name, SCHEDULE, LAST, 5, x, lambda *_: x0, lambda _: x, "mean")
+    torch.testing.assert_close(got, x0, atol=1e-2 if name == "ddpm" else 1e-5, rtol=0)
+
+
+def test_with_the_mean_the_order_of_dpm_solver_counts_to_the_end() -> None:
+    def read(name: SamplerName, last_step: LastStep) -> list[float]:
+        """The predictions that the last of five steps reads."""
+        return [weight for weight in table(name, SCHEDULE, LAST, 5, last_step)[1][-1].x0 if weight]
+
+    assert len(read("dpmsolver++", "mean")) == 3
+    assert read("dpmsolver++", "x0") == pytest.approx([1])
+    assert read("ddim", "mean") == read("ddim", "x0") == pytest.approx([1])
+
+
+@pytest.mark.parametrize("last_step", ["x0", "mean"])
 @pytest.mark.parametrize("steps", [1, 2, 5, 12])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_table_gives_what_the_sampler_gives(name: SamplerName, steps: int) -> None:
+def test_a_table_gives_what_the_sampler_gives(
+    name: SamplerName, steps: int, last_step: LastStep
+) -> None:
     """On a network that is no Gaussian's, asked at the same times with the same α and σ."""
     x, z = torch.randn(2, 20, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     asked: list[tuple[float, float, int]] = []
@@ -209,9 +248,10 @@ def test_a_table_gives_what_the_sampler_gives(name: SamplerName, steps: int) -> 
         asked.append((alpha, sigma, t))
         return torch.tanh(x / np.hypot(alpha, sigma) + t / 900)
 
-    want = torch.as_tensor(sample(name, SCHEDULE, LAST, steps, x, denoise, lambda i: z[i - 1]))
+    ended = sample(name, SCHEDULE, LAST, steps, x, denoise, lambda i: z[i - 1], last_step)
+    want = torch.as_tensor(ended)
     expected, asked = asked, []
-    path, found = table(name, SCHEDULE, LAST, steps)
+    path, found = table(name, SCHEDULE, LAST, steps, last_step)
     history: list[Tensor] = []
     for i, step in enumerate(found):
         values = float(path.alpha[step.s]), float(path.sigma[step.s]), path.name(step.s)

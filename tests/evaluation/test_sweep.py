@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, get_args
 
 import numpy as np
@@ -23,7 +24,16 @@ from sr_cli.evaluation.ledger import Ledger, Measured, key
 from sr_cli.evaluation.metrics import Metrics, load, psnr
 from sr_cli.evaluation.plots import Panel
 from sr_cli.evaluation.scene import Scene
-from sr_cli.evaluation.sweep import DOS, Progress, SweepOptions, Trial, restored, sweep, table
+from sr_cli.evaluation.sweep import (
+    DOS,
+    Progress,
+    SweepOptions,
+    Trial,
+    restored,
+    rival,
+    sweep,
+    table,
+)
 from sr_cli.evaluation.sweep_figures import SIDE, busiest, panels, sheet
 from sr_cli.models.embedded import EmbeddedDenoiser
 
@@ -114,6 +124,10 @@ def test_the_simplest_name_is_of_the_same_computation(engine: Upscaler) -> None:
         {"variant": ("euler",)},
         {"sampler": ("euler",)},
         {"t1": (1000,), "steps": (1000,)},
+        {"last_step": ()},
+        {"last_step": ("end",)},
+        {"last_step": ("step",), "sampler": ("plain", "ddim")},
+        {"seeds": (0, -1)},
     ],
 )
 def test_lists_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
@@ -193,6 +207,61 @@ def test_baselines_do_not_depend_on_tiles(data: Pairs, engine: Upscaler) -> None
     once, _ = restored(scene(engine, data), Trial("ddpm", 3))
     other, _ = restored(scene(engine.using(seed=1), data), Trial("ddpm", 3))
     assert not torch.equal(once, other)
+
+
+def test_plain_is_the_own_solver_on_the_path_without_shift(engine: Upscaler) -> None:
+    """So its order 1 is DDPM's walk, with the same ending."""
+
+    def weights(sampler: Any, order: int | None, last_step: Any = "x0") -> Any:
+        variant: Variant | None = "paper" if order else None
+        course = rival(Trial(sampler, 5, None, order, variant, last_step), engine)
+        assert not course.path.eta.any()
+        return [[s.x, s.y, *s.x0[:1], s.noise] for s in course.steps], course.start
+
+    for ending in ("x0", "mean"):
+        (own, start), (ddpm, other) = weights("plain", 1, ending), weights("ddpm", None, ending)
+        np.testing.assert_allclose(own, ddpm, atol=1e-6)
+        assert start == other
+    assert np.abs(np.subtract(weights("plain", 1)[0], weights("plain", 3)[0])).max() > 0.01
+
+
+def test_each_seed_is_drawn_and_all_make_one_row(data: Pairs, engine: Upscaler) -> None:
+    options = SweepOptions(t1=(500,), steps=(3,), sampler=("ddpm",), seeds=(0, 1))
+    metrics = load(("psnr",), CPU)
+    ledger = Ledger(None)
+    found = sweep(data, options.trials, engine, metrics, ledger=ledger, notify=lambda _: None)
+    for (sampler, seed), cells in {(s.sampler, s.seed): m for s, m in found.items()}.items():
+        trial = SweepOptions(t1=(500,), steps=(3,), sampler=("ddpm",)).trials[sampler != DOS]
+        alone, _ = restored(scene(engine.using(seed=seed), data), trial)
+        assert cells[0].scores["psnr"] == pytest.approx(float(psnr(alone[None], data[0].hr[None])))
+    means = [fmean(float(m.scores["psnr"] or 0) for m in found[s]) for s in options.trials if s.t1]
+    row, _ = table(found, ("psnr",)).records()
+    assert row["psnr"] == pytest.approx(fmean(means))
+    assert row["psnr sd"] == pytest.approx(stdev(means))
+    assert means[0] != means[1]
+
+
+def test_what_walks_end_on_is_a_column_where_it_is_chosen(data: Pairs, engine: Upscaler) -> None:
+    options = SweepOptions(
+        t1=(500,), steps=(5,), sampler=("ddim", "plain"), last_step=("mean", "x0")
+    )
+    found = sweep(
+        data,
+        options.trials,
+        engine,
+        load(("psnr",), CPU),
+        ledger=Ledger(None),
+        notify=lambda _: None,
+    )
+    rows = table(found, ("psnr",)).records()
+    assert [(row["sampler"], row["last step"]) for row in rows] == [
+        ("dos", "mean"),
+        ("dos", "x0"),
+        ("ddim", "x0"),  # its mean is x0
+        ("plain", "mean"),
+        ("plain", "x0"),
+    ]
+    assert len({row["psnr"] for row in rows}) == len(rows)
 
 
 # -------------------------------------------------------------------------- stopping and going on
@@ -341,3 +410,7 @@ def test_the_sheet_has_a_column_for_each_setting(
     width, height = Image.open(tmp_path / "sheet.png").size
     assert width // SIDE == 2 + len(SMALL.t1) + len(SMALL.sampler)
     assert height // SIDE == len(data)
+    for by, columns in (("steps", SMALL.steps), ("order", SMALL.order)):
+        sheet(data, SMALL, engine, tmp_path / "sheet.png", by)  # type: ignore[arg-type]
+        width, _ = Image.open(tmp_path / "sheet.png").size
+        assert width // SIDE == 2 + len(columns)
