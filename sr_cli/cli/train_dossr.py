@@ -28,9 +28,17 @@ def dossr(
     name: Annotated[str, typer.Option(help="Of the model that is made.")] = "dossr-finetuned",
     run: Run = None,
     loss: Annotated[
-        Literal["x0", "eps"],
-        typer.Option(help="Absolute error of x0, as released, or squared error of the output."),
+        Literal["x0", "shifted", "noise"],
+        typer.Option(
+            help="Absolute error of x0, as released; or squared error of the output, which aims at "
+            "(x - alpha x0)/sigma, or at the noise alone: Eq. 8 as printed, which Eq. 29 turns "
+            "into x0 with 650,000 times its error at the start."
+        ),
     ] = "x0",
+    times: Annotated[
+        Literal["all", "walk"],
+        typer.Option(help="Drawn from 0 to T - 1, as released, or below t1, where a run goes."),
+    ] = "all",
     preprocess: Annotated[
         str | None,
         typer.Option(
@@ -95,6 +103,7 @@ def dossr(
         processes.device,
         resolve_dtype(dtype, processes.device, training=True),
         loss=loss,
+        times=times,
         preprocess=preprocess,
         checkpointing=checkpointing,
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from sr_cli.diffusion.names import LastStep, Schedule
+from sr_cli.diffusion.names import LastStep, Prediction, Schedule
 from sr_cli.diffusion.prf import Thresholds
 
 STEPS = 5
@@ -28,6 +28,7 @@ class Limits:
     preprocess: name of the network that makes y. t1, steps, texture: start, network calls and dial
         (0…1), all where the user chooses none.
     log_ratio: least and largest log(a·s/σ) that the network is shown. prf: C^S and C^F of a prior.
+    predicts: what the output of a large network estimates.
     """
 
     margin: int
@@ -44,6 +45,7 @@ class Limits:
     texture: float = 1.0
     log_ratio: tuple[float, float] = (-math.inf, math.inf)
     prf: Thresholds | None = None
+    predicts: Prediction = "shifted"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

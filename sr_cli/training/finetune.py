@@ -246,7 +246,7 @@ def export(tuner: Finetuner, name: str, describe: str) -> Card:
             architecture=base.architecture,
             licence=base.licence,
             training=training,
-            limits=base.limits,
+            limits=replace(base.limits, predicts=tuner.objective.predicts),
             scores={},
             shards=staging.shards,
             folder=staging.folder,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sr_cli.degradation.degrade import Randomness, degrade
+from sr_cli.diffusion.names import Prediction
 from sr_cli.diffusion.path import Path
 from sr_cli.errors import ModelError
 from sr_cli.models.dossr.model import DossrCodec, DossrDenoiser
@@ -20,7 +21,8 @@ from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.registry import Card, load_weights
 from sr_cli.models.resampling import resize
 
-Loss = Literal["x0", "eps"]
+Loss = Literal["x0", "shifted", "noise"]
+Times = Literal["all", "walk"]
 PREFIX = "control."
 """Of the ControlNet's names in the files of a model."""
 
@@ -29,9 +31,13 @@ class DossrObjective:
     """A base model whose ControlNet is in float32 and takes gradients, and its loss.
 
     base: of kind "dossr". dtype: of UNet and prompt, and of autocast if it is not float32. loss:
-    "x0", mean absolute error, as released; "eps", squared error of the network's output (Eq. 8).
-    preprocess: a name for `load_preprocessor` ("none": bicubic); None is what the base runs with.
-    checkpointing: compute activations twice instead of keeping them. Raises ModelError.
+    "x0", mean absolute error, as released; or squared error of the network's output, which aims at
+    (x_t − α·x0)/σ, what gives x0 in the released code ("shifted"), or at the noise ε, as Eq. 8 has
+    it ("noise"; the model then converts by Eq. 29, whose error at the start is enormous).
+    times: "all" of the T, as released, beyond t1 too, where x_t is y and noise; or those of a
+    "walk", below t1. preprocess: a name for `load_preprocessor` ("none": bicubic); None is what the
+    base runs with. checkpointing: compute activations twice instead of keeping them. Raises
+    ModelError.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class DossrObjective:
         dtype: torch.dtype,
         *,
         loss: Loss = "x0",
+        times: Times = "all",
         preprocess: str | None = None,
         checkpointing: bool = True,
     ) -> None:
@@ -70,6 +77,7 @@ class DossrObjective:
             self.preprocess, self._preprocess = chosen, "the model's own"
         self._cell = (model.channels, model.cell)
         self.t1 = model.t1
+        self.times = len(model.alpha_bar) if times == "all" else model.t1
         path = Path.domain_shift(model.alpha_bar, self.t1)
         self.alpha, self.sigma, self.a, self.m = (
             torch.from_numpy(values).to(device, torch.float32)[:, None, None, None]
@@ -78,10 +86,14 @@ class DossrObjective:
 
     def describe(self) -> Mapping[str, Any]:
         """What was minimised, on what."""
-        losses = {"x0": "mean absolute error of x0", "eps": "squared error of the output"}
+        losses = {
+            "x0": "mean absolute error of x0",
+            "shifted": "squared error of (x_t − α·x0)/σ",
+            "noise": "squared error of the noise (Eq. 8)",
+        }
         return {
             "loss": losses[self.kind],
-            "times": f"uniform in 0…{self.t1 - 1}",
+            "times": f"uniform in 0…{self.times - 1}",
             "degradations": "Real-ESRGAN",
             "preprocess": self._preprocess,
         }
@@ -89,10 +101,10 @@ class DossrObjective:
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
         """hr: (N, 3, H, W) float32 in [0, 1], sides multiples of `unit` → scalar.
 
-        Times are those where a run calls the network: uniform below t1.
+        Times are uniform in those that were chosen.
         """
         x0, y = self.encode(hr, rng)
-        t = torch.from_numpy(rng.numbers.integers(self.t1, size=len(hr))).to(self.device)
+        t = torch.from_numpy(rng.numbers.integers(self.times, size=len(hr))).to(self.device)
         noise = torch.randn(x0.shape, generator=rng.fields, device=self.device)
         return self.denoising_loss(x0, y, t, noise)
 
@@ -116,22 +128,33 @@ class DossrObjective:
 
         x0, y, noise, result: (N, C, h, w) float32. t: (N,) int64.
         """
-        x = self.a[t] * x0 + self.m[t] * y + self.sigma[t] * noise
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            out = self.denoiser.eps(x, y, t)
-        return (x - self.sigma[t] * out.float()) / self.alpha[t]
+        x, out = self._output(x0, y, t, noise)
+        return (x - self.sigma[t] * out) / self.alpha[t]
 
     def denoising_loss(self, x0: Tensor, y: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Scalar; arguments of `predict`.
 
-        "eps": the output is compared with (x_t − α·x0)/σ, what gives x0 under the released
-        conversion; their difference is α/σ that of x0. Where η = 0 this is Eq. 8, the noise ε.
-        With η the noise itself would not do: at t1 it is known from x_t and y, whatever x0 is.
+        "shifted": the output is compared with (x_t − α·x0)/σ = ε + (m/σ)·(y − x0). Where η = 0 that
+        is the noise. With η the noise itself, "noise", teaches little at the start: at t1 it is
+        known from x_t and y, whatever x0 is.
         """
-        error = self.predict(x0, y, t, noise) - x0
-        if self.kind == "x0":
-            return error.abs().mean()
-        return (self.alpha[t] / self.sigma[t] * error).square().mean()
+        x, out = self._output(x0, y, t, noise)
+        if self.kind == "noise":
+            return (out - noise).square().mean()
+        if self.kind == "shifted":
+            return (out - (x - self.alpha[t] * x0) / self.sigma[t]).square().mean()
+        return ((x - self.sigma[t] * out) / self.alpha[t] - x0).abs().mean()
+
+    @property
+    def predicts(self) -> Prediction:
+        """What the output of the trained network estimates."""
+        return "noise" if self.kind == "noise" else "shifted"
+
+    def _output(self, x0: Tensor, y: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """x_t, and the network's output for it."""
+        x = self.a[t] * x0 + self.m[t] * y + self.sigma[t] * noise
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return x, self.denoiser.eps(x, y, t).float()
 
 
 def _control(base: Card) -> dict[str, Tensor]:

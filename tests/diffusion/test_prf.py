@@ -14,6 +14,7 @@ from sr_cli.diffusion.schedules import SCHEDULES, alpha_bar
 from sr_cli.errors import UsageError
 
 Law = Callable[[ModuleType], None]
+Array = NDArray[np.float64]
 
 
 def kl_divergence(mean: float, other: float, std: float) -> float:
@@ -216,3 +217,35 @@ def test_nonsense_is_refused() -> None:
         prf.Thresholds(1, 0)
     with pytest.raises(UsageError, match="pixels"):
         prf.squared_norm(np.zeros((3, 0, 4)))
+
+
+# ------------------------------------------------------------- the full bound of Lemma 1
+
+
+def full_bound(times: int, excess: float = 1.0) -> tuple[Array, Array]:
+    """L̄_t = C_t + Σ_{i≤t} w_i E_i of one Gaussian pixel without L_0, (T − 1,), and its sum alone.
+
+    x0 ~ N(0, s²), with the exact denoiser (E_i is `excess` times its error), on the linear schedule
+    at `times` times. C_t is the divergence of q(x_t | x0) from the marginal of x_t, in nats.
+    """
+    s2, given = 0.25, alpha_bar("linear")
+    bar = np.interp(np.linspace(0, 999, times), np.arange(1000), given)
+    ratio = bar / (1 - bar)  # α²/σ²
+    prior = np.log1p(s2 * ratio) / 2
+    errors = excess * ratio * s2 / (1 + s2 * ratio)  # of ε: (α/σ)² Var(x0 | x_t)
+    summed = prf.signature_loss(bar, range(times), errors.tolist())
+    return prior[:-1] + summed[1:], summed[1:]
+
+
+def test_with_gaussian_data_the_full_bound_does_not_depend_on_t() -> None:
+    """The sum rises by as much as C_t falls, but for the width of the steps; so that "the signature
+    loss rises with t" is said of the sum without C_t."""
+    for times, share in ((1000, 0.11), (10_000, 0.011)):
+        bound, summed = full_bound(times)
+        assert np.ptp(bound) < share * np.ptp(summed)
+        assert np.all(np.diff(summed[1:]) > 0)
+
+
+def test_with_a_worse_denoiser_the_full_bound_rises() -> None:
+    bound, summed = full_bound(10_000, excess=2.0)
+    assert np.ptp(bound) > 0.4 * np.ptp(summed)

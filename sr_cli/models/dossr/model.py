@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sr_cli.diffusion.names import Prediction
 from sr_cli.models.dossr.networks import network
 from sr_cli.models.model import Model
 from sr_cli.models.preprocess import OVERLAP, without_bfloat16
@@ -26,13 +27,17 @@ class DossrDenoiser:
     """`Denoiser` of the released weights: an ε-network whose x0 knows no domain shift.
 
     unet, control: diffusers' UNet2DConditionModel and the ControlNet of `dossr_networks`, in one
-    dtype. context: the prompt's embedding, (1, tokens, width). The state is float32.
+    dtype. context: the prompt's embedding, (1, tokens, width). The state is float32. predicts: what
+    the output estimates; `shifted` is that of the released weights.
     """
 
-    def __init__(self, unet: Any, control: Any, context: Tensor) -> None:
+    def __init__(
+        self, unet: Any, control: Any, context: Tensor, predicts: Prediction = "shifted"
+    ) -> None:
         self.unet = unet
         self.control = control
         self.context = context
+        self.predicts = predicts
 
     def eps(self, x: Tensor, hint: Tensor, t: Tensor) -> Tensor:
         """The network's output for x and hint, (N, C, h, w), at times t, (N,): like x, float32."""
@@ -69,9 +74,16 @@ class DossrDenoiser:
         hint: Tensor,
         t: int,
     ) -> Tensor:
-        """x0 = (x − σ·out)/α. The paper's Eq. 29 has η in it; the released weights have not."""
+        """x0 = (x − σ·out)/α, or (x − m·y − σ·out)/a of a network that estimates the noise alone.
+
+        The second is the paper's Eq. 29, which magnifies the output's error by σ/a: 6.5e5 at the
+        start of t1 = 500, where a is nearly 0. The first, of the released weights, by σ/α.
+        """
         times = torch.full((len(x),), t, device=x.device)
-        return (x - sigma * self.eps(x, hint, times)) / alpha
+        out = self.eps(x, hint, times)
+        if self.predicts == "noise":
+            return (x - m * y - sigma * out) / a
+        return (x - sigma * out) / alpha
 
 
 class DossrCodec:
@@ -146,7 +158,7 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         preprocess = RRDBNetPreprocessor(build("rrdbnet", pixels), pixels)
     limits = card.limits
     return Model(
-        denoiser=DossrDenoiser(unet, control, weights[CONTEXT].to(device, dtype)),
+        denoiser=DossrDenoiser(unet, control, weights[CONTEXT].to(device, dtype), limits.predicts),
         codec=DossrCodec(vae, condition),
         schedule=limits.schedule,
         last_step=limits.last_step,
