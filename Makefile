@@ -10,7 +10,7 @@ CROPS ?=
 # Threads that spin while they wait take the cores from whatever else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint docs dist man train scores sweep crops bench-gpu clean
+.PHONY: demo test lint docs dist man train scores sweep papers crops bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/srx upscale examples out/demo --overwrite
@@ -56,6 +56,11 @@ bench-gpu: $(VENV)/installed
 
 sweep: $(VENV)/installed-iqa
 	$(BIN)/srx sweep-t1 $(EVAL)/Set14/HR --model clean-mse --steps 1,2,3,5,7 --order 1,2,3
+
+# The experiments of both papers that a CPU can do, and their tables in docs/: EVAL holds Set5, Set14 and drealsr20.
+papers: $(VENV)/installed-iqa
+	$(BIN)/python examples/figures/theory.py
+	$(BIN)/python docs/papers.py $(EVAL)
 
 # Crops of many kinds side by side; of your own pictures with CROPS=folder.
 crops: $(VENV)/installed-dev

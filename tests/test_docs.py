@@ -168,9 +168,20 @@ def replaced(command: Any, calls: list[dict[str, Any]]) -> None:
         command.callback = lambda **given: calls.append(given)
 
 
+PYTESTS = [
+    token.content.removeprefix("pytest ")
+    for page in (ROOT / "docs" / "papers.md", ROOT / "docs" / "theory.md")
+    for token in tokens(page.read_text("utf-8"))
+    if token.type == "code_inline" and token.content.startswith("pytest ")
+]
 TEXT = "\n".join(page.read_text("utf-8") for page in GUIDES)
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 LINES = [(n, line) for n in NAMES for line in command_lines((ROOT / n).read_text("utf-8"))]
+LINES += [
+    ("docs/papers.md", token.content.removeprefix("srx "))
+    for token in tokens((ROOT / "docs" / "papers.md").read_text("utf-8"))
+    if token.type == "code_inline" and token.content.startswith("srx ")
+]
 SNIPPETS = {
     f"{name}-{number}": source
     for name in NAMES
@@ -196,6 +207,18 @@ def test_what_is_not_named_is_noticed() -> None:
 )
 def test_every_line_of_srx_parses(parse: Parse, page: str, line: str) -> None:
     assert parse(line)
+
+
+def test_the_experiments_of_the_papers_are_among_the_lines() -> None:
+    own = [words(line) for page, line in LINES if page == "docs/papers.md"]
+    assert len(own) > 20
+    assert {line[0] for line in own} >= {"sweep-t1", "prf-search", "bench", "upscale", "train"}
+
+
+@pytest.mark.parametrize("line", PYTESTS)
+def test_the_tests_that_a_page_names_are_there(line: str) -> None:
+    file, chosen = (*line.split(" -k "), "")[:2]
+    assert re.search(rf"^def test\w*{chosen}", (ROOT / file).read_text("utf-8"), re.MULTILINE)
 
 
 def test_lines_are_found_on_the_pages_that_have_them() -> None:
