@@ -46,7 +46,7 @@ def suite(ctx: typer.Context, machine: ResolvedMachine) -> None:
     chosen = parse_list("--parts", ctx.params["parts"], str, example=DEFAULT)
     if unknown := [part for part in chosen if part not in PARTS]:
         raise UsageError(f"--parts knows {', '.join(PARTS)}, not {', '.join(unknown)}.")
-    reports.check_reports(csv=page, plot=None)
+    reports.check_reports(csv=page, plot=_figure(page) if "scaling" in chosen else None)
     numbers = page.with_suffix(".json")
     known = _read(numbers)
     found = _measured(chosen, machine, quick=quick)
@@ -78,7 +78,7 @@ def _measured(chosen: Sequence[str], machine: ResolvedMachine, *, quick: bool) -
             begun += 1
 
         scope = Scope(machine.device, machine.asked_dtype, sizes, Path(scratch))
-        return [run(part, scope, progress) for part in chosen]
+        return [run(part, scope, machine.processor, progress) for part in chosen]
 
 
 def _show(part: Part, page: Path, machine: ResolvedMachine, line: str, *, quick: bool) -> None:
@@ -90,7 +90,15 @@ def _show(part: Part, page: Path, machine: ResolvedMachine, line: str, *, quick:
     name, told = part.title, f"`{line}{' --quick' * quick}`"
     if not part.everywhere:
         name, told = f"{name}, {machine.processor}", f"{machine.sentence} {told}"
+    if part.figure:
+        part.figure(_figure(page))
+        told += f"\n\n![{part.title}: how time and memory grow]({_figure(page).name})"
     write_piece(page, name, f"### {name[0].upper()}{name[1:]}\n\n{told}\n\n{part.markdown}")
+
+
+def _figure(page: Path) -> Path:
+    """Beside the page."""
+    return page.with_suffix(".svg")
 
 
 def _end(broken: Sequence[Any]) -> None:

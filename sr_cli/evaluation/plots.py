@@ -34,11 +34,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes."""
+    """One pair of axes; `log`: both logarithmic."""
 
     x: str
     y: str
     curves: Sequence[Curve]
+    log: bool = False
 
 
 def check_sheet(path: Path) -> None:
@@ -112,6 +113,8 @@ def _draw(axes: Any, panel: Panel) -> None:
         x, y = np.reshape(sorted(curve.points), (-1, 2)).T
         axes.plot(x, y, style, label=curve.label, markersize=4)
     axes.set(xlabel=panel.x, ylabel=panel.y)
+    if panel.log:
+        axes.set(xscale="log", yscale="log")
     axes.grid(alpha=0.3)
     if panel.curves:
         axes.legend(fontsize="x-small")

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sr_cli.errors import InputError
-from sr_cli.evaluation.suite import checks, run, speed
+from sr_cli.evaluation.suite import checks, cost, run, speed
 from sr_cli.evaluation.suite.arithmetic import H100, Run
 from sr_cli.evaluation.suite.counting import Work, counted, without_values
 from sr_cli.evaluation.suite.document import replaced, write_piece
 from sr_cli.evaluation.suite.found import Finding, Part, failures
 from sr_cli.evaluation.suite.networks import FULL
+from sr_cli.evaluation.suite.scaling import Point, Scaling, _Bench, fit
 from sr_cli.evaluation.suite.scope import QUICK, Scope
 from sr_cli.models.dossr import shapes
 from sr_cli.models.dossr.names import PREFIXES
@@ -37,7 +38,7 @@ def found(scope: Scope, *tasks: run.Task) -> dict[str, Finding]:
 
 def test_what_holds_is_found_to_hold(scope: Scope) -> None:
     told: list[str] = []
-    part = run.run("checks", scope, told.append)
+    part = run.run("checks", scope, "a CPU", told.append)
     assert not list(failures([part])), part.markdown
     assert len(told) == run.tasks("checks")
     names = [finding.name for finding in part.findings if finding.passed]
@@ -46,7 +47,7 @@ def test_what_holds_is_found_to_hold(scope: Scope) -> None:
 
 
 def test_the_time_of_everything_is_measured(scope: Scope) -> None:
-    part = run.run("speed", scope, lambda _: None)
+    part = run.run("speed", scope, "a CPU", lambda _: None)
     assert not list(failures([part])), part.markdown
     timed = [finding for finding in part.findings if finding.unit in ("s", "s an image")]
     assert len(timed) >= 6 + 1 + 1
@@ -96,11 +97,14 @@ def test_what_breaks_is_a_finding_and_what_is_late_is_left_out(
         raise ZeroDivisionError("by nothing")
 
     monkeypatch.setattr(run, "TASKS", {"checks": (broken, speed.noise)})
-    part = run.run("checks", scope, lambda _: None)
+    part = run.run("checks", scope, "a CPU", lambda _: None)
     assert [finding.note for finding in failures([part])] == ["ZeroDivisionError: by nothing"]
     assert part.findings[-1].name == "noise"
     late = Scope(CPU, "float32", QUICK, scope.scratch, budget=-1)
-    assert [f.passed for f in run.run("checks", late, lambda _: None).findings] == [None, None]
+    assert [f.passed for f in run.run("checks", late, "a CPU", lambda _: None).findings] == [
+        None,
+        None,
+    ]
 
 
 def test_dossr_of_full_size_has_the_released_shapes() -> None:
@@ -149,6 +153,54 @@ def test_a_piece_of_a_page_replaces_the_earlier_one_alone(tmp_path: Path) -> Non
     page.write_bytes(b"\xff\xfe\xff")
     with pytest.raises(InputError, match="is no text"):
         write_piece(page, "speed", "new")
+
+
+def test_a_line_is_fitted_to_relative_distances() -> None:
+    exact = fit([(x, 3 + 1.5 * x) for x in (0.1, 1, 10, 100)])
+    assert (exact.start, exact.slope) == pytest.approx((3, 1.5))
+    assert exact.worst == pytest.approx(0, abs=1e-9)
+    assert exact.knee == pytest.approx(2)
+    bent = fit([(x, x**1.5) for x in (0.1, 1, 10, 100)])
+    assert bent.worst > 0.5
+    assert fit([(1, 5.0), (2, 4.9)]).slope == 0
+    assert fit([(1, 1.0), (2, 2.5)]).start == 0
+    small = fit([(1, 1.0), (100, 100.0), (101, 151.5)])
+    assert abs(small(1) - 1) < 0.2  # it does not sacrifice the small to the large
+
+
+def scaling(power: float) -> Scaling:
+    points = [Point(x, 2 + x**power, 3 + x**power, 2**30, 10**6) for x in (1.0, 4.0, 16.0, 64.0)]
+    return Scaling(points, points, points, points, write=0.07, gpu=False)
+
+
+def test_growth_that_is_not_linear_fails() -> None:
+    assert not list(failures([cost.part(scaling(1), "a CPU")]))
+    (broken,) = failures([cost.part(scaling(1.5), "a CPU")])
+    assert "straight line" in broken.name
+
+
+def test_costs_are_products() -> None:
+    device = cost.Rented("it", seconds=0.5, price=3.0)
+    found = cost.Cost(device)
+    assert found.hours == pytest.approx(12e6 * 0.5 / 3600)
+    assert found.dollars == pytest.approx(3 * found.hours)
+
+
+def test_a_figure_is_drawn(tmp_path: Path) -> None:
+    cost.draw(scaling(1), tmp_path / "cost.svg")
+    text = (tmp_path / "cost.svg").read_text()
+    assert text.count("<svg") == 1
+    assert len(text) < 150_000
+
+
+def test_a_series_ends_where_the_time_does(scope: Scope) -> None:
+    bench = _Bench(scope)
+
+    def run(x: float) -> Point:
+        return Point(x, 100 * x, 100 * x, 1)
+
+    assert len(bench.series(run, (1, 2, 3, 4, 5), 1.0)) == 2  # 450 s are not 1.5 · 300 and more
+    assert len(bench.series(run, (0.01, 0.1, 1, 2, 4), 1.0)) == 4
 
 
 def test_findings_say_what_is_wanted() -> None:

@@ -62,9 +62,8 @@ def tiles(scope: Scope) -> Iterator[Finding]:
     """They are those of the whole picture, and a batch those of each picture alone."""
     upscaler, lr = scope.default, long_picture(scope)
     whole = upscaler.using(tile=0)(lr)
-    cut = upscaler.using(tile=32)
-    number = cut.tiles(lr.shape[2], lr.shape[1])
-    apart = levels_apart(cut(lr), whole)
+    cut, number = _called(scope, upscaler.using(tile=32, steps=1, batch=1), lr)
+    apart = levels_apart(cut, upscaler.using(tile=0, steps=1)(lr))
     yield levels(f"{number} tiles and the whole picture", apart, 1)
     later = max(levels_apart(upscaler.using(tile=0)(lr), whole) for _ in range(2))
     yield levels("the same once and twice more", later, 0)
@@ -191,7 +190,7 @@ def command(scope: Scope) -> Iterator[Finding]:
         save(Picture(to_rgb(lr.float() / 255)), lrs / f"{i}.png")
     damaged = lrs / "2.png"
     damaged.write_bytes(b"\x89PNG\r\n\x1a\n no picture")
-    words = ("upscale", lrs, out, "--json", "--device", scope.device, "--dtype", scope.dtype)
+    words = ("upscale", lrs, out, "--json", *scope.commands)
     code, report = _srx(*words)
     done = code == 1 and len(report.get("results", ())) == 2
     yield Finding("srx upscale: two pictures, a damaged one", passed=done, note=_exited(code, 1))

@@ -1,7 +1,8 @@
 """What a suite finds: numbers with what is wanted of them, checks, and what was left out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sr_cli.evaluation.tables import Column, Table
@@ -46,6 +47,7 @@ class Part:
     """Findings of one kind under a heading.
 
     text: what stands above them, in Markdown. everywhere: whether they are those of any machine.
+    figure: draws one into a file.
     """
 
     title: str
@@ -53,6 +55,7 @@ class Part:
     text: str = ""
     tables: Sequence[Table] = ()
     everywhere: bool = False
+    figure: Callable[[Path], None] | None = None
 
     @property
     def table(self) -> Table:

@@ -1,11 +1,13 @@
 """The whole suite: what it does in which order, and what becomes of a part that fails."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from sr_cli.evaluation.suite import checks, speed
 from sr_cli.evaluation.suite.found import Finding, Part
-from sr_cli.evaluation.suite.scope import Scope
+from sr_cli.evaluation.suite.scope import QUICK, Scope
 
 Task = Callable[[Scope], Iterator[Finding]]
 Progress = Callable[[str], None]
@@ -18,16 +20,18 @@ TASKS: Final[Mapping[str, tuple[Task, ...]]] = {
     "speed": (speed.noise, speed.small, speed.large, speed.latent),
 }
 """The parts that look at a device."""
-PARTS = (*TASKS, "arithmetic")
+PARTS = (*TASKS, "arithmetic", "scaling")
 
 
 def tasks(name: str) -> int:
     """How many pieces a part has."""
-    return len(TASKS.get(name, "1"))
+    return {"arithmetic": 1, "scaling": 4}.get(name) or len(TASKS[name])
 
 
-def run(name: str, scope: Scope, progress: Progress) -> Part:
-    """One of PARTS. progress(what): told before each piece of it."""
+def run(name: str, scope: Scope, processor: str, progress: Progress) -> Part:
+    """One of PARTS, on a processor of that name. progress(what): told before each piece of it."""
+    if name == "scaling":
+        return scaling(scope, processor, progress)
     if name == "arithmetic":
         progress("counting operations")
         return arithmetic()
@@ -43,6 +47,15 @@ def run(name: str, scope: Scope, progress: Progress) -> Part:
         except Exception as error:  # one that breaks is a finding, and the rest goes on
             found.append(Finding(what, passed=False, note=f"{type(error).__name__}: {error}"))
     return Part(name, found)
+
+
+def scaling(scope: Scope, processor: str, progress: Progress) -> Part:
+    """How time and memory grow, in time of its own, and what many pictures cost."""
+    from sr_cli.evaluation.suite.cost import part
+    from sr_cli.evaluation.suite.scaling import measure
+
+    scope = replace(scope, began=time.monotonic())
+    return part(measure(scope, progress, quick=scope.sizes is QUICK), processor)
 
 
 def arithmetic() -> Part:

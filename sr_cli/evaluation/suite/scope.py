@@ -61,6 +61,11 @@ class Scope:
         return self.device.type == "cuda"
 
     @property
+    def commands(self) -> tuple[str, ...]:
+        """Words for `srx upscale` to compute on the same device in the same way."""
+        return ("--device", str(self.device), "--dtype", self.dtype)
+
+    @property
     def late(self) -> bool:
         """Whether the time is used up."""
         return time.monotonic() - self.began > self.budget
