@@ -128,7 +128,9 @@ def upscale_options(ctx: typer.Context) -> UpscaleOptions:
     check_method(ctx)
     values = {field.name: ctx.params[field.name] for field in fields(UpscaleOptions)}
     with naming_options(ctx):
-        values |= _preset(ctx) | {"scale": _size(ctx), "t1": _start(values["t1"])}
+        values |= _preset(ctx) | {"scale": _size(ctx)}
+        for name in ("t1", "batch"):
+            values[name] = _whole_or_auto(name, values[name])
         if values["method"] != "dossr":
             values["texture"] = None  # the engine refuses one that means nothing
         return UpscaleOptions(**values)
@@ -143,14 +145,12 @@ def _preset(ctx: typer.Context) -> dict[str, Any]:
     return {name: value for name, value in PRESETS[preset].items() if _rank(ctx, name) > own}
 
 
-def _start(t1: str | None) -> int | Literal["auto"] | None:
-    if t1 is None:
-        return None
-    if t1 == AUTO:
-        return AUTO
-    if not t1.isdecimal():
-        raise UsageError(f"t1 must be a whole number or auto, not {t1!r}.")
-    return int(t1)
+def _whole_or_auto(name: str, text: str | None) -> int | Literal["auto"] | None:
+    if text is None or text == AUTO:
+        return AUTO if text else None
+    if not text.isdecimal():
+        raise UsageError(f"{name} must be a whole number or auto, not {text!r}.")
+    return int(text)
 
 
 def _size(ctx: typer.Context) -> float | Size:

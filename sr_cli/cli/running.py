@@ -181,7 +181,7 @@ class Run:
             self.computed_on = Machine(upscaler.device, upscaler.dtype).resolve()
             engine |= {"steps": upscaler.steps, "texture": upscaler.texture}
             if machine.compile == "on" or (
-                machine.compile == "auto" and worth_compiling(todo, options, upscaler)
+                machine.compile == "auto" and worth_compiling(todo, upscaler)
             ):
                 upscaler.compile()
             name = options.prior if options.method == "diffsr" else options.model

@@ -17,7 +17,14 @@ from sr_cli.cli.running import Run, exit_code, plan_of
 from sr_cli.cli.streams import given, streams
 from sr_cli.cli.ui import terminal
 from sr_cli.diffusion.names import Schedule
-from sr_cli.engine.options import NAME_FIELDS, Color, Degradation, OutputOptions, UpscaleOptions
+from sr_cli.engine.options import (
+    AUTO,
+    NAME_FIELDS,
+    Color,
+    Degradation,
+    OutputOptions,
+    UpscaleOptions,
+)
 from sr_cli.engine.shards import Shard
 from sr_cli.errors import UsageError
 
@@ -160,8 +167,14 @@ def upscale(
         ),
     ] = None,
     batch: Annotated[
-        int, option("Machine", "--batch", metavar="N", help="Tiles at a time, of several pictures.")
-    ] = UpscaleOptions.batch,
+        str,
+        option(
+            "Machine",
+            "--batch",
+            metavar="N|auto",
+            help="Tiles at a time, of several pictures; auto: 1 on a CPU, on a GPU by its memory.",
+        ),
+    ] = AUTO,
     compile: Annotated[  # noqa: A002
         Compile,
         option(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -61,8 +62,8 @@ class Upscale(Protocol):
         """Network calls for a tile."""
         ...
 
-    def tiles(self, width: int, height: int) -> int:
-        """Into how many tiles an LR picture of this size is cut."""
+    def share(self, width: int, height: int) -> Fraction:
+        """Of a batch, that an LR picture of this size is: 1 or more keeps the device busy alone."""
         ...
 
     def together(
@@ -90,7 +91,7 @@ def run(
 
     What happens to each is told to the `manifest` before it happens, if there is one.
 
-    Pictures with fewer tiles than `options.batch` are enlarged together, as many as fill a batch.
+    Pictures with fewer tiles than a batch are enlarged together, as many as fill one.
     `notify` gets Started, Stepped, and then Finished or Failed for every job; Finished may come
     from a worker thread, after the next Started. A picture that fails does not stop the others:
     those that it was together with are enlarged one by one. An exception that ends the run
@@ -106,7 +107,7 @@ def run(
     tell = keeper.telling(notify)
     with ThreadPoolExecutor(max_workers=2) as pool:
         writing: Future[None] | None = None
-        for group in _groups(_reading(pool, jobs, keeper), options, upscale, tell):
+        for group in _groups(_reading(pool, jobs, keeper), upscale, tell):
             if writing and any(keeper.suspects(loaded.job) for loaded in group):
                 writing.result()  # whole before the run may be killed again
             for larger, finished in _enlarged(group, upscale, tell):
@@ -115,18 +116,18 @@ def run(
                 writing = pool.submit(_write, larger, finished, keeper, tell)
 
 
-def worth_compiling(jobs: Iterable[Job], options: UpscaleOptions, upscale: Upscale) -> bool:
+def worth_compiling(jobs: Iterable[Job], upscale: Upscale) -> bool:
     """Whether a run, by its files' headers, is so long on a GPU that compiling first saves time.
 
     Of networks as large as Stable Diffusion's, which are those that blend tiles.
     """
     if not upscale.device.startswith("cuda") or upscale.model.tiling != "blend":
         return False
-    calls = 0
+    calls = Fraction(0)
     for job in jobs:
         with suppress(InputError):  # reading it will say why
-            calls += upscale.steps * upscale.tiles(*probe(job.input))
-    return calls >= COMPILE_FROM * options.batch
+            calls += upscale.steps * upscale.share(*probe(job.input))
+    return calls >= COMPILE_FROM
 
 
 @dataclass(frozen=True)
@@ -140,23 +141,22 @@ class _Loaded:
 
 def _groups(
     readings: Iterable[tuple[Job, Future[tuple[Picture, float]]]],
-    options: UpscaleOptions,
     upscale: Upscale,
     notify: Callable[[Event], None],
 ) -> Iterator[list[_Loaded]]:
-    """Pictures in their order, as many at a time as have at least `options.batch` tiles."""
+    """Pictures in their order, as many at a time as fill a batch."""
     group: list[_Loaded] = []
-    tiles = 0
+    filled = Fraction(0)
     for job, reading in readings:
         notify(Started(job))
         with _reporting(job, notify):
             picture, seconds = reading.result()
             _check_folder(job.output.parent)
-            tiles += upscale.tiles(*picture.size)
+            filled += upscale.share(*picture.size)
             group.append(_Loaded(job, picture, seconds))
-        if group and tiles >= options.batch:
+        if group and filled >= 1:
             yield group
-            group, tiles = [], 0
+            group, filled = [], Fraction(0)
     if group:
         yield group
 

@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sr_cli.engine.options import UpscaleOptions
-from sr_cli.engine.tiling import OnNote, Tiler, ignore
+from sr_cli.device import free_memory
+from sr_cli.engine.options import AUTO, UpscaleOptions
+from sr_cli.engine.tiling import MEMORY_SHARE, OnNote, Tiler, ignore
 from sr_cli.models.model import Model
+
+AT_ONCE = 16
+"""Tiles of a batch by `auto`: on an H100 64 took no less for each."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +35,56 @@ class Cells:
         bottom, right = (-side % self.unit for side in image.shape[-2:])
         return F.pad(image, (0, right, 0, bottom), mode="replicate")
 
-    def count(self, width: int, height: int) -> int:
-        """Tiles of an LR picture of this size: its network calls in each step."""
+    def share(self, width: int, height: int) -> Fraction:
+        """Of a batch, that an LR picture of this size is: its tiles over those at a time."""
+        tiler = self.tiler([(width, height)])
+        return Fraction(tiler.count(0, *self._sides(width, height)), tiler.batch)
+
+    def batch(self, sizes: Sequence[tuple[int, int]]) -> int:
+        """How many tiles of LR pictures of these sizes (width, height) are worked on at a time.
+
+        By `auto` one on a CPU, whose cores one tile keeps busy, and on a GPU as many of the largest
+        tile as half of the memory that a network call may take holds, at most AT_ONCE.
+        """
+        chosen = self.options.batch
+        if chosen != AUTO:
+            return chosen
+        if self.device.type != "cuda":
+            return 1
+        largest = max(self._window(*size) for size in sizes)
+        budget = MEMORY_SHARE * free_memory(self.device) / 2
+        needed = largest * self.model.bytes_per_pixel * self.model.cell**2
+        return max(1, min(AT_ONCE, int(budget / needed)))
+
+    def _window(self, width: int, height: int) -> int:
+        """Cells that a tile of an LR picture of this size reads, at most."""
+        model, core = self.model, self._core(width, height)
+        sides = self._sides(width, height)
+        if not core:
+            return sides[0] * sides[1]
+        wide = core if model.tiling == "blend" else core + 2 * self._margin
+        return min(wide, sides[0]) * min(wide, sides[1])
+
+    def _sides(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of cells of an LR picture of this size."""
         wide, high = self.options.size.of(width, height)
         rows, cols = (-(-side // self.unit) * self.model.multiple_of for side in (high, wide))
-        return self.tiler([(width, height)]).count(0, rows, cols)
+        return rows, cols
+
+    @property
+    def _margin(self) -> int:
+        """Cells around a tile."""
+        overlap = self.options.overlap
+        return -(-(self.model.margin if overlap is None else overlap) // self.model.cell)
 
     def tiler(self, sizes: Sequence[tuple[int, int]], on_note: OnNote = ignore) -> Tiler:
         """For the states of LR pictures of these sizes (width, height)."""
-        model, options = self.model, self.options
-        margin = model.margin if options.overlap is None else options.overlap
+        model = self.model
         return Tiler(
             self.device,
-            options.batch,
+            self.batch(sizes),
             [self._core(*size) for size in sizes],
-            margin=-(-margin // model.cell),
+            margin=self._margin,
             multiple=model.multiple_of,
             tiling=model.tiling,
             cell=model.cell,

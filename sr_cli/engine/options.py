@@ -49,12 +49,12 @@ class UpscaleOptions:
 
     `scale` is a factor above 0, at most 32, or one of `Exact`, `LongSide` and `ShortSide`, which
     count output pixels. `tile` and `overlap`: None chooses by the free memory and by the model's
-    card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap` output
-    pixels. `model` and `preprocess` name entries of the registry, `preprocess` also a checkpoint;
-    `preprocess`, `schedule`, `steps`, `last_step`, `texture` and `t1` are the model's own where
-    they are None. `texture` runs from 0, the smooth, faithful answer, to 1, the crispest; only
-    models with a dial take one. `t1` "auto" is what `srx prf-search` found best for the picture's
-    scale and the assumed `degradation`.
+    card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap` output pixels. `batch`:
+    tiles at a time, "auto" as many as pay on the device. `model` and `preprocess` name entries of
+    the registry, `preprocess` also a checkpoint; `preprocess`, `schedule`, `steps`, `last_step`,
+    `texture` and `t1` are the model's own where they are None. `texture` runs from 0, the smooth,
+    faithful answer, to 1, the crispest; only models with a dial take one. `t1` "auto" is what `srx
+    prf-search` found best for the picture's scale and the assumed `degradation`.
 
     `method` "dossr" walks with `model` by `order` and `variant`, and ends with `last_step`: on the
     network's x0, on the mean of the solver's step, or on the step with its noise. "diffsr" walks
@@ -77,7 +77,7 @@ class UpscaleOptions:
     seed: int = 0
     tile: int | None = None
     overlap: int | None = None
-    batch: int = 1
+    batch: int | Literal["auto"] = AUTO
     model: str = "embedded"
     method: Method = "dossr"
     prior: str = "prior"
@@ -134,7 +134,8 @@ class UpscaleOptions:
         _require(self.tile in (None, 0) or (self.tile or 0) >= 16, sentence)
         sentence = f"overlap must not be negative, but it is {self.overlap}."
         _require(self.overlap is None or self.overlap >= 0, sentence)
-        _require(self.batch >= 1, f"batch must be at least 1, not {self.batch}.")
+        sentence = f"batch must be auto or at least 1, not {self.batch}."
+        _require(self.batch == AUTO or (isinstance(self.batch, int) and self.batch >= 1), sentence)
         _require(bool(self.model), "model must not be empty.")
         _require(bool(self.prior), "prior must not be empty.")
         _require(self.preprocess != "", "preprocess must not be empty.")

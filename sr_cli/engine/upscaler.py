@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -147,9 +148,9 @@ class Upscaler:
         """Let torch.compile make the networks faster, which takes minutes at their first call."""
         compile_all(self._model.networks)
 
-    def tiles(self, width: int, height: int) -> int:
-        """Tiles of an LR picture of this size: its network calls in each step."""
-        return self._cells.count(width, height)
+    def share(self, width: int, height: int) -> Fraction:
+        """Of a batch, that an LR picture of this size is: in each step so many network calls."""
+        return self._cells.share(width, height)
 
     def __call__(
         self,
@@ -318,16 +319,15 @@ class Upscaler:
     def sources(self, lrs: Sequence[Tensor]) -> list[Tensor]:
         """The plain enlargement of each picture: (1, 3, H', W') in [0, 1], on the device if it has
         room for all that is made of it."""
-        options = self.options
-        core = PREPROCESS_TILE if options.tile is None else options.tile
+        options, sizes = self.options, [(lr.shape[-1], lr.shape[-2]) for lr in lrs]
         with self._timer("preprocess"):
             return enlargements(
                 self._preprocess,
                 lrs,
-                [options.size.of(lr.shape[-1], lr.shape[-2]) for lr in lrs],
+                [options.size.of(*size) for size in sizes],
                 device=self._device,
-                batch=options.batch,
-                core=core,
+                batch=self._cells.batch(sizes),
+                core=PREPROCESS_TILE if options.tile is None else options.tile,
             )
 
     def _preprocessor(self) -> Preprocessor:

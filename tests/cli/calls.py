@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -47,8 +48,8 @@ class Nearest:
     def __init__(self, options: UpscaleOptions, failure: BaseException | None = None) -> None:
         self.options, self.failure = options, failure
 
-    def tiles(self, width: int, height: int) -> int:
-        return 1
+    def share(self, width: int, height: int) -> Fraction:
+        return Fraction(1, 1 if self.options.batch == "auto" else self.options.batch)
 
     def together(
         self,

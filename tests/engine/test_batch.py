@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,7 +46,7 @@ BATCH = replace(OPTIONS, batch=3)
 class Nearest:
     """An upscaler without weights; `failure` is raised at the picture of this size."""
 
-    device, steps = "cpu", 3
+    device, steps, at_once = "cpu", 3, 1
     model: Any = SimpleNamespace(tiling="blend")
 
     def __init__(
@@ -60,9 +61,9 @@ class Nearest:
         """The pictures that somebody still holds of those it was given."""
         return [lr for lr in (seen() for seen in self.seen) if lr is not None]
 
-    def tiles(self, width: int, height: int) -> int:
-        """Pictures wider than 8 pixels have two."""
-        return 1 + (width > 8)
+    def share(self, width: int, height: int) -> Fraction:
+        """Pictures wider than 8 pixels have two tiles."""
+        return Fraction(1 + (width > 8), self.at_once)
 
     def together(
         self,
@@ -98,6 +99,7 @@ def paint(path: Path, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> Path
 
 def run(jobs: list[Job], upscale: Nearest, options: UpscaleOptions = OPTIONS) -> list[Event]:
     events: list[Event] = []
+    upscale.at_once = options.batch if isinstance(options.batch, int) else 1
     batch.run(jobs, options, upscale, events.append, manifest=manifest())
     return events
 
@@ -464,8 +466,8 @@ def test_compiling_pays_on_a_gpu_in_a_long_run_alone() -> None:
     gpu, cpu = Nearest(), Nearest()
     gpu.device = "cuda:0"
     long = jobs * (batch.COMPILE_FROM // Nearest.steps + 1)
-    assert batch.worth_compiling(long, OPTIONS, gpu)
-    assert not batch.worth_compiling(long, OPTIONS, cpu)
-    assert not batch.worth_compiling(jobs, OPTIONS, gpu)
+    assert batch.worth_compiling(long, gpu)
+    assert not batch.worth_compiling(long, cpu)
+    assert not batch.worth_compiling(jobs, gpu)
     gpu.model = SimpleNamespace(tiling="exact")  # small networks, which are quick as they are
-    assert not batch.worth_compiling(long, OPTIONS, gpu)
+    assert not batch.worth_compiling(long, gpu)

@@ -1,6 +1,7 @@
 """What changes with a model that sees its whole window and works in latents of 8 pixels a cell."""
 
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -202,9 +203,9 @@ def test_progress_is_told_for_each_picture() -> None:
     upscaler = engine(batch=4, steps=2)
     upscaler.together(lrs, on_step=lambda i, *at: steps.setdefault(i, []).append(at))
     for i, lr in enumerate(lrs):
-        total = 2 * upscaler.tiles(lr.shape[-1], lr.shape[-2])
+        total = 2 * int(4 * upscaler.share(lr.shape[-1], lr.shape[-2]))
         assert steps[i] == [(done, total) for done in range(1, total + 1)]
-    assert upscaler.tiles(24, 32) == 1 < upscaler.tiles(40, 70)
+    assert upscaler.share(24, 32) == Fraction(1, 4) < upscaler.share(40, 70)
 
 
 # ------------------------------------------------------------------------------- memory, precision
