@@ -167,6 +167,12 @@ ShardOf = Annotated[
         help="Only the K-th of N shares of the files, by their names, for job arrays.",
     ),
 ]
+Watch = Annotated[
+    bool,
+    option(
+        "Files", "--watch", help="Then go on with what comes into the folders, until interrupted."
+    ),
+]
 TrustExisting = Annotated[
     bool,
     option("Files", "--trust-existing", help="Take whatever exists for done, unread."),

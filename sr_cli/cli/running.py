@@ -86,6 +86,7 @@ class Run:
     outcomes: list[Outcome] = field(default_factory=list)
     engine: dict[str, Any] = field(default_factory=dict)
     computed_on: ResolvedMachine | None = None
+    _upscaler: Upscaler | None = None
 
     @property
     def folder(self) -> Path:
@@ -116,7 +117,7 @@ class Run:
         from sr_cli.engine.manifest import Manifest
         from sr_cli.engine.output_folder import check_writable
 
-        todo = self._pending(Manifest(self.folder, self.shard))
+        todo = self._pending(self.planned.jobs, Manifest(self.folder, self.shard))
         if todo:
             check_writable(self.folder)
         check = _rehearse(self.ctx, self.options, self.machine)
@@ -130,13 +131,8 @@ class Run:
 
         results, single = [job.output for job in self.planned.jobs], self.planned.single
         with working(self.output, results, single=single, shard=self.shard) as manifest:
-            todo = self._pending(manifest)
-            manifest.settled(self.outcomes[len(self.planned.failures) :])
             try:
-                if todo or self.shard:
-                    manifest.start(len(todo))
-                if todo:
-                    self._work(todo, manifest)
+                self.work_on(self.planned.jobs, manifest)
             finally:
                 found = list(missing(self.outcomes))
                 for told, outcome in zip(self.outcomes, found, strict=True):
@@ -144,10 +140,20 @@ class Run:
                         self.tell(outcome)
                 self.outcomes[:] = found
 
-    def _pending(self, manifest: Manifest) -> list[Job]:
+    def work_on(self, jobs: Sequence[Job], manifest: Manifest) -> None:
+        """Do what there is to do of these jobs."""
+        before = len(self.outcomes)
+        todo = self._pending(jobs, manifest)
+        manifest.settled(self.outcomes[before:])
+        if todo or self.shard:
+            manifest.start(len(todo))
+        if todo:
+            self._work(todo, manifest)
+
+    def _pending(self, jobs: Sequence[Job], manifest: Manifest) -> list[Job]:
         from sr_cli.engine.jobs import pending
 
-        todo, settled = pending(self.planned.jobs, self.options, self.files, manifest)
+        todo, settled = pending(jobs, self.options, self.files, manifest)
         self.settle(settled)
         if settled and self.planned.single:
             terminal.note(
@@ -164,33 +170,26 @@ class Run:
         from sr_cli.engine.jobs import taken
 
         def notify(event: Event) -> None:
-            show(self.aliases.event(event))
-            self.tell(event)
             if not isinstance(event, Started | Stepped):
                 self.outcomes.append(event)
+            show(self.aliases.event(event))
+            self.tell(event)
             if isinstance(event, Failed) and not isinstance(event.error, SrxError):
                 terminal.trace(event.error)
 
-        earlier = {job for job in todo if taken(job.output)}
-        options, machine, engine = self.options, self.machine, self.engine
+        earlier, before = {job for job in todo if taken(job.output)}, len(self.outcomes)
         try:
             from sr_cli.device import peak_memory
-            from sr_cli.engine.batch import run, worth_compiling
+            from sr_cli.engine.batch import run
 
-            upscaler = self.make()
-            self.computed_on = Machine(upscaler.device, upscaler.dtype).resolve()
-            engine |= {"steps": upscaler.steps, "texture": upscaler.texture}
-            if machine.compile == "on" or (
-                machine.compile == "auto" and worth_compiling(todo, upscaler)
-            ):
-                upscaler.compile()
-            name = options.prior if options.method == "diffsr" else options.model
-            texture = "" if upscaler.texture is None else f", texture {upscaler.texture:g}"
-            terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}{texture}")
+            upscaler = self.loaded(todo)
             with terminal.watching(todo, self._pixels) as show:
-                run(todo, options, upscaler, notify, files=self.files, manifest=manifest)
+                run(todo, self.options, upscaler, notify, files=self.files, manifest=manifest)
         except (KeyboardInterrupt, FullDiskError, GoneError) as ending:
-            done = {outcome.job for outcome in self.outcomes if isinstance(outcome, Finished)}
+            ended = self.outcomes[before:]
+            if isinstance(ending, KeyboardInterrupt) and len(ended) == len(todo):
+                raise  # it came after the last picture
+            done = {outcome.job for outcome in ended if isinstance(outcome, Finished)}
             count = f"{len(done)} of {len(todo)} done"
             advice = _advice(earlier - done, overwrite=self.files.overwrite)
             if isinstance(ending, GoneError):
@@ -201,7 +200,23 @@ class Run:
         finally:
             there = self.computed_on
             if there and there.device.type != "cuda":  # on which each file has its own
-                engine["peak_memory_bytes"] = peak_memory(str(there.device))
+                self.engine["peak_memory_bytes"] = peak_memory(str(there.device))
+
+    def loaded(self, todo: Sequence[Job]) -> Upscaler:
+        """What enlarges, loaded at the first call, and compiled where that pays for these jobs."""
+        if self._upscaler is None:
+            from sr_cli.engine.batch import worth_compiling
+
+            options, compile_ = self.options, self.machine.compile
+            self._upscaler = upscaler = self.make()
+            self.computed_on = Machine(upscaler.device, upscaler.dtype).resolve()
+            self.engine |= {"steps": upscaler.steps, "texture": upscaler.texture}
+            if compile_ == "on" or (compile_ == "auto" and worth_compiling(todo, upscaler)):
+                upscaler.compile()
+            name = options.prior if options.method == "diffsr" else options.model
+            texture = "" if upscaler.texture is None else f", texture {upscaler.texture:g}"
+            terminal.detail(f"{name} on {upscaler.device} in {upscaler.dtype}{texture}")
+        return self._upscaler
 
     def _pixels(self, job: Job) -> int:
         """Of a result, by its input's header; 0 of one that reading will say the fault of."""
@@ -216,13 +231,12 @@ class Run:
     def reporting(self, *, as_json: bool, on_stdout: bool, recursive: bool) -> Iterator[None]:
         """Show at the end, of an interrupted run too, what was done; on_stdout: by a table there,
         which was asked for."""
-        planned = self.planned
-        self.listener.collected(len(planned.jobs) + len(planned.failures))
-        self.settle(planned.failures)
+        self.listener.collected(len(self.planned.jobs) + len(self.planned.failures))
+        self.settle(self.planned.failures)
         try:
             yield
         finally:
-            position = {job: index for index, job in enumerate(planned.jobs)}
+            position = {job: index for index, job in enumerate(self.planned.jobs)}
             self.outcomes.sort(key=lambda outcome: position.get(outcome.job, len(position)))
             shown = [self.aliases.event(outcome) for outcome in self.outcomes]
             terminal.table(shown, place=self.place, on_stdout=on_stdout)

@@ -16,6 +16,7 @@ from sr_cli.cli.parsing import naming_options, output_options, upscale_options
 from sr_cli.cli.running import Run, exit_code, plan_of
 from sr_cli.cli.streams import given, streams
 from sr_cli.cli.ui import terminal
+from sr_cli.cli.watching import check_watch, plan_to_watch, watch_folders
 from sr_cli.diffusion.names import Schedule
 from sr_cli.engine.options import (
     AUTO,
@@ -107,6 +108,7 @@ def upscale(
         option("Files", "--recursive", "-r", help="Enter folders; OUTPUT mirrors their tree."),
     ] = False,
     files_from: shared.FilesFrom = None,
+    watch: shared.Watch = False,
     format: Annotated[  # noqa: A002
         Literal["png", "jpeg", "jpg", "webp", "tiff", "tif", "avif", "same"] | None,
         option(
@@ -212,9 +214,15 @@ def upscale(
     if as_json and json_events:
         raise UsageError("--json and --json-events both want stdout: choose one.")
     reports = as_json or json_events
+    if watch:
+        others = {"--dry-run": dry_run, "--shard": part}
+        check_watch(arguments, target, others=[flag for flag, given in others.items() if given])
     with event_lines(wanted=json_events) as listener:
         with streams(arguments, target, files, reports=reports) as (found, place, aliases):
-            planned = plan_of(found, place, options, files, recursive=recursive, shard=part)
+            if watch:
+                planned = plan_to_watch(found, place, options, files, recursive=recursive)
+            else:
+                planned = plan_of(found, place, options, files, recursive=recursive, shard=part)
             run = Run(
                 *(ctx, options, files, machine, planned, place),
                 make=lambda: make_upscaler(options, machine),
@@ -226,6 +234,8 @@ def upscale(
             with run.reporting(as_json=as_json, on_stdout=on_stdout, recursive=recursive):
                 if dry_run:
                     run.rehearse()
+                elif watch:
+                    watch_folders(run, found, recursive=recursive)
                 elif planned.jobs or part:
                     run.work()
         raise typer.Exit(exit_code(run.outcomes))

@@ -32,7 +32,7 @@ def results(jobs: Sequence[Job], named: Collection[Path], files: OutputOptions) 
         folder, name = os.path.split(path)
         return folder, *files.origin(name)
 
-    inputs, outputs = _on_any_disk(jobs, links)
+    inputs, outputs = on_any_disk(jobs, links)
     origins = [origin(path) for path in outputs]
     writers = Counter(origins)
 
@@ -48,7 +48,7 @@ def results(jobs: Sequence[Job], named: Collection[Path], files: OutputOptions) 
 
 def check_distinct(jobs: Sequence[Job]) -> None:
     """Raise UsageError where two jobs share an output, or one writes what another reads."""
-    inputs, outputs = _on_any_disk(jobs, Links())
+    inputs, outputs = on_any_disk(jobs, Links())
     read = set(inputs)
     owners: dict[str, Path] = {}
     for job, output in zip(jobs, outputs, strict=True):
@@ -59,20 +59,18 @@ def check_distinct(jobs: Sequence[Job]) -> None:
             )
         other = owners.setdefault(output, job.input)
         if other != job.input:
-            raise UsageError(
-                f"{other} and {job.input} would both become {job.output}: "
-                + _advice(other, job.input)
-            )
+            raise UsageError(shared(other, job))
 
 
-def _advice(one: Path, other: Path) -> str:
-    """How two inputs get two outputs."""
-    if one.parent != other.parent:
-        return TWO_FOLDERS
-    return RENAMED if one.name.casefold() == other.name.casefold() else ONE_FOLDER
+def shared(one: Path, job: Job) -> str:
+    """That two inputs would have one output, and how they get two."""
+    other = job.input
+    advice = RENAMED if one.name.casefold() == other.name.casefold() else ONE_FOLDER
+    advice = advice if one.parent == other.parent else TWO_FOLDERS
+    return f"{one} and {other} would both become {job.output}: {advice}"
 
 
-def _on_any_disk(jobs: Sequence[Job], links: Links) -> tuple[list[str], list[str]]:
+def on_any_disk(jobs: Sequence[Job], links: Links) -> tuple[list[str], list[str]]:
     """What paths of inputs, and of outputs, share with those that a disk without upper and lower
     case takes for the same file."""
     inputs = [links.resolved(job.input).casefold() for job in jobs]

@@ -13,6 +13,10 @@ from sr_cli.engine.signatures import SUFFIXES, resembles_picture
 from sr_cli.errors import InputError, UsageError
 
 
+class NoImageError(UsageError):
+    """There are folders, and no image in them."""
+
+
 @dataclass(frozen=True)
 class Input:
     """An input file, and its folder below the argument that named it; `found` by folder or pattern
@@ -66,7 +70,8 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
     there. A broken link with an image's name is an input, which fails when it is read.
 
     Raises:
-        UsageError: an argument does not exist or matches nothing, or there is no image.
+        UsageError: an argument does not exist or matches nothing.
+        NoImageError: there is no image.
         InputError: nothing but a folder that cannot be read.
     """
     inputs: dict[str, Input] = {}
@@ -87,7 +92,7 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
         raise found.failed[0][1]
     if not inputs:
         hint = "" if recursive else " Folders inside it are read with --recursive."
-        raise UsageError(f"There is no image in {', '.join(map(str, arguments))}.{hint}")
+        raise NoImageError(f"There is no image in {', '.join(map(str, arguments))}.{hint}")
     return found
 
 

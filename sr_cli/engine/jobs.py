@@ -82,10 +82,12 @@ def collect_jobs(
             notes.append(f"--name is for results in a folder: this one is {output}.")
     else:
         _check_folder(arguments, output)
-        jobs, unnamed = _named(inputs, output, options, files)
+        jobs, unnamed = named(inputs, output, options, files)
+        if unnamed and not jobs:
+            raise UsageError(str(unnamed[-1].error))
         failures += unnamed
-        named = {given.path for given in inputs if not given.found}
-        if results := set(collisions.results(jobs, named, files)):
+        asked_for = {given.path for given in inputs if not given.found}
+        if results := set(collisions.results(jobs, asked_for, files)):
             shown = _shown([job.input for job in jobs if job in results])
             jobs = [job for job in jobs if job not in results]
             notes.append(f"Results of an earlier run, which are no inputs: {shown}.")
@@ -112,7 +114,7 @@ def _shown(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths[:SHOWN])) + more
 
 
-def _named(
+def named(
     inputs: Sequence[Input], output: Path, options: UpscaleOptions, files: OutputOptions
 ) -> tuple[list[Job], list[Failed]]:
     """Jobs into the folder `output`, and files that the template cannot name."""
@@ -122,8 +124,6 @@ def _named(
             name = file_name(given.path, options, files)
         except UsageError as error:
             failures.append(Failed(Job(given.path, output), InputError(f"{given.path}: {error}")))
-            if len(failures) == len(inputs):
-                raise
         else:
             jobs.append(Job(given.path, output / given.folder / name))
     return jobs, failures

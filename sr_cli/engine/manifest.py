@@ -165,6 +165,8 @@ class Manifest:
             "seconds": round(seconds, 3),
         }
         self.add("done", finished.job, facts, flush=True)
+        files = {"input": str(finished.job.input), "output": self._key(finished.job.output)}
+        self._take({"status": "done", **files, **facts})  # the run may come by again
 
     def end(self, job: Job, reason: str) -> None:
         """Tell that a picture failed, or was left."""
