@@ -10,7 +10,7 @@ CROPS ?=
 # Threads that spin while they wait take the cores from whatever else runs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint docs dist man train scores sweep papers crops bench-gpu clean
+.PHONY: demo test lint docs dist man train scores sweep papers crops page bench-gpu clean
 
 demo: $(VENV)/installed
 	$(BIN)/srx upscale examples out/demo --overwrite
@@ -65,6 +65,10 @@ papers: $(VENV)/installed-iqa
 # Crops of many kinds side by side; of your own pictures with CROPS=folder.
 crops: $(VENV)/installed-dev
 	$(BIN)/python examples/figures/crops.py $(CROPS)
+
+# README's picture of the page of srx compare; it needs Chromium.
+page: $(VENV)/installed-dev
+	$(BIN)/python examples/figures/page.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -196,6 +196,7 @@ def test_every_command_and_every_option_is_named() -> None:
 def test_what_is_not_named_is_noticed() -> None:
     assert unnamed(TEXT.replace("--border", "border")) == {
         "srx bench --border",
+        "srx compare --border",
         "srx sweep-t1 --border",
     }
     assert unnamed(TEXT.replace("srx weights verify", "")) == {"srx weights verify"}

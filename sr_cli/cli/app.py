@@ -21,7 +21,17 @@ from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import Strip
 from sr_cli.errors import ExitCode, SrxError
 
-NAMES = ("upscale", "bench", "sweep-t1", "prf-search", "report", "train", "weights", "doctor")
+NAMES = (
+    "upscale",
+    "compare",
+    "bench",
+    "sweep-t1",
+    "prf-search",
+    "report",
+    "train",
+    "weights",
+    "doctor",
+)
 MARKUP: Literal["markdown"] = "markdown"
 
 

@@ -1,4 +1,4 @@
-"""The rows of `srx bench`, from the words of a command line."""
+"""The rows of `srx bench` and `srx compare`, from the words of a command line."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ ROW_OPTIONS = {"preset", *(field.name for field in fields(UpscaleOptions))} - se
 
 
 def engine_rows(
-    ctx: typer.Context, steps: str | None, models: str | None, rows: Sequence[str] | None
+    ctx: typer.Context,
+    steps: str | None,
+    models: str | None,
+    rows: Sequence[str] | None,
+    *,
+    default: Sequence[str] = DEFAULT_ROWS,
 ) -> dict[str, UpscaleOptions]:
-    """Rows of srx by name: every model with every number of steps, and rows of options.
+    """Rows of srx by name: every model with every number of steps, and rows of options; those of
+    `default` where none is asked for.
 
     The options are those of `srx upscale`, which parses them; what a row does not write is the
     default, whatever SRX_* variables and srx.toml say. Raises UsageError for wrong ones.
@@ -37,7 +43,7 @@ def engine_rows(
     lists = [_flags("--model", models, "embedded,clean"), _flags("--steps", steps, "1,2,5")]
     texts = [" ".join(part for part in parts if part) for parts in product(*lists)]
     asked = (texts if steps or models else []) + list(rows or [])
-    return {text or DEFAULTS: _parsed(ctx, text) for text in asked or DEFAULT_ROWS}
+    return {text or DEFAULTS: _parsed(ctx, text) for text in asked or default}
 
 
 def _flags(name: str, text: str | None, example: str) -> list[str]:
@@ -65,7 +71,7 @@ def _parsed(ctx: typer.Context, text: str) -> UpscaleOptions:
     if strange:
         raise UsageError(
             f"The row {text!r} cannot have {strange[0]}: images, sizes and files are those of "
-            "srx bench itself."
+            f"srx {ctx.info_name} itself."
         )
     return upscale_options(row)
 
@@ -93,8 +99,10 @@ def methods(
     machine: ResolvedMachine,
     *,
     baselines: bool,
+    twice: bool = True,
 ) -> list[Peer]:
-    """Everything that is compared, the quick ones first. Raises UsageError for a wrong --peer."""
+    """Everything that is compared, the quick ones first; `twice`: on a CPU Real-ESRGAN by torch
+    and by ncnn, which gives the same pictures. Raises UsageError for a wrong --peer."""
     from sr_cli.evaluation.peers import engine, interpolation, network, through_ncnn
 
     device, dtype = machine.device, machine.dtype
@@ -106,7 +114,7 @@ def methods(
             network("compact alone", "compact", device=device, dtype=dtype),
             *found,
             network("Real-ESRGAN x4plus", "realesrgan", device=device, dtype=dtype),
-            *([] if device.type != "cpu" else [through_ncnn("Real-ESRGAN x4plus, ncnn")]),
+            *([through_ncnn("Real-ESRGAN x4plus, ncnn")] if twice and device.type == "cpu" else []),
         ]
     return found + [_peer(text, machine) for text in peers]
 

@@ -27,10 +27,11 @@ from torch import Tensor
 from sr_cli.degradation.degrade import KINDS, Randomness, degrade
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.arrays import to_tensor
-from sr_cli.engine.images import load, probe
+from sr_cli.engine.images import Picture, load, probe
 from sr_cli.engine.inputs import pictures
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
+from sr_cli.evaluation.matching import key, partners
 
 PACKAGE = Path(__file__).parents[1]
 EXAMPLES = ("astronaut.png", "cat.png", "coffee.png", "galaxies.png")
@@ -40,7 +41,6 @@ LR_FOLDER = re.compile(
     re.IGNORECASE,
 )
 LR_FILE = re.compile(r"(?P<key>.+)_LR(?P<scale>[\d.]*)", re.IGNORECASE)
-MARK = re.compile(r"(?<=.)(_(HR|GT|LR[\d.]*|LQ)|_?x\d+(\.\d+)?)$", re.IGNORECASE)
 
 
 Half = Literal["first", "second", "all"]
@@ -48,11 +48,15 @@ Half = Literal["first", "second", "all"]
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """lr (3, h, w) and hr (3, H, W), float32 in [0, 1]; (H, W) is round(scale · (h, w))."""
+    """lr (3, h, w) and hr (3, H, W), float32 in [0, 1]; (H, W) is round(scale · (h, w)).
+
+    icc: the RGB profile of LR's colours, None for sRGB.
+    """
 
     name: str
     lr: Tensor
     hr: Tensor
+    icc: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,14 @@ class Pairs(Sequence[Pair]):
         return self.name if self.half == "all" else f"{self.name}, {self.half} half"
 
     @property
+    def given(self) -> bool:
+        """Whether the LR images are files, rather than made of the HR images."""
+        return self._files[0].lr is not None
+
+    @property
     def made_by(self) -> str:
         """Where the LR images come from, for reports."""
-        given = self._files[0].lr is not None
-        return "given LR" if given else f"LR by {self._degradation} x1/{self.scale:g}"
+        return "given LR" if self.given else f"LR by {self._degradation} x1/{self.scale:g}"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -118,10 +126,12 @@ class Pairs(Sequence[Pair]):
         if isinstance(index, slice):
             return self._with(self._files[index])
         files = self._files[index]
-        hr = to_tensor(load(files.hr).rgb)
+        picture = load(files.hr)
+        hr = to_tensor(picture.rgb)
         if files.lr is None:
-            return Pair(files.name, *self._made(files, hr))
-        lr = to_tensor(load(files.lr).rgb)
+            return Pair(files.name, *self._made(files, hr), rgb_profile(picture))
+        picture = load(files.lr)
+        lr = to_tensor(picture.rgb)
         height, width = self._target(lr)
         spare = (hr.shape[1] - height, hr.shape[2] - width)
         if not all(0 <= side < max(self.scale, 1) for side in spare):
@@ -129,7 +139,7 @@ class Pairs(Sequence[Pair]):
                 f"{files.hr} ({hr.shape[2]}x{hr.shape[1]}) is not {self.scale:g} times as large "
                 f"as {files.lr} ({lr.shape[2]}x{lr.shape[1]}): give the right --scale."
             )
-        return Pair(files.name, lr, hr[:, :height, :width])
+        return Pair(files.name, lr, hr[:, :height, :width], rgb_profile(picture))
 
     def large_enough(self) -> tuple["Pairs", list[Path]]:
         """Those without an HR image that is too small to be reduced, and the files of the others.
@@ -162,6 +172,19 @@ class Pairs(Sequence[Pair]):
     def _target(self, lr: Tensor) -> tuple[int, int]:
         width, height = UpscaleOptions(scale=self.scale).size.of(lr.shape[2], lr.shape[1])
         return height, width
+
+
+def rgb_profile(picture: Picture) -> bytes | None:
+    """The profile of its colours, in which greys have none."""
+    return None if picture.gray else picture.metadata.icc
+
+
+def matched(lr: Sequence[Path], hr: Sequence[Path], scale: float) -> Pairs:
+    """LR images, each with the HR image of its name; where there is one of each, whatever they are
+    called. Raises UsageError when one has no partner."""
+    found = dict(zip(lr, hr, strict=True)) if len(lr) == len(hr) == 1 else partners(lr, hr)
+    files = [_Files(file.stem, other, file) for file, other in found.items()]
+    return Pairs("images", files, scale, "bicubic", 0, half="all")
 
 
 def reduced(hr: Tensor, size: tuple[int, int], degradation: str, seed: int) -> Tensor:
@@ -222,35 +245,6 @@ def _half(files: Sequence[_Files], half: Half, name: str) -> Sequence[_Files]:
     if not chosen:
         raise UsageError(f"{name} has a single image, so no second half.")
     return chosen
-
-
-def partners(hr: Sequence[Path], others: Sequence[Path]) -> dict[Path, Path]:
-    """Of each HR file the one of `others` that has its name, or has it but for the marks.
-
-    Raises UsageError when one has no partner, or when marks alone tell two files apart.
-    """
-    stems = {file.stem: file for file in others}
-    if all(file.stem in stems for file in hr):
-        return {file: stems[file.stem] for file in hr}
-    high, low = _by_key(hr), _by_key(others)
-    for name, file in high.items():
-        if name not in low:
-            raise UsageError(f"{file} has no partner in {others[0].parent}.")
-    return {file: low[name] for name, file in high.items()}
-
-
-def key(file: Path) -> str:
-    """The name that HR, LR and results of one image share: 0801 for 0801x4.png."""
-    return MARK.sub("", file.stem)
-
-
-def _by_key(files: Sequence[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for file in files:
-        other = found.setdefault(key(file), file)
-        if other != file:
-            raise UsageError(f"{other} and {file} have the same name but for their marks.")
-    return found
 
 
 def examples() -> list[Path]:

@@ -16,7 +16,8 @@ from sr_cli.engine.source import preprocessed
 from sr_cli.engine.steps import calibration
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import InputError, ModelError
-from sr_cli.evaluation.datasets import Pair, Pairs, images, partners
+from sr_cli.evaluation.datasets import Pair, Pairs, images
+from sr_cli.evaluation.matching import partners
 from sr_cli.models.preprocess import load_preprocessor, realesrgan_files
 from sr_cli.models.resampling import resize
 

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from sr_cli.errors import UsageError
-from sr_cli.evaluation.datasets import Pair, pairs, partners
+from sr_cli.evaluation.datasets import Pair, pairs
+from sr_cli.evaluation.matching import partners
 
 
 def save(path: Path, level: int, side: int) -> Path:
