@@ -149,6 +149,15 @@ Download = Annotated[
     bool, option("Measuring", "--download", help="Fetch weights of metrics that are missing.")
 ]
 
+Contact = Annotated[
+    Path | None,
+    option(
+        "Files",
+        "--contact",
+        metavar="FILE",
+        help="A page for a browser: every picture before and after, at the end.",
+    ),
+]
 FilesFrom = Annotated[
     Path | None,
     option(

@@ -9,6 +9,7 @@ import typer
 
 from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption, NoConfigOption
+from sr_cli.cli.contact import check_contact, write_contact
 from sr_cli.cli.event_lines import event_lines
 from sr_cli.cli.machine import Compile, Machine, make_upscaler
 from sr_cli.cli.options import option
@@ -152,6 +153,7 @@ def upscale(
     tag: shared.Tag = OutputOptions.tag,
     keep_times: shared.KeepTimes = OutputOptions.keep_times,
     max_megapixels: shared.MaxMegapixels = OutputOptions.max_megapixels,
+    contact: shared.Contact = None,
     dry_run: Annotated[
         bool, option("Files", "--dry-run", help="Only list what would be done.")
     ] = False,
@@ -208,6 +210,7 @@ def upscale(
     machine = Machine(device, dtype, threads, compile)
     with naming_options(ctx):
         part = None if shard is None else Shard.parse(shard)
+    check_contact(contact)
     if config:
         terminal.detail(f"defaults from {config}")
     arguments, target = given(inputs, output, files_from)
@@ -238,4 +241,6 @@ def upscale(
                     watch_folders(run, found, recursive=recursive)
                 elif planned.jobs or part:
                     run.work()
+            if contact and not dry_run:
+                write_contact(contact, run.outcomes, files, output=target)
         raise typer.Exit(exit_code(run.outcomes))
