@@ -117,11 +117,17 @@ def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def compile_all(networks: Iterable[nn.Module]) -> None:
-    """Compile each at its first call; where there is no working compiler it goes on as it was."""
+    """Compile each at its first call; where there is no working compiler it goes on as it was.
+
+    Of a network of diffusers that says which blocks it repeats these alone, which takes seconds.
+    """
     torch._dynamo.config.suppress_errors = True  # torch.compiler has no public name for it
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)  # else a traceback for each of them
     for network in networks:
-        network.compile()
+        repeated = getattr(network, "_repeated_blocks", None) or ()
+        blocks = [block for block in network.modules() if type(block).__name__ in repeated]
+        for block in blocks or [network]:
+            block.compile()
 
 
 def peak_memory(device: str) -> int:

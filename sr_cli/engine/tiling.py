@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sr_cli.device import free_memory
 from sr_cli.errors import DeviceError, is_out_of_memory
+from sr_cli.models import graphs
 from sr_cli.models.model import Tiling
 
 Window = tuple[slice, slice]
@@ -236,6 +237,7 @@ class Tiler:
                     raise
                 self._halve(sizes)
             if self.device.type == "cuda":  # cuBLAS and cuDNN take theirs beside what torch keeps
+                graphs.release()
                 torch.cuda.empty_cache()
 
     def count(self, picture: int, height: int, width: int) -> int:

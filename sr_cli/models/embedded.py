@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sr_cli.device import layout
 from sr_cli.errors import UsageError
+from sr_cli.models.graphs import Graphed
 from sr_cli.models.model import Model
 from sr_cli.models.registry import Card, load_weights
 
@@ -244,6 +245,7 @@ class EmbeddedDenoiser:
         texture: float = 1.0,
     ) -> None:
         self.net = net
+        self._graphed = Graphed(net)
         self.dtype = dtype
         self.texture = texture
         self.least, self.largest = (math.exp(bound) / net.config.s for bound in trained)
@@ -297,7 +299,7 @@ class EmbeddedDenoiser:
         log_ratio, c_in, c_skip, c_out = self.net.config.preconditioning(ratio)
         texture = torch.full_like(ratio, self.texture) if texture is None else texture
         log_ratio = log_ratio.expand(len(texture))
-        output: Tensor = self.net(c_in * z, y, log_ratio, texture)
+        output = self._graphed(c_in * z, y, log_ratio, texture)
         return y + c_skip * z + c_out * output.float()
 
 

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from sr_cli.device import free_memory, resolve_device, resolve_dtype
+from sr_cli.device import compile_all, free_memory, resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import (
@@ -194,3 +195,23 @@ def test_networks_that_do_not_fit_are_a_device_error(
     monkeypatch.setattr(f"sr_cli.{part}", full)
     with pytest.raises(DeviceError, match=r"too little free memory for the (weights|networks)"):
         Upscaler(UpscaleOptions(preprocess="compact"), device="cpu")
+
+
+class Block(nn.Linear):
+    """What a network repeats."""
+
+
+def test_of_a_network_that_names_its_repeated_blocks_they_alone_are_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[nn.Module] = []
+
+    def told(self: nn.Module) -> None:
+        compiled.append(self)
+
+    monkeypatch.setattr(nn.Module, "compile", told)
+    named, unnamed, without = (nn.Sequential(Block(1, 1), nn.ReLU(), Block(1, 1)) for _ in "abc")
+    for network, names in ((named, ["Block"]), (without, ["Other"])):
+        monkeypatch.setattr(network, "_repeated_blocks", names, raising=False)
+    compile_all([named, unnamed, without])
+    assert compiled == [named[0], named[2], unnamed, without]

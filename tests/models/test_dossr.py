@@ -260,3 +260,10 @@ def test_weights_that_do_not_fit_their_card(
     monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path))
     with pytest.raises(ModelError, match=r"small\.safetensors do not fit their card"):
         load_model("small", CPU, torch.float32)
+
+
+def test_the_control_net_names_the_blocks_that_the_unet_repeats() -> None:
+    names = [set(net(part)._repeated_blocks) for part in ("unet", "control")]
+    assert names[0] == names[1]
+    kinds = {type(module).__name__ for module in net("control").modules()}
+    assert names[0] & kinds

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sr_cli.diffusion.names import Prediction
 from sr_cli.models.dossr.networks import network
+from sr_cli.models.graphs import Graphed
 from sr_cli.models.model import Model
 from sr_cli.models.preprocess import OVERLAP, without_bfloat16
 from sr_cli.models.protocol import Preprocessor
@@ -38,6 +39,7 @@ class DossrDenoiser:
         self.control = control
         self.context = context
         self.predicts = predicts
+        self._graphed = Graphed(self.eps)
 
     def eps(self, x: Tensor, hint: Tensor, t: Tensor) -> Tensor:
         """The network's output for x and hint, (N, C, h, w), at times t, (N,): like x, float32."""
@@ -80,7 +82,7 @@ class DossrDenoiser:
         start of t1 = 500, where a is nearly 0. The first, of the released weights, by σ/α.
         """
         times = torch.full((len(x),), t, device=x.device)
-        out = self.eps(x, hint, times)
+        out = self._graphed(x, hint, times)
         if self.predicts == "noise":
             return (x - m * y - sigma * out) / a
         return (x - sigma * out) / alpha

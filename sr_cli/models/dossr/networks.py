@@ -36,6 +36,7 @@ def _control(architecture: Architecture) -> Any:
     channels = 2 * architecture["unet"]["in_channels"]
     net: Any = ControlNetModel(in_channels=channels, **shared)  # type: ignore[no-untyped-call]
     net.controlnet_cond_embedding = nn.Identity()
+    net._repeated_blocks = UNet2DConditionModel._repeated_blocks  # diffusers names none of it
     return net
 
 

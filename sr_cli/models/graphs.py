@@ -1,0 +1,148 @@
+"""CUDA graphs: a network's launches, recorded for each shape of its inputs and replayed as one.
+
+The host tells a GPU of every kernel, and tells it of a small batch's more slowly than it computes
+them. What is recorded is told at once. Shapes recur, since a picture's tiles have one shape and so
+have the steps of a walk, so recording pays from the third call on.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor
+
+from sr_cli.errors import is_out_of_memory
+
+SHAPES = 4
+"""Recordings of one function that are kept: those used last."""
+VALUES = 2**25
+"""Of the inputs together: what is larger keeps a GPU busy as it is, and would hold much memory."""
+
+Key = tuple[Any, ...]
+"""Shapes, strides and types of inputs."""
+
+_log = logging.getLogger(__name__)
+_all: "WeakSet[Graphed]" = WeakSet()
+
+
+class Graphed:
+    """A function of tensors that gives one tensor, recorded on CUDA in inference mode.
+
+    function: reads no other tensors but such as stay where they are (a network's parameters), does
+    the same whatever the values are, and never waits for the device.
+
+    The first call of a shape is made as it is, so that libraries choose their algorithms, and so
+    are all calls elsewhere, of large inputs, and of a function that cannot be recorded. All
+    recordings share one pool of memory, which is safe because they run one after another and no
+    result stays in it.
+    """
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self._function = function
+        self._seen: set[Key] = set()
+        self._recordings: OrderedDict[Key, _Recording] = OrderedDict()
+        self._refused = False
+        _all.add(self)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """What the function gives, in memory of its own."""
+        if self._refused or not _suit(inputs):
+            return self._function(*inputs)
+        key = (
+            *((given.shape, given.stride(), given.dtype, given.device) for given in inputs),
+            *(torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")),
+        )
+        if key not in self._seen:
+            self._seen.add(key)
+            return self._function(*inputs)
+        if key not in self._recordings and not self._record(key, inputs):
+            return self._function(*inputs)
+        self._recordings.move_to_end(key)
+        return self._recordings[key](inputs)
+
+    def release(self) -> None:
+        """Forget what was recorded, and the memory it holds."""
+        self._recordings.clear()
+        self._seen.clear()
+
+    def _record(self, key: Key, inputs: Sequence[Tensor]) -> bool:
+        """Whether it succeeded."""
+        pool = next((recording.pool for recording in self._recordings.values()), None)
+        try:
+            self._recordings[key] = _Recording(self._function, inputs, pool)
+        except Exception as error:
+            self.release()
+            if not is_out_of_memory(error):
+                self._refused = True
+                _log.warning("no CUDA graph, so every kernel is launched by itself: %s", error)
+            return False
+        if len(self._recordings) > SHAPES:
+            self._recordings.popitem(last=False)
+        return True
+
+
+def release() -> None:
+    """Let all functions forget their recordings, where memory is short."""
+    for graphed in _all:
+        graphed.release()
+
+
+def _suit(inputs: Sequence[Tensor]) -> bool:
+    """Whether these can be recorded, and recording pays."""
+    return (
+        _on_gpu(inputs)
+        and torch.is_inference_mode_enabled()
+        and sum(given.numel() for given in inputs) <= VALUES
+    )
+
+
+def _on_gpu(inputs: Sequence[Tensor]) -> bool:
+    return all(given.is_cuda for given in inputs)
+
+
+class _Recording:
+    """Of one function for inputs like these."""
+
+    def __init__(
+        self, function: Callable[..., Tensor], inputs: Sequence[Tensor], pool: Any
+    ) -> None:
+        self._inputs = [given.clone() for given in inputs]
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(inputs[0].device), _casting_anew():
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):  # cuBLAS and cuDNN get ready on a stream by calls on it
+                function(*self._inputs)
+            here.wait_stream(aside)
+            # Of other threads' calls, such as those that pin memory, none may end the recording.
+            with torch.cuda.graph(
+                self._graph, pool=pool, stream=aside, capture_error_mode="thread_local"
+            ):
+                self._result = function(*self._inputs)
+
+    @property
+    def pool(self) -> Any:
+        """Where its memory is."""
+        return self._graph.pool()
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        self._graph.replay()
+        return self._result.clone()
+
+
+@contextmanager
+def _casting_anew() -> Iterator[None]:
+    """Let autocast cast weights wherever they are used, and keep none that is gone later."""
+    kept = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
