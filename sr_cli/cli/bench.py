@@ -69,9 +69,9 @@ def bench(
             "Methods",
             "--peer",
             envvar=None,
-            metavar="NAME=FILE|DIR",
-            help="Another network's checkpoint (whatever spandrel reads), or somebody's results "
-            "on disk. May be repeated.",
+            metavar="NAME=FILE|DIR|CMD",
+            help="Another network's checkpoint (whatever spandrel reads), somebody's results on "
+            "disk, or a program: a command with {input} and {output} for folders. May be repeated.",
         ),
     ] = None,
     baselines: Annotated[
@@ -79,7 +79,8 @@ def bench(
         option(
             "Methods",
             "--baselines/--no-baselines",
-            help="Bicubic, Lanczos, the preprocessor alone and Real-ESRGAN x4plus, also by ncnn.",
+            help="Nearest, bicubic, Lanczos, the preprocessor alone and Real-ESRGAN x4plus, also "
+            "by ncnn.",
         ),
     ] = True,
     metrics: shared.Metrics = "psnr,ssim,lpips,niqe",

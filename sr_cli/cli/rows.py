@@ -88,7 +88,7 @@ def check(
     for options in rows.values():
         if options.method == "dossr":
             check_texture(options, card(options.model, DIFFUSION))
-    for peer in (peer for peer in compared if not peer.timed):
+    for peer in (peer for peer in compared if peer.reads):
         for pairs in sets:
             peer.make(pairs)
 
@@ -109,6 +109,7 @@ def methods(
     found = [engine(n, o, device=device, dtype=machine.asked_dtype) for n, o in rows.items()]
     if baselines:
         found = [
+            interpolation("nearest"),
             interpolation("bicubic"),
             interpolation("lanczos"),
             network("compact alone", "compact", device=device, dtype=dtype),
@@ -121,11 +122,14 @@ def methods(
 
 def _peer(text: str, machine: ResolvedMachine) -> Peer:
     from sr_cli.evaluation.peers import network, stored
+    from sr_cli.evaluation.programs import Command, program
 
     name, _, file = text.partition("=")
     path = Path(file).expanduser()
     if not name or not file:
-        raise UsageError(f"--peer {text} must be NAME=FILE or NAME=FOLDER.")
+        raise UsageError(f"--peer {text} must be NAME=FILE, NAME=FOLDER or NAME='COMMAND …'.")
+    if "{" in file and "}" in file:
+        return program(name, Command.parsed(file))
     if path.is_dir():
         return stored(name, path)
     if not path.is_file():

@@ -48,6 +48,7 @@ class Row:
     """One method on one data set.
 
     seconds: of every timed call, one image each. images_per_second: `batch` images at a time.
+    startup: seconds that a program takes before its first image.
     memory: bytes that it holds and works with. scores: means over the images for which a metric is
     defined. failure: why there is nothing else, in a sentence; exit_code: of that error.
     """
@@ -63,6 +64,7 @@ class Row:
     scores: Mapping[str, float | None] = field(default_factory=dict)
     failure: str | None = None
     exit_code: ExitCode = ExitCode.DONE
+    startup: float | None = None
 
     def percentile(self, percent: float) -> float | None:
         """Of the seconds an image; 50 is the median."""
@@ -122,6 +124,10 @@ def _measured(
         on_image()
     row = Row(pairs.title, peer.name, len(pairs), method.nfe, method.parameters)
     row = replace(row, scores=scorer.means())
+    if told := method.spent:
+        speed = len(told.seconds) / max(sum(told.seconds), 1e-9)
+        row = replace(row, seconds=told.seconds, images_per_second=speed)
+        return replace(row, startup=told.startup, memory=told.memory)
     if not peer.timed:
         return row
     speed = 1 / fmean(seconds)
@@ -196,6 +202,9 @@ def table(rows: Sequence[Row], metrics: Metrics, *, data: bool = False) -> Table
     columns += [Column(name, "lower", 3) for name in ("s/image", "p10", "p90")]
     columns += [Column("images/s", "higher"), Column("memory (MiB)", digits=0)]
     columns += map(column, metrics.names)
+    started = any(row.startup is not None for row in rows)
+    if started:
+        columns.append(Column("start-up (s)"))
     failed = any(row.failure for row in rows)
     if failed:
         columns.append(Column("note"))
@@ -207,6 +216,7 @@ def table(rows: Sequence[Row], metrics: Metrics, *, data: bool = False) -> Table
         values += [row.images_per_second, _in(2**20, row.memory)]
         for name in metrics.names:
             values.append("no weights" if name in metrics.missing else row.scores.get(name))
+        values += [row.startup] if started else []
         return (*values, row.failure) if failed else tuple(values)
 
     return Table(tuple(columns), tuple(cells(row) for row in rows))

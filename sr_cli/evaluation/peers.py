@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.images import load
@@ -23,28 +24,42 @@ from sr_cli.models.resampling import resize
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a method took that ran elsewhere: seconds of each image, seconds before the first (None:
+    unknown), bytes of memory."""
+
+    seconds: tuple[float, ...]
+    startup: float | None
+    memory: int
+
+
+@dataclass(frozen=True)
 class Method:
     """One way to enlarge, ready to be used on one data set.
 
     run: the results of some pairs, each (3, H, W) in [0, 1] as large as its HR.
-    nfe: calls of the largest network for one image. parameters: of all networks.
+    nfe: calls of the largest network for one image. parameters: of all networks. spent: of a method
+    that is not timed here.
     """
 
     run: Callable[[Sequence[Pair]], Sequence[Tensor]]
     nfe: int | None = None
     parameters: int | None = None
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True)
 class Peer:
     """A method by name, made for a data set when its turn comes.
 
-    timed: whether `run` does the work, and does not only read what somebody's program made.
+    timed: whether `run` does the work, and does not only read what somebody's program made. reads:
+    whether `make` only looks for files, so that it shows mistakes before anything is measured.
     """
 
     name: str
     make: Callable[[Pairs], Method]
     timed: bool = True
+    reads: bool = False
 
 
 def engine(name: str, options: UpscaleOptions, *, device: torch.device, dtype: str) -> Peer:
@@ -122,10 +137,10 @@ def through_ncnn(name: str) -> Peer:
 
 
 def interpolation(name: str) -> Peer:
-    """`bicubic` or `lanczos`."""
+    """`nearest`, `bicubic` or `lanczos`."""
 
     def make(_: Pairs) -> Method:
-        function = lanczos if name == "lanczos" else bicubic
+        function = {"nearest": nearest, "bicubic": bicubic, "lanczos": lanczos}[name]
         return Method(lambda group: [function(p.lr, p.hr.shape[-2:]) for p in group], 0, 0)
 
     return Peer(name, make)
@@ -138,9 +153,14 @@ def stored(name: str, folder: Path) -> Peer:
         own = folder / pairs.name
         files = partners(pairs.hr_files, images(own if own.is_dir() else folder))
         by_name = dict(zip(pairs.names, files.values(), strict=True))
-        return Method(lambda group: [_read(by_name[pair.name], pair) for pair in group])
+        return Method(lambda group: [read(by_name[pair.name], pair) for pair in group])
 
-    return Peer(name, make, timed=False)
+    return Peer(name, make, timed=False, reads=True)
+
+
+def nearest(lr: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The nearest pixel: (3, h, w) → (3, *size) in [0, 1]."""
+    return interpolate(lr[None], size=size, mode="nearest-exact")[0]
 
 
 def bicubic(lr: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -178,7 +198,8 @@ def _fitted(result: Tensor, hr: Tensor) -> Tensor:
     return resize(result, (height, width))[0].clamp(0, 1)
 
 
-def _read(file: Path, pair: Pair) -> Tensor:
+def read(file: Path, pair: Pair) -> Tensor:
+    """Somebody's result, (3, H, W) in [0, 1]. Raises InputError unless it has the HR's size."""
     result = to_tensor(load(file).rgb)
     if result.shape != pair.hr.shape:
         sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (result, pair.hr)]

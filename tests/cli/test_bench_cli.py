@@ -187,8 +187,8 @@ def test_baselines_stand_beside_and_files_are_one_set(bench: Srx, photos: Path) 
     title, _, *lines = out.splitlines()
     assert title == "**images: 1 images x4, LR by bicubic x1/4**"
     methods = [line.split("|")[1].strip() for line in lines[2:]]
-    assert methods[:4] == ["bicubic", "lanczos", "compact alone", "(defaults)"]
-    assert methods[4:] == ["Real-ESRGAN x4plus", "Real-ESRGAN x4plus, ncnn"]
+    assert methods[:4] == ["nearest", "bicubic", "lanczos", "compact alone"]
+    assert methods[4:] == ["(defaults)", "Real-ESRGAN x4plus", "Real-ESRGAN x4plus, ncnn"]
 
 
 def test_without_arguments_the_examples_are_measured(
