@@ -198,10 +198,11 @@ def _fitted(result: Tensor, hr: Tensor) -> Tensor:
     return resize(result, (height, width))[0].clamp(0, 1)
 
 
-def read(file: Path, pair: Pair) -> Tensor:
-    """Somebody's result, (3, H, W) in [0, 1]. Raises InputError unless it has the HR's size."""
+def read(file: Path, pair: Pair, called: str | None = None) -> Tensor:
+    """Somebody's result, (3, H, W) in [0, 1]. called: how to name it, unless by its path. Raises
+    InputError unless it has the HR's size."""
     result = to_tensor(load(file).rgb)
     if result.shape != pair.hr.shape:
         sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (result, pair.hr)]
-        raise InputError(f"{file} has {sizes[0]} pixels, the HR image {sizes[1]}.")
+        raise InputError(f"{called or file} has {sizes[0]} pixels, the HR image {sizes[1]}.")
     return result

@@ -79,7 +79,10 @@ def program(name: str, command: Command) -> Peer:
                 whole = _run(name, command, folder / "all", folder / "all-out", pairs.scale)
             results = folder / ("all-out" if len(pairs) > 1 else "first-out")
             files = _results(name, results, pairs.names)
-            images = {pair.name: read(files[pair.name], pair) for pair in pairs}
+            images = {}
+            for pair in pairs:  # whose files are gone when somebody reads of them
+                file = files[pair.name]
+                images[pair.name] = read(file, pair, f"The {file.name} that {name} made")
         spent = _spent(first, whole, sizes)
         return Method(lambda group: [images[pair.name] for pair in group], spent=spent)
 

@@ -95,7 +95,7 @@ def test_start_up_and_work_are_told_apart_by_pixels() -> None:
     ("body", "factor", "said"),
     [
         ("\n    sys.exit('no weights here')\n", 4, "code 1 and said: no weights here"),
-        (ENLARGE, 3, "im0.png has 24x18 pixels, the HR image 32x24"),
+        (ENLARGE, 3, "The im0.png that it made has 24x18 pixels, the HR image 32x24"),
         ("\n    pass\n", 4, "no result for im0"),
         (ENLARGE.replace('mark + ".png"', 'mark + ".png.txt"'), 4, "code 1 and said"),
     ],
