@@ -26,19 +26,25 @@ class Machine:
     """What is asked for.
 
     device: auto, cpu, cuda, cuda:N or mps. dtype: auto, float32, bfloat16 or float16. threads: CPU
-    threads, None for all. compile: whether torch.compile prepares the networks.
+    threads, None for all. compile: whether torch.compile prepares the networks. cluster: of Ray,
+    auto or an address; then threads are those of a worker, and Ray says which GPU is whose.
 
     Raises:
-        UsageError: as many threads as there are no CPUs for.
+        UsageError: as many threads as there are no CPUs for; a GPU by its number, of a cluster.
     """
 
     device: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
     compile: Compile = "auto"
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         cpus = os.cpu_count() or 1
+        if self.cluster is not None:
+            cpus = 1 << 16  # more than any machine has
+            if ":" in self.device:
+                raise UsageError(f"--device {self.device} names one GPU; with --cluster name cuda.")
         if self.threads is not None and not 1 <= self.threads <= cpus:  # more are far slower
             raise UsageError(f"threads must lie between 1 and {cpus} (CPUs), not {self.threads}.")
 

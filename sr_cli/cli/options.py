@@ -215,6 +215,16 @@ Threads = Annotated[
     int | None,
     option("Machine", "--threads", metavar="N", show_default="all", help="CPU threads."),
 ]
+ClusterOf = Annotated[
+    str | None,
+    option(
+        "Machine",
+        "--cluster",
+        metavar="auto|HOST:PORT",
+        help="Work on the machines of a Ray cluster: a worker for each GPU, or for each --threads "
+        "CPU cores. auto: the one that runs here, or else one for this run.",
+    ),
+]
 Tile = Annotated[
     int | None,
     option(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from sr_cli.cli.clustered import on_cluster
 from sr_cli.cli.event_lines import Listener
 from sr_cli.cli.machine import Machine, ResolvedMachine, environment
 from sr_cli.cli.parsing import is_chosen
@@ -117,7 +118,8 @@ class Run:
         from sr_cli.engine.manifest import Manifest
         from sr_cli.engine.output_folder import check_writable
 
-        todo = self._pending(self.planned.jobs, Manifest(self.folder, self.shard))
+        label = self.shard.label if self.shard else ""
+        todo = self._pending(self.planned.jobs, Manifest(self.folder, label))
         if todo:
             check_writable(self.folder)
         check = _rehearse(self.ctx, self.options, self.machine)
@@ -169,22 +171,12 @@ class Run:
     def _work(self, todo: Sequence[Job], manifest: Manifest) -> None:
         from sr_cli.engine.jobs import taken
 
-        def notify(event: Event) -> None:
-            if not isinstance(event, Started | Stepped):
-                self.outcomes.append(event)
-            show(self.aliases.event(event))
-            self.tell(event)
-            if isinstance(event, Failed) and not isinstance(event.error, SrxError):
-                terminal.trace(event.error)
-
         earlier, before = {job for job in todo if taken(job.output)}, len(self.outcomes)
         try:
-            from sr_cli.device import peak_memory
-            from sr_cli.engine.batch import run
-
-            upscaler = self.loaded(todo)
-            with terminal.watching(todo, self._pixels) as show:
-                run(todo, self.options, upscaler, notify, files=self.files, manifest=manifest)
+            if self.machine.cluster:
+                on_cluster(self, todo, manifest)
+            else:
+                self._here(todo, manifest)
         except (KeyboardInterrupt, FullDiskError, GoneError) as ending:
             ended = self.outcomes[before:]
             if isinstance(ending, KeyboardInterrupt) and len(ended) == len(todo):
@@ -197,6 +189,30 @@ class Run:
             terminal.line(f"{_ended(ending)}: {count}; {advice}.")
             code = getattr(ending, "exit_code", ExitCode.INTERRUPTED)
             raise typer.Exit(code) from None
+
+    @contextmanager
+    def watching(self, todo: Sequence[Job]) -> Iterator[Callable[[Event], None]]:
+        """Give what is told of events while they happen."""
+
+        def notify(event: Event) -> None:
+            if not isinstance(event, Started | Stepped):
+                self.outcomes.append(event)
+            show(self.aliases.event(event))
+            self.tell(event)
+            if isinstance(event, Failed) and not isinstance(event.error, SrxError):
+                terminal.trace(event.error)
+
+        with terminal.watching(todo, self._pixels) as show:
+            yield notify
+
+    def _here(self, todo: Sequence[Job], manifest: Manifest) -> None:
+        from sr_cli.device import peak_memory
+        from sr_cli.engine.batch import run
+
+        try:
+            upscaler = self.loaded(todo)
+            with self.watching(todo) as notify:
+                run(todo, self.options, upscaler, notify, files=self.files, manifest=manifest)
         finally:
             there = self.computed_on
             if there and there.device.type != "cuda":  # on which each file has its own

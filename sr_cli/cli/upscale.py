@@ -188,6 +188,7 @@ def upscale(
         ),
     ] = Machine.compile,
     threads: shared.Threads = None,
+    cluster: shared.ClusterOf = None,
     as_json: shared.Json = False,
     json_events: shared.JsonEvents = False,
     no_progress: shared.NoProgress = False,
@@ -207,18 +208,20 @@ def upscale(
     terminal.talk(quiet=quiet, verbose=verbose, progress=not no_progress)
     options = upscale_options(ctx)
     files = output_options(ctx)
-    machine = Machine(device, dtype, threads, compile)
+    machine = Machine(device, dtype, threads, compile, cluster)
     with naming_options(ctx):
         part = None if shard is None else Shard.parse(shard)
     check_contact(contact)
     if config:
         terminal.detail(f"defaults from {config}")
     arguments, target = given(inputs, output, files_from)
+    if part and cluster:
+        raise UsageError("--shard and --cluster both share the files out: choose one.")
     if as_json and json_events:
         raise UsageError("--json and --json-events both want stdout: choose one.")
     reports = as_json or json_events
     if watch:
-        others = {"--dry-run": dry_run, "--shard": part}
+        others = {"--dry-run": dry_run, "--shard": part, "--cluster": cluster}
         check_watch(arguments, target, others=[flag for flag, given in others.items() if given])
     with event_lines(wanted=json_events) as listener:
         with streams(arguments, target, files, reports=reports) as (found, place, aliases):

@@ -21,11 +21,12 @@ from typing import Any, Final
 from sr_cli import __version__
 from sr_cli.engine.events import Failed, Finished, Job, Outcome
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.engine.shards import Shard
 from sr_cli.errors import FullDiskError, GoneError, InputError, is_full_disk
 from sr_cli.files import digest
 
 NAME: Final = ".srx-manifest.jsonl"
+WORKER: Final = "worker-"
+"""How the labels of a cluster's workers begin."""
 _LONGEST = 1 << 16  # bytes of a line that is read
 _MACHINE = {"tile", "batch"}  # which no pixel depends on by more than one 8-bit level
 _WRITTEN = {"format", "quality", "strip", "tag"}
@@ -74,15 +75,16 @@ class Recipe:
 class Manifest:
     """The manifest of a folder; `add` makes the file. Whatever is in it, reading it raises nothing.
 
-    Each shard writes a file of its own, and reads those of the others when it meets a result that
-    it does not know.
+    Each shard of a run and each worker of a cluster writes a file of its own, and reads the others'
+    when it meets a result that it does not know.
 
-    folder: of the results. unfinished: inputs on which the last runs ended without a word.
+    folder: of the results. label: of the shard or worker. unfinished: inputs on which the last runs
+    ended without a word.
     """
 
-    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
+    def __init__(self, folder: Path, label: str = "") -> None:
         self.folder = folder
-        self.path = folder / name_of(shard)
+        self.path = folder / name_of(label)
         self.unfinished: Counter[str] = Counter()
         self._done: defaultdict[str, list[_Result]] = defaultdict(list)
         self._recipes: dict[str, tuple[Any, Any]] = {}
@@ -91,7 +93,7 @@ class Manifest:
         self._begun: dict[str, Job] = {}
         self._others = [path for path in parts(folder) if path != self.path]
         self._torn = self._read(self.path)
-        if shard is None:
+        if not label:
             self._read_others()
 
     def watch(self) -> None:
@@ -173,6 +175,19 @@ class Manifest:
         with suppress(InputError):
             self.add("failed", job, {"reason": reason[:1000]})
 
+    def absorb(self) -> None:
+        """Take over what the workers of a cluster wrote, in the order in which it happened."""
+        workers = parts(self.folder, WORKER)
+        told = [line for path in workers for line, _ in read_lines(path) if isinstance(line, dict)]
+        told.sort(key=lambda line: str(line.get("time")))
+        text = "".join(json.dumps(line) + "\n" for line in told)
+        with suppress(OSError):  # then the next run does
+            if text:
+                with self._writing:
+                    self._append(("\n" * self._torn + text).encode(), flush=True)
+            for path in workers:
+                path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Tell of those that were begun and are left: this run was not killed."""
         for job in list(self._begun.values()):
@@ -217,7 +232,7 @@ class Manifest:
 
     def _read_others(self) -> None:
         while self._others:
-            self._read(self._others.pop())
+            self._read(self._others.pop(0))
 
     def _read(self, path: Path) -> bool:
         """Read a file of lines; whether its last one is cut."""
@@ -254,14 +269,15 @@ class _Result:
     file: File
 
 
-def name_of(shard: Shard | None = None) -> str:
-    """The file that a run of this shard, or of all, writes."""
-    return NAME if shard is None else NAME.replace(".jsonl", f".{shard.label}.jsonl")
+def name_of(label: str = "") -> str:
+    """The file that a run writes; label: of a shard, or of a worker of a cluster."""
+    return NAME.replace(".jsonl", f".{label}.jsonl") if label else NAME
 
 
-def parts(folder: Path) -> list[Path]:
-    """The files of a folder's manifest: of whole runs, and of shards."""
-    return sorted(p for p in folder.glob(NAME.replace(".jsonl", "*.jsonl")) if p.is_file())
+def parts(folder: Path, labels: str = "") -> list[Path]:
+    """The files of a folder's manifest; labels: how those begin that are meant."""
+    pattern = NAME.replace(".jsonl", f".{labels}*.jsonl" if labels else "*.jsonl")
+    return sorted(path for path in folder.glob(pattern) if path.is_file())
 
 
 def read_lines(path: Path) -> Iterator[tuple[Any, bool]]:

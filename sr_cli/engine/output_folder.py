@@ -36,13 +36,17 @@ def working(
     made = _make(folder)
     try:
         with _locked(output, folder, single=single, shard=shard):
-            _tidy(folder, results, alone=not (single or shard))
-            manifest = Manifest(folder, shard)
+            tidy(folder, results, alone=not (single or shard))
+            manifest = Manifest(folder, shard.label if shard else "")
             manifest.watch()
             try:
+                if not (single or shard):
+                    manifest.absorb()  # of a run on a cluster that was killed
                 yield manifest
             finally:
                 with suppress(OSError):
+                    if not (single or shard):
+                        manifest.absorb()
                     manifest.close()
     finally:
         if shard is None:  # another may be about to use them
@@ -97,7 +101,7 @@ def _keep_off(folder: Path, shard: Shard | None) -> None:
                 pass
 
 
-def _tidy(folder: Path, results: Collection[Path], *, alone: bool) -> None:
+def tidy(folder: Path, results: Collection[Path], *, alone: bool) -> None:
     """Remove what killed runs left of these results, or, if nobody else works there, of any."""
     names: defaultdict[Path, set[str]] = defaultdict(set)
     names[folder] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,37 +71,37 @@ def read(folder: Path) -> Report:
     together = [part for part in found if part.count == latest.count]
     numbers = {part.number for part in together}
     silent = [f"{k}/{latest.count}" for k in range(1, latest.count + 1) if k not in numbers]
-    entries = [_checked(folder, last[output]) for output in sorted(last)]
-    return Report(entries, sum(part.left for part in together), silent)
+    told = {o for p in together for o, time in p.told.items() if p.begun or time >= latest.begun}
+    left = max(0, sum(part.pictures for part in together) - len(told))
+    return Report([_checked(folder, last[output]) for output in sorted(last)], left, silent)
 
 
 @dataclass
 class _Part:
     """One file: its shard (count 0: of a whole run), the last words on its results, when its last
-    run began, and how many of that run's pictures it does not tell of."""
+    run began and how many pictures that had to do, and of which results it has told since, when."""
 
     number: int
     count: int
     entries: dict[str, Entry]
     begun: str = ""
-    left: int = 0
+    pictures: int = 0
+    told: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, path: Path) -> _Part:
         match = re.search(r"\.(\d+)-of-(\d+)\.jsonl$", path.name)
         part = cls(int(match[1]), int(match[2]), {}) if match else cls(0, 0, {})
         shard = f"{match[1]}/{match[2]}" if match else ""
-        pictures, told = 0, set[str]()
         for line, _ in read_lines(path):
             if not isinstance(line, dict):
                 continue
             if line.get("status") == "run" and isinstance(line.get("pictures"), int):
-                pictures, part.begun = line["pictures"], str(line.get("time"))
-                told.clear()
+                part.pictures, part.begun = line["pictures"], str(line.get("time"))
+                part.told.clear()
             elif entry := _entry(line, shard):
                 part.entries[entry.output] = entry
-                told.add(entry.output)
-        part.left = max(0, pictures - len(told))
+                part.told[entry.output] = entry.time
         return part
 
 

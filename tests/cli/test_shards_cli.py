@@ -84,7 +84,7 @@ def test_what_other_shards_did_is_known(srx: Srx, twelve: None, again: tuple[str
 
 def test_without_the_manifests_of_the_others_nothing_is_known(srx: Srx, twelve: None) -> None:
     srx("upscale", "in", "out", "-r", "--shard", "1/1")
-    (Path("out") / name_of(Shard(1, 1))).unlink()
+    (Path("out") / name_of(Shard(1, 1).label)).unlink()
     assert srx("upscale", "in", "out", "-r", "--shard", "1/2").code == 1
 
 
