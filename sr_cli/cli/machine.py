@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sr_cli import __version__
+from sr_cli.cli.ui import terminal
 from sr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -132,4 +133,10 @@ def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:
     from sr_cli.engine.upscaler import Upscaler
 
     found = machine.resolve()
-    return Upscaler(options, device=str(found.device), dtype=found.asked_dtype)
+    upscaler = Upscaler(options, device=str(found.device), dtype=found.asked_dtype)
+    if options.best_of > 1:
+        from sr_cli.evaluation.judging import with_judge
+
+        if reason := with_judge(upscaler):
+            terminal.note(f"{reason} Seeds are chosen by agreement with the input alone.")
+    return upscaler

@@ -87,6 +87,15 @@ def upscale(
         int,
         option("Diffusion", "--seed", metavar="N", help="Same seed, same picture."),
     ] = UpscaleOptions.seed,
+    best_of: Annotated[
+        int,
+        option(
+            "Diffusion",
+            "--best-of",
+            metavar="N",
+            help="Draw N seeds of each picture, keep the best by its input and NIQE.",
+        ),
+    ] = UpscaleOptions.best_of,
     model: shared.Model = UpscaleOptions.model,
     method: shared.Method = UpscaleOptions.method,
     prior: shared.Prior = UpscaleOptions.prior,

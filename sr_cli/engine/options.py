@@ -43,6 +43,10 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     _require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.")
 
 
+MOST_DRAWS = 64
+"""Seeds of one picture, all of whose results are in memory at a time."""
+
+
 @dataclass(frozen=True)
 class UpscaleOptions:
     """How one picture becomes a larger one.
@@ -61,6 +65,8 @@ class UpscaleOptions:
     with `prior` (a name, a folder or a hub id) by `sampler`. Its t1 is "auto" if it is None, 0
     leaves the enlargement as it is, and it takes at most t1 steps.
 
+    Of `best_of` seeds from `seed` on the one is kept that `engine.choice` says.
+
     Raises:
         UsageError: a value that makes no sense.
     """
@@ -75,6 +81,7 @@ class UpscaleOptions:
     preprocess: str | None = None
     color: Color = "wavelet"
     seed: int = 0
+    best_of: int = 1
     tile: int | None = None
     overlap: int | None = None
     batch: int | Literal["auto"] = AUTO
@@ -101,6 +108,8 @@ class UpscaleOptions:
         _require(self.steps is None or 1 <= self.steps <= 1000, sentence)
         _require(1 <= self.order <= 3, f"order must be 1, 2 or 3, not {self.order}.")
         _require(0 <= self.seed < 2**64, f"seed must lie between 0 and 2^64 - 1, not {self.seed}.")
+        sentence = f"best_of must lie between 1 and {MOST_DRAWS}, not {self.best_of}."
+        _require(1 <= self.best_of <= MOST_DRAWS, sentence)
         _one_of("variant", self.variant, get_args(Variant))
         if self.last_step is not None:
             _one_of("last step", self.last_step, get_args(LastStep))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby, product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -183,6 +184,11 @@ OnNote = Callable[[int, str], None]
 """(picture, what its user should know)."""
 OnTile = Callable[[int, int, int], None]
 """(picture, its tiles that are done, its tiles in all)."""
+
+
+def of_group(listener: Callable[..., None], group: Sequence[int], k: int, *told: Any) -> None:
+    """Tell of the k-th picture of a group by its place among all."""
+    listener(group[k], *told)
 
 
 def ignore(*_: object) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from sr_cli.device import compile_all, resolve_device, resolve_dtype, to_host
 from sr_cli.engine.arrays import FLOATS, Form
 from sr_cli.engine.cells import Cells
+from sr_cli.engine.choice import Judge, best_of
 from sr_cli.engine.events import Event
 from sr_cli.engine.finish import Finish, overflowed
 from sr_cli.engine.guard import shrunk
@@ -34,7 +35,7 @@ from sr_cli.engine.steps import (
     makes_pixels,
     scale_of,
 )
-from sr_cli.engine.tiling import OnNote, OnTile, ignore
+from sr_cli.engine.tiling import OnNote, OnTile, ignore, of_group
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.errors import UsageError, enough_memory
 from sr_cli.models.loading import DIFFUSION, load_model, load_prior
@@ -62,6 +63,9 @@ class Upscaler:
             model has no dial for a texture.
         DeviceError: the device is missing, or its memory does not suffice for the smallest tile.
     """
+
+    judge: Judge | None = None
+    """Of draws, where options.best_of is above 1; None: agreement with the input alone counts."""
 
     def __init__(
         self,
@@ -234,6 +238,8 @@ class Upscaler:
         float32 in [0, 1]. on_step and on_note as for one picture, with its index before.
         """
         sources = self.sources(lrs) if sources is None else sources
+        if self.options.best_of > 1:
+            return best_of(self, lrs, sources, forms, on_step, on_note)
         if self._course is None:
             return self._from_calibrated_starts(lrs, sources, forms, on_step, on_note)
         images = self._walked(self._course, lrs, sources, on_step, on_note)
@@ -294,8 +300,8 @@ class Upscaler:
                 [lrs[i] for i in group],
                 sources=[sources[i] for i in group],
                 forms=forms and [forms[i] for i in group],
-                on_step=partial(_of_group, on_step, group),
-                on_note=partial(_of_group, on_note, group),
+                on_step=partial(of_group, on_step, group),
+                on_note=partial(of_group, on_note, group),
             )
             results |= dict(zip(group, images, strict=True))
         return [results[i] for i in range(len(lrs))]
@@ -342,8 +348,3 @@ class Upscaler:
 
     def _noise(self, lr: Tensor) -> Noise:
         return Noise.of(lr, self.options.seed, self._model.channels, self._device)
-
-
-def _of_group(listener: Callable[..., None], group: Sequence[int], k: int, *told: Any) -> None:
-    """Tell of the k-th picture of a group by its place among all."""
-    listener(group[k], *told)

@@ -18,6 +18,7 @@ from sr_cli.engine.steps import calibration
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import InputError, ModelError
 from sr_cli.evaluation.datasets import Pair, Pairs, images
+from sr_cli.evaluation.judging import with_judge
 from sr_cli.evaluation.matching import partners
 from sr_cli.models.preprocess import load_preprocessor, realesrgan_files
 from sr_cli.models.resampling import resize
@@ -68,6 +69,8 @@ def engine(name: str, options: UpscaleOptions, *, device: torch.device, dtype: s
     def make(pairs: Pairs) -> Method:
         sized = replace(options, scale=pairs.scale)
         upscaler = Upscaler(sized, device=str(device), dtype=dtype)
+        if sized.best_of > 1:
+            with_judge(upscaler)
         return Method(
             lambda group: upscaler.together([pair.lr for pair in group]),
             _calls(upscaler, pairs.scale),
@@ -81,9 +84,9 @@ def _calls(upscaler: Upscaler, scale: float) -> int:
     """Of the network for one image of this scale: Diff-SR's samplers take at most t1 steps."""
     options = upscaler.options
     if options.method == "dossr":
-        return upscaler.steps
+        return upscaler.steps * options.best_of
     found = calibration(options, upscaler.model).start(scale) if options.automatic else options.t1
-    return min(upscaler.steps, int(found or 0))
+    return min(upscaler.steps, int(found or 0)) * options.best_of
 
 
 def network(name: str, source: str | Path, *, device: torch.device, dtype: torch.dtype) -> Peer:
