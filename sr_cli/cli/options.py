@@ -139,7 +139,8 @@ Metrics = Annotated[
         "Measuring",
         "--metrics",
         metavar=LIST,
-        help="psnr, ssim, lpips, dists, niqe, clipiqa, musiq, maniqa, topiq; in bench also fid.",
+        help="psnr, ssim, lpips, dists, niqe, clipiqa, musiq, maniqa, maniqa-pipal, topiq; in "
+        "bench also fid.",
     ),
 ]
 Border = Annotated[

@@ -131,6 +131,35 @@ def import_vgg(
     terminal.note(f"wrote {convert(file)}")
 
 
+@app.command()
+def metrics(as_json: shared.Json = False) -> None:
+    """Say which file of which metric goes where, and whether it is there, on stdout.
+
+    srx bench --download gets them too, through pyiqa.
+    """
+    from sr_cli.evaluation.iqa import SPECS, parts
+
+    found = [part for name in SPECS for part in parts(name)]
+    if as_json:
+        records = [
+            {
+                "metric": part.metric,
+                "file": part.file and str(part.file),
+                "source": part.source,
+                "there": part.there,
+            }
+            for part in found
+        ]
+        terminal.document({"metrics": records})
+        return
+    for name in SPECS:
+        own = [part for part in found if part.metric == name]
+        typer.echo(f"{name}: {'there' if all(part.there for part in own) else 'missing'}")
+        for part in own:
+            mark = "has" if part.there else "get"
+            typer.echo(f"  {mark} {part.source}" + (f"\n   as {part.file}" if part.file else ""))
+
+
 @app.command("list")
 def list_(
     as_json: shared.Json = False,

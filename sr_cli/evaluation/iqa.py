@@ -48,6 +48,12 @@ SPECS = {
     "clipiqa": Spec("clipiqa", "higher", ("clip/RN50.pt",)),
     "musiq": Spec("musiq", "higher", ("pyiqa/musiq_koniq_ckpt-e95806b9.pth",)),
     "maniqa": Spec(
+        "maniqa",
+        "higher",
+        ("pyiqa/ckpt_koniq10k.pt",),
+        backbone="timm/vit_base_patch8_224.augreg2_in21k_ft_in1k",
+    ),
+    "maniqa-pipal": Spec(
         "maniqa-pipal",
         "higher",
         ("pyiqa/MANIQA_PIPAL-ae6d356b.pth",),
@@ -71,6 +77,30 @@ SOURCES = {
 """Where the files of each folder come from."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """One thing that a metric loads: a file, or (without one) a backbone in Hugging Face's cache.
+
+    source: a URL, or the command that gets it.
+    """
+
+    metric: str
+    file: Path | None
+    source: str
+    there: bool
+
+
+def parts(name: str) -> Iterator[Part]:
+    """All that a metric of SPECS loads, whether or not it is there."""
+    spec, hub = SPECS[name], Path(torch.hub.get_dir())
+    for file in spec.files:
+        folder, base = file.split("/")
+        yield Part(name, hub / file, f"{SOURCES[folder]}/{base}", (hub / file).is_file())
+    if spec.backbone:
+        command = f"hf download {spec.backbone} model.safetensors"
+        yield Part(name, None, command, find_spec("pyiqa") is not None and _cached(spec.backbone))
+
+
 def absent(name: str, *, download: bool) -> str | None:
     """Why a metric of SPECS cannot be had, in one sentence; None if it can.
 
@@ -81,15 +111,13 @@ def absent(name: str, *, download: bool) -> str | None:
         return f"{name} needs pyiqa: run pip install 'srx[iqa]'."
     if download:
         return None
-    spec, hub = SPECS[name], Path(torch.hub.get_dir())
-    for file in spec.files:
-        if not (hub / file).is_file():
-            folder, base = file.split("/")
-            url = f"{SOURCES[folder]}/{base}"
-            return f"{name} has no weights {hub / file}: put {url} there, or give --download."
-    if spec.backbone and not _cached(spec.backbone):
-        command = f"hf download {spec.backbone} model.safetensors"
-        return f"{name} has no backbone {spec.backbone}: run {command}, or give --download."
+    for part in (part for part in parts(name) if not part.there):
+        if part.file:
+            return (
+                f"{name} has no weights {part.file}: put {part.source} there, or give --download."
+            )
+        backbone = SPECS[name].backbone
+        return f"{name} has no backbone {backbone}: run {part.source}, or give --download."
     return None
 
 

