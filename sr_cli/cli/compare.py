@@ -108,9 +108,9 @@ def compare(
             "Methods",
             "--peer",
             envvar=None,
-            metavar="NAME=FILE|DIR",
-            help="Another network's checkpoint (whatever spandrel reads), or somebody's results "
-            "on disk. May be repeated.",
+            metavar="NAME=FILE|DIR|CMD",
+            help="Another network's checkpoint (whatever spandrel reads), somebody's results on "
+            "disk, or a program: a command with {input} and {output} for folders. May be repeated.",
         ),
     ] = None,
     baselines: Annotated[

@@ -101,15 +101,18 @@ def methods(
     baselines: bool,
     twice: bool = True,
 ) -> list[Peer]:
-    """Everything that is compared, the quick ones first; `twice`: on a CPU Real-ESRGAN by torch
-    and by ncnn, which gives the same pictures. Raises UsageError for a wrong --peer."""
+    """Everything that is compared, the quick ones first; `twice`: also what looks like another, as
+    nearest does like the input and Real-ESRGAN by ncnn does like that by torch.
+
+    Raises UsageError for a wrong --peer.
+    """
     from sr_cli.evaluation.peers import engine, interpolation, network, through_ncnn
 
     device, dtype = machine.device, machine.dtype
     found = [engine(n, o, device=device, dtype=machine.asked_dtype) for n, o in rows.items()]
     if baselines:
         found = [
-            interpolation("nearest"),
+            *([interpolation("nearest")] if twice else []),
             interpolation("bicubic"),
             interpolation("lanczos"),
             network("compact alone", "compact", device=device, dtype=dtype),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from math import sqrt
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,11 +78,13 @@ class Part:
 class Subject:
     """One picture that is compared.
 
-    pair: its part; where there is no original, hr has the right size and says nothing.
-    size: (width, height) of the whole input; box: the part of it. whole: like pair, with the size
-    of the whole result and nothing else of it. corner: the part's (left, top) in the result.
+    title: its name for people. pair: its part, by a name of its own in the group; where there is no
+    original, hr has the right size and says nothing. size: (width, height) of the whole input; box:
+    the part of it. whole: like pair, with the size of the whole result and nothing else of it.
+    corner: the part's (left, top) in the result.
     """
 
+    title: str
     pair: Pair
     size: tuple[int, int]
     box: Box
@@ -134,10 +138,46 @@ class Group:
             )
             lr = cut(pair.lr, (left, top), (width, height))
             hr = cut(pair.hr, corner, shown) if self.originals else _nothing(shown)
-            part = Pair(pair.name, lr, hr, pair.icc)
-            whole = Pair(self.pairs.names[i], lr, _nothing(large))
+            name = self.names[i]
+            part, whole = Pair(name, lr, hr, pair.icc), Pair(name, lr, _nothing(large))
             small = page.thumbnail(levels(pair.lr), pair.icc)
-            yield Subject(part, size, box, whole, corner, self.originals, small)
+            yield Subject(pair.name, part, size, box, whole, corner, self.originals, small)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the pairs; files of several folders that share one are told apart."""
+        names = self.pairs.names
+        shared = {name for name in names if names.count(name) > 1}
+        return tuple(f"{name}-{i}" if name in shared else name for i, name in enumerate(names))
+
+    @cached_property
+    def parts(self) -> Pairs:
+        """What methods are made for: the parts, by the names of the whole pictures."""
+        return _Parts(self)
+
+
+class _Parts(Pairs):
+    """Pairs that are in memory."""
+
+    def __init__(self, group: Group) -> None:
+        pairs = group.pairs
+        super().__init__(pairs.name, (), pairs.scale, "", 0, half=pairs.half)
+        self._group = group
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._group.names
+
+    @property
+    def hr_files(self) -> tuple[Path, ...]:
+        return self._group.pairs.hr_files
+
+    def __len__(self) -> int:
+        return len(self._group.subjects)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._group.subjects[index]
+        return found.pair if isinstance(found, Subject) else [each.pair for each in found]
 
 
 @dataclass(frozen=True)
@@ -192,13 +232,15 @@ def compare(
     clock = Clock(device)
     method: Method | None = None
     found = []
-    for subject in group.subjects:
+    for i, subject in enumerate(group.subjects):
         try:
             if method is None:
-                method = peer.make(group.pairs)
+                method = peer.make(group.parts)
                 if peer.timed:
                     clock.run(method, [_small(subject.pair, group.pairs.scale)])
             image, seconds = _run(peer, method, clock, subject)
+            if method.spent:
+                seconds = method.spent.seconds[i]
             scorer = metrics if subject.original else blind
             # Where there is no original, `blind` has no metric that looks at it.
             scores = scorer.score(image, subject.pair.hr if subject.original else image)
@@ -214,15 +256,14 @@ def compare(
 
 
 def _run(peer: Peer, method: Method, clock: Clock, subject: Subject) -> tuple[Tensor, float | None]:
-    """The result of the part in 8-bit levels, (3, H, W) in [0, 1], and the seconds it took."""
-    if peer.timed:
-        results, seconds = clock.run(method, [subject.pair])
-        image, spent = results[0].cpu(), seconds
-    else:
+    """The result of the part in 8-bit levels, (3, H, W) in [0, 1], and the seconds it took here."""
+    if peer.reads:
         height, width = subject.pair.hr.shape[1:]
         image = cut(method.run([subject.whole])[0], subject.corner, (width, height))
-        spent = None
-    return (image * 255).round() / 255, spent
+    else:
+        results, seconds = clock.run(method, [subject.pair])
+        image = results[0].cpu()
+    return (image * 255).round() / 255, seconds if peer.timed else None
 
 
 def build(
@@ -267,7 +308,7 @@ def _shown(
     if subject.original:
         images[ORIGINAL] = page.data_uri(levels(pair.hr), pair.icc)
     return page.Shown(
-        pair.name,
+        subject.title,
         subject.text,
         (pair.hr.shape[2], pair.hr.shape[1]),
         [images.get(name) for name in names],

@@ -19,8 +19,8 @@ from sr_cli.evaluation.tables import Column, Table
 
 SIDE = 512
 """Pixels of a result's side that are shown, at most."""
-BUDGET = 20e6
-"""Pixels of all results in one sheet, which then has some 20 MB."""
+BUDGET = 12e6
+"""Pixels of all results in one sheet, which then has less than 20 MB."""
 MOST = 500
 """Pictures in one sheet."""
 LARGEST = 100_000_000

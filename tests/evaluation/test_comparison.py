@@ -2,6 +2,7 @@
 
 import base64
 import io
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sr_cli.evaluation.comparison import Group, Part, Result
 from sr_cli.evaluation.datasets import Pair, Pairs
 from sr_cli.evaluation.metrics import load
 from sr_cli.evaluation.peers import Method, Peer, interpolation, stored
+from sr_cli.evaluation.programs import Command, program
 
 CPU = torch.device("cpu")
 MEASURED = load(["psnr"], CPU)
@@ -196,3 +198,31 @@ def test_lr_and_hr_are_matched_by_name_or_stand_alone(tmp_path: Path) -> None:
     assert datasets.matched(low[:1], [other], 4).hr_files == (other,)
     with pytest.raises(UsageError, match="partner"):
         datasets.matched(low, [other], 4)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from PIL import Image
+for file in Path(sys.argv[1]).iterdir():
+    image = Image.open(file)
+    size = (4 * image.width, 4 * image.height)
+    image.resize(size, Image.Resampling.NEAREST).save(Path(sys.argv[2]) / file.name)
+"""
+
+
+@pytest.mark.parametrize("originals", [False, True])
+def test_a_program_enlarges_the_parts_of_the_pictures(tmp_path: Path, originals: bool) -> None:
+    """Not what would be the LR images if the pictures were originals; and each its own, though
+    their files share a name."""
+    (tmp_path / "up.py").write_text(PROGRAM)
+    words = (sys.executable, str(tmp_path / "up.py"), "{input}", "{output}")
+    files = [paint(tmp_path / folder / "x.png", (40, 32), i) for i, folder in enumerate("ab")]
+    found = group(datasets.pairs(files), Part(8, (4, 4)), originals=originals)
+    both = results(program("prog", Command(words)), found)
+    for subject, result in zip(found.subjects, both, strict=True):
+        levels = comparison.levels(subject.pair.lr)
+        assert (pixels(result.image) == levels.repeat(4, 0).repeat(4, 1)).all()
+        assert result.seconds is not None
+        assert ("psnr" in result.scores) == originals
+    assert both[0].image != both[1].image

@@ -286,7 +286,7 @@ def test_smooth_pixels_are_others(desk: Watched) -> None:
 def test_the_next_picture_comes_with_its_names_and_numbers(desk: Watched) -> None:
     desk.press("n")
     assert desk.text("h1") == HOSTILE
-    assert desk.text("#text") == f"of {HOSTILE}"
+    assert desk.text("#text") == f"2 of 2: of {HOSTILE}"
     assert sides(desk, *PICTURES[HOSTILE][1:]) == [True, True]
     assert desk.tab.get_attribute("#pictures [aria-current=true]", "title") == HOSTILE
     desk.press("n", "p")
