@@ -20,10 +20,11 @@ from sr_cli.engine.options import Degradation, UpscaleOptions
 from sr_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from sr_cli.evaluation.comparison import Group, Result
+    from sr_cli.evaluation.comparison import Result
     from sr_cli.evaluation.datasets import Pairs
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.peers import Peer
+    from sr_cli.evaluation.subjects import Group
 
 ROWS = ("", "--texture 0", "--model clean")
 """Unless rows are asked for: the default, and what is chosen instead of it most often."""
@@ -138,7 +139,8 @@ def compare(
     metrics where there are originals. Only a part of a large picture is compared.
     """
     from sr_cli.evaluation import page
-    from sr_cli.evaluation.comparison import Part, build, groups
+    from sr_cli.evaluation.comparison import build, groups
+    from sr_cli.evaluation.subjects import Part
 
     terminal.talk(quiet=quiet, verbose=verbose)
     page.check(html)

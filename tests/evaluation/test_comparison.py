@@ -17,11 +17,12 @@ from torch import Tensor
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import InputError, ModelError, UsageError
 from sr_cli.evaluation import comparison, datasets
-from sr_cli.evaluation.comparison import Group, Part, Result
+from sr_cli.evaluation.comparison import Result
 from sr_cli.evaluation.datasets import Pair, Pairs
 from sr_cli.evaluation.metrics import load
 from sr_cli.evaluation.peers import Method, Peer, interpolation, stored
 from sr_cli.evaluation.programs import Command, program
+from sr_cli.evaluation.subjects import BUDGET, CROP, LEAST, Group, Part, levels
 
 CPU = torch.device("cpu")
 MEASURED = load(["psnr"], CPU)
@@ -87,10 +88,10 @@ def test_the_part_is_about_its_middle() -> None:
 
 def test_many_pictures_have_smaller_parts_unless_told() -> None:
     sides = [Part().side(results, 4) for results in (1, 7, 100, 100_000)]
-    assert sides[0] == comparison.CROP
+    assert sides[0] == CROP
     assert sides == sorted(sides, reverse=True)
-    assert sides[-1] == comparison.LEAST
-    assert 100 * (4 * sides[2]) ** 2 <= comparison.BUDGET
+    assert sides[-1] == LEAST
+    assert 100 * (4 * sides[2]) ** 2 <= BUDGET
     assert Part(90).side(100_000, 4) == 90
 
 
@@ -221,8 +222,8 @@ def test_a_program_enlarges_the_parts_of_the_pictures(tmp_path: Path, originals:
     found = group(datasets.pairs(files), Part(8, (4, 4)), originals=originals)
     both = results(program("prog", Command(words)), found)
     for subject, result in zip(found.subjects, both, strict=True):
-        levels = comparison.levels(subject.pair.lr)
-        assert (pixels(result.image) == levels.repeat(4, 0).repeat(4, 1)).all()
+        small = levels(subject.pair.lr)
+        assert (pixels(result.image) == small.repeat(4, 0).repeat(4, 1)).all()
         assert result.seconds is not None
         assert ("psnr" in result.scores) == originals
     assert both[0].image != both[1].image
