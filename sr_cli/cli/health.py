@@ -28,14 +28,10 @@ EXTRAS = {
     "plot": "figures",
     "realesrgan": "Real-ESRGAN, to compare with",
     "train": "srx train dossr on several GPUs",
+    "watch": "srx upscale --watch",
 }
 """Extras of the package that users may want, and what each is good for."""
-MODULES = {
-    "opencv-python-headless": "cv2",
-    "pillow": "PIL",
-    "pillow-heif": "pillow_heif",
-    "open-clip-torch": "open_clip",
-}
+MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL"}
 """Modules of distributions that bear another name."""
 LITTLE_MEMORY = 1 << 30
 LITTLE_DISK = 1 << 30
@@ -124,7 +120,7 @@ def packages() -> Iterator[Finding]:
             yield Finding(name, "broken", there, f"pip install '{requirement}'")
             continue
         try:
-            importlib.import_module(MODULES.get(name, name))
+            importlib.import_module(MODULES.get(name, name.replace("-", "_")))
         except Exception as error:  # a broken library may raise anything
             yield _unusable(name, name, str(error))
             continue

@@ -10,6 +10,7 @@ import typer
 from sr_cli.cli import options as shared
 from sr_cli.cli.installing import install, watching
 from sr_cli.cli.ui import terminal
+from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ Licence = Annotated[str | None, typer.Option(help="What the card says of the wei
 
 @app.callback(invoke_without_command=True)
 def weights(ctx: typer.Context) -> None:
-    """Import, fetch, list and verify models.
+    """Import, fetch, list, verify and export models.
 
     They lie in a folder of the user's data, or where SRX_HOME says.
     """
@@ -220,6 +221,35 @@ def path(
     from sr_cli.models.registry import card
 
     typer.echo(card(name).path if name else home())
+
+
+@app.command()
+def export(
+    name: Name,
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the files.")],
+    format: Annotated[  # noqa: A002
+        Literal["onnx", "ncnn"],
+        typer.Option(help="onnx is the whole way; ncnn ends before colour fix and guard."),
+    ] = "onnx",
+    scale: Annotated[int, typer.Option(metavar="1...8", help="Of the enlargement.")] = 4,
+    steps: shared.Steps = UpscaleOptions.steps,
+    texture: shared.Texture = UpscaleOptions.texture,
+    preprocess: shared.Preprocess = UpscaleOptions.preprocess,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.")] = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+) -> None:
+    """Write a model and its steps as one graph for other programs, with its plan as JSON.
+
+    Tiles of any size go through it; examples/run_onnx.py shows how, without torch.
+    """
+    terminal.talk(quiet=quiet, verbose=verbose)
+    from sr_cli.engine.exporting import export as write
+
+    options = UpscaleOptions(scale, model=name, steps=steps, texture=texture, preprocess=preprocess)
+    terminal.note("exporting, which takes up to two minutes")
+    for path in write(options, output, format, overwrite=overwrite):
+        terminal.note(f"wrote {path}")
 
 
 def _size(count: int) -> str:

@@ -12,6 +12,8 @@ import torch
 from calls import Srx, called
 
 from sr_cli.cli.ui import terminal
+from sr_cli.engine import exporting
+from sr_cli.engine.options import UpscaleOptions
 from sr_cli.models.dossr import importer
 
 pytest_plugins = ["calls"]
@@ -201,3 +203,37 @@ def test_metrics_say_which_file_goes_where(
     assert "maniqa: missing" in out
     assert "maniqa-pipal: missing" in out
     assert "ckpt_koniq10k.pt" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("nothing", "out"), 3, "no weights named 'nothing'"),
+        (("embedded", "out", "--scale", "9"), 2, "1 to 8"),
+        (("embedded", "out", "--format", "coreml"), 2, "coreml"),
+        (("embedded", "there"), 1, "say --overwrite"),
+        (("embedded", "there/embedded_x4.json"), 1, "cannot be written"),
+    ],
+)
+def test_an_export_that_cannot_be_made(
+    srx: Srx, args: tuple[str, ...], code: int, words: str
+) -> None:
+    Path("there").mkdir()
+    Path("there/embedded_x4.json").write_text("mine")
+    run = srx("export", *args)
+    assert run.code == code
+    assert words in run.err
+    assert not run.out
+    assert not Path("out").exists()
+    assert Path("there/embedded_x4.json").read_text() == "mine"
+
+
+def test_an_export_names_its_files(srx: Srx, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(options: UpscaleOptions, *_: object, overwrite: bool) -> tuple[Path, ...]:
+        return Path(f"{options.model}_x{options.scale}_{options.steps}_{overwrite}"), Path("graph")
+
+    monkeypatch.setattr(exporting, "export", export)
+    run = srx("export", "embedded", "out", "--scale", "2", "--steps", "1", "--overwrite")
+    assert run.code == 0
+    assert "wrote embedded_x2_1_True" in run.err
+    assert "wrote graph" in run.err
