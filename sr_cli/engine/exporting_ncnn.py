@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.engine.exporting import INSTALL, Enlargement, Place, Work, place
+from sr_cli.engine.exporting_graph import INSTALL, Enlargement, Place, Work, place
 from sr_cli.errors import ModelError
 from sr_cli.files import whole
 from sr_cli.models.embedded import Block, EmbeddedDenoiser, capped

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sr_cli.diffusion.noise import gaussian_noise, noise_key, noise_keys
-from sr_cli.engine.exporting import Work, export
+from sr_cli.engine.exporting import export
+from sr_cli.engine.exporting_graph import Work
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.states import Noise
