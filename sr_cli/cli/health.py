@@ -26,6 +26,7 @@ EXTRAS = {
     "import": "DoSSR's own checkpoints, downloads",
     "iqa": "perceptual metrics of srx bench (licensed for non-commercial use)",
     "plot": "figures",
+    "ray": "srx upscale --cluster",
     "realesrgan": "Real-ESRGAN, to compare with",
     "train": "srx train dossr on several GPUs",
     "watch": "srx upscale --watch",
