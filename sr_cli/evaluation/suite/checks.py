@@ -15,7 +15,7 @@ from sr_cli.engine.arrays import to_rgb, to_tensor
 from sr_cli.engine.images import Picture, load, save
 from sr_cli.engine.timing import Stopwatch
 from sr_cli.engine.upscaler import Upscaler
-from sr_cli.errors import SrxError
+from sr_cli.errors import SrxError, is_out_of_memory
 from sr_cli.evaluation.suite.found import Finding, levels
 from sr_cli.evaluation.suite.scope import Scope, levels_apart, photo
 
@@ -104,7 +104,9 @@ def _short_of_memory(scope: Scope) -> Finding:
             cut, more = _called(scope, upscaler, lr)
             if more > calls:
                 return _same_pixels(f"{name}: {share:.0%}", cut, whole, more - calls)
-    except SrxError as error:
+    except Exception as error:
+        if not (isinstance(error, SrxError) or is_out_of_memory(error)):
+            raise
         return Finding(name, passed=False, note=str(error))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, scope.device)

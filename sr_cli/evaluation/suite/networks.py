@@ -4,6 +4,7 @@ What they take does not depend on what their weights say.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sr_cli.errors import ModelError
 from sr_cli.files import digest
+from sr_cli.models.ncnn import read_rrdbnet
+from sr_cli.models.preprocess import realesrgan_files
 from sr_cli.models.registry import Card, write_card
 from sr_cli.models.store import Shard
 
@@ -105,9 +109,15 @@ def _tensors(part: str, architecture: Mapping[str, Any]) -> dict[str, Tensor]:
     return {f"{part}.{name}": tensor for name, tensor in net.state_dict().items()}
 
 
-def write_rrdbnet(path: Path, *, blocks: int = 23) -> None:
-    """A checkpoint of Real-ESRGAN x4plus' architecture, ×4, that spandrel reads."""
+def rrdbnet(blocks: int = 23) -> nn.Module:
+    """Real-ESRGAN x4plus, (N, 3, H, W) → (N, 3, 4·H, 4·W); with random weights where those are not
+    installed, or of another number of blocks."""
+    from spandrel import ModelLoader
     from spandrel.architectures.ESRGAN import ESRGAN
 
-    net = ESRGAN(num_blocks=blocks, scale=4)
-    save_file({k: v.contiguous() for k, v in net.state_dict().items()}, path)
+    net: nn.Module = ESRGAN(num_blocks=blocks, scale=4)
+    with suppress(ModelError):
+        files = realesrgan_files()
+        if blocks == 23:
+            net = ModelLoader().load_from_state_dict(read_rrdbnet(*files)).model
+    return net.eval().requires_grad_(False)

@@ -11,16 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sr_cli.device import layout
 from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.timing import Stopwatch, untimed
 from sr_cli.engine.upscaler import Upscaler
-from sr_cli.errors import ModelError
 from sr_cli.evaluation.datasets import examples
-from sr_cli.evaluation.suite.networks import FULL, SMALL, write_dossr, write_rrdbnet
-from sr_cli.models.preprocess import load_preprocessor, realesrgan_files
-from sr_cli.models.protocol import Preprocessor
+from sr_cli.evaluation.suite.networks import FULL, SMALL, rrdbnet, write_dossr
+from sr_cli.models.preprocess import without_bfloat16
 from sr_cli.models.resampling import resize
 
 
@@ -107,24 +106,13 @@ class Scope:
                 os.environ["SRX_WEIGHTS"] = before
 
     @cached_property
-    def peer(self) -> Preprocessor:
-        """Real-ESRGAN x4plus; where its weights are missing, its architecture with random ones."""
-        source: str | Path = "realesrgan"
-        try:
-            realesrgan_files()
-        except ModelError:
-            source = self.scratch / "rrdbnet.safetensors"
-        if self.sizes.rrdb != Sizes.rrdb:
-            source = self.scratch / "rrdbnet.safetensors"
-        if isinstance(source, Path):
-            write_rrdbnet(source, blocks=self.sizes.rrdb)
-        return load_preprocessor(source, self.device, self.default_dtype)
-
-    @property
-    def default_dtype(self) -> torch.dtype:
-        """That of the default model."""
-        dtype: torch.dtype = getattr(torch, self.default.dtype)
-        return dtype
+    def peer(self) -> Callable[[Tensor], Tensor]:
+        """Real-ESRGAN x4plus' network in the precision of the default model, or where that shows
+        in it in float32: LR (N, 3, h, w) in [0, 1]."""
+        dtype = without_bfloat16(getattr(torch, self.default.dtype), self.device)
+        net = rrdbnet(self.sizes.rrdb).to(self.device, dtype)
+        net.to(memory_format=layout(self.device))
+        return lambda lr: net(lr.to(dtype)).float()
 
     def wait(self) -> None:
         """Until the device has done what it was told."""

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sr_cli.engine.source import preprocessed
 from sr_cli.engine.timing import Stopwatch
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.evaluation.memory import MemoryMeter
@@ -82,8 +81,7 @@ def _peer(scope: Scope, lrs: list[Tensor]) -> Callable[[], object]:
 
     @torch.inference_mode()
     def work() -> object:
-        batch = [lr.to(scope.device).float().div_(255) for lr in lrs]
-        return preprocessed(scope.peer, batch, device=scope.device, batch=len(lrs))
+        return scope.peer(torch.stack(lrs).to(scope.device).float().div_(255))
 
     return work
 
