@@ -12,7 +12,7 @@ from sr_cli.engine.arrays import Form, finite, levels
 from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, color_fix
 from sr_cli.engine.guard import guarded, shrunk
 from sr_cli.engine.options import Color
-from sr_cli.engine.tiling import Tiler
+from sr_cli.engine.tiling import Tiler, cached
 from sr_cli.engine.timing import Timer
 from sr_cli.errors import DeviceError
 
@@ -86,7 +86,7 @@ class Finish:
         if self.color != "wavelet":
             return fix(image, source)
         fixed = torch.empty_like(image)
-        tiler = Tiler(self.device, 1, [COLOR_TILE], WAVELET_MARGIN)
+        tiler = Tiler(self.device, 1, [cached(COLOR_TILE, self.device)], WAVELET_MARGIN)
         tiler.fill(fix, lambda _, w: (image[(..., *w)], source[(..., *w)]), [fixed])
         return fixed
 

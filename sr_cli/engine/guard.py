@@ -29,7 +29,7 @@ from torch import Tensor
 from sr_cli.engine.arrays import FLOATS, Form
 from sr_cli.engine.between import Between, extended
 from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, low_frequencies
-from sr_cli.engine.tiling import Tiler, Window
+from sr_cli.engine.tiling import Tiler, Window, cached
 
 LEVEL: Final = 1 / 255
 STRAYED: Final = (0.4, 0.9)
@@ -76,7 +76,7 @@ def guarded(
     low = torch.zeros_like(lr)
     if recolour:
         difference, blur = smaller_y - smaller, partial(low_frequencies, scale=scale)
-        Tiler(device, 1, [COLOR_TILE], WAVELET_MARGIN).fill(
+        Tiler(device, 1, [cached(COLOR_TILE, device)], WAVELET_MARGIN).fill(
             blur, lambda _, w: (difference[(..., *w)],), [low]
         )
     maps = lr.new_empty(1, sum(MAPS), *grid)
@@ -89,7 +89,7 @@ def guarded(
         found[:, CORRECTION] += low * (1 - found[:, DOUBT])
         return found
 
-    Tiler(device, 1, [TILE], REACH).fill(decide, cells, [maps])
+    Tiler(device, 1, [cached(TILE, device)], REACH).fill(decide, cells, [maps])
     doubted = float(maps[:, DOUBT].max()) > 0
     between = Between.of(grid, size, maps.device)
 
@@ -101,7 +101,8 @@ def guarded(
         return image[place], between(maps[:, : COLOUR.start + tinted], w)
 
     result = form.empty(*size, image.device)
-    Tiler(device, 1, [TILE], 0).fill(lambda *read: form(limited(*read)), pixels, [result])
+    tiler = Tiler(device, 1, [cached(TILE, device)], 0)
+    tiler.fill(lambda *read: form(limited(*read)), pixels, [result])
     return result, float((maps[:, DOUBT] > 0.5).float().mean())
 
 

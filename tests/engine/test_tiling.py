@@ -14,7 +14,16 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from sr_cli.engine import tiling
-from sr_cli.engine.tiling import Tile, Tiler, blended_tiles, over_tiles, paste, scaled, tiles
+from sr_cli.engine.tiling import (
+    Tile,
+    Tiler,
+    blended_tiles,
+    cached,
+    over_tiles,
+    paste,
+    scaled,
+    tiles,
+)
 
 CPU = torch.device("cpu")
 SHORT = st.integers(1, 60)
@@ -155,3 +164,7 @@ def test_a_gpu_that_is_full_gives_back_what_torch_keeps(
     tiles_.fill(fill, lambda _, window: (image[(..., *window)].clone(),), [result])
     assert torch.equal(result, image)
     assert events == ["call", *["clear"] * cleared, "call"]
+
+
+def test_tiles_of_a_cache_are_wider_where_there_is_none_to_fill() -> None:
+    assert cached(256, CPU) == 256 < cached(256, torch.device("cuda"))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from sr_cli.errors import InputError
 from sr_cli.evaluation.suite import checks, cost, run, speed
-from sr_cli.evaluation.suite.arithmetic import H100, Run
+from sr_cli.evaluation.suite.arithmetic import H100, Run, runs
 from sr_cli.evaluation.suite.counting import Work, counted, without_values
 from sr_cli.evaluation.suite.document import replaced, write_piece
 from sr_cli.evaluation.suite.found import Finding, Part, failures
@@ -140,9 +141,20 @@ def test_work_is_that_of_the_operations() -> None:
         assert counted(lambda: torch.relu(x) * float(x.sum())).launches == 2  # it ends there
 
 
+@pytest.mark.usefixtures("tiny")
+def test_runs_are_counted_in_all_their_parts() -> None:
+    one, five = islice(runs(), 2)
+    assert (one.name, one.steps, five.steps) == ("embedded", 1, 5)
+    assert all(work.launches > 0 for work in one.parts.values())
+    assert five.parts["network"] == one.parts["network"] * 5
+    assert five.parts["guard"] == one.parts["guard"]
+    assert one.recorded < one.work.launches
+    assert one.parts["guard"].launches > 50  # to its end, although it looks at values
+
+
 def test_a_run_is_bound_part_by_part() -> None:
     memory, arithmetic = Work(1, 2 * 10**12, 0), Work(1, 0, 10**15)
-    run_of = Run("it", 1, 1, {"a": memory, "b": arithmetic})
+    run_of = Run("it", 1, 1, {"network": memory, "b": arithmetic})
     allowed = run_of.cells(H100)[-1]
     assert allowed == pytest.approx(1e3 * (2e12 / H100.bytes + 1e15 / H100.flops))
     assert run_of.work == Work(2, 2 * 10**12, 10**15)

@@ -65,7 +65,8 @@ def arithmetic() -> Part:
     counted = list(runs())
     text = (
         f"A run of pictures of {SIDE}², x{SCALE}, counted where operations have shapes and no "
-        "values. Launches: operations that compute. GB: what they read and write. Milliseconds on "
+        "values. Launches: operations that compute; recorded: where a call of the network is "
+        "replayed as one. GB: what they read and write. Milliseconds on "
         f"an {H100.name}, an image: its launches at {1e6 * H100.launch:.0f} µs (what torch took "
         "for each where it called UNet and ControlNet, whose 1150 took 40 ms), its bytes at "
         f"{H100.bytes / 1e12:g} TB/s, its arithmetic at {H100.flops / 1e12:.0f} TFLOP/s; allowed: "

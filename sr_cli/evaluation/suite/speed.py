@@ -111,16 +111,16 @@ def _launches(scope: Scope, lr: Tensor) -> Iterator[Finding]:
 
 def _shares(scope: Scope, upscaler: Upscaler, lrs: list[Tensor], name: str) -> Iterator[Finding]:
     """Where the time goes, part by part; waiting for the device after each makes it longer."""
-    watch = Stopwatch(scope.device)
-    scope.parts.watch = watch
+    upscaler.together(lrs)
+    scope.parts.watch = watch = Stopwatch(scope.device)
     try:
-        seconds = scope.seconds(_together(upscaler, lrs))
-        watch.seconds.clear()
-        upscaler.together(lrs)
+        with watch("whole"):
+            upscaler.together(lrs)
     finally:
         scope.parts.watch = None
-    parts = {part: sum(times) / seconds for part, times in watch.seconds.items()}
-    rest = max(0.0, 1 - sum(parts.values()))
+    (whole,) = watch.seconds.pop("whole")
+    parts = {part: sum(times) / whole for part, times in watch.seconds.items()}
+    rest = 1 - sum(parts.values())
     shares = ", ".join(f"{part} {share:.1%}" for part, share in (parts | {"rest": rest}).items())
     yield Finding(f"{name}: shares", note=shares)
 
