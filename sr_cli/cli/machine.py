@@ -28,10 +28,12 @@ class Machine:
 
     device: auto, cpu, cuda, cuda:N or mps. dtype: auto, float32, bfloat16 or float16. threads: CPU
     threads, None for all. compile: whether torch.compile prepares the networks. cluster: of Ray,
-    auto or an address; then threads are those of a worker, and Ray says which GPU is whose.
+    auto or an address; then threads are those of a worker, and Ray says which GPU is whose. jobs:
+    files read, and written, at a time; None for as many as are good.
 
     Raises:
-        UsageError: as many threads as there are no CPUs for; a GPU by its number, of a cluster.
+        UsageError: as many threads as there are no CPUs for; a GPU by its number, of a cluster; no
+            file at a time, or over 64.
     """
 
     device: str = "auto"
@@ -39,6 +41,7 @@ class Machine:
     threads: int | None = None
     compile: Compile = "auto"
     cluster: str | None = None
+    jobs: int | None = None
 
     def __post_init__(self) -> None:
         cpus = os.cpu_count() or 1
@@ -48,6 +51,8 @@ class Machine:
                 raise UsageError(f"--device {self.device} names one GPU; with --cluster name cuda.")
         if self.threads is not None and not 1 <= self.threads <= cpus:  # more are far slower
             raise UsageError(f"threads must lie between 1 and {cpus} (CPUs), not {self.threads}.")
+        if self.jobs is not None and not 1 <= self.jobs <= 64:
+            raise UsageError(f"jobs must lie between 1 and 64, not {self.jobs}.")
 
     def resolve(self) -> ResolvedMachine:
         """What there is of it. From here on torch uses that many threads.

@@ -226,6 +226,16 @@ ClusterOf = Annotated[
         "CPU cores. auto: the one that runs here, or else one for this run.",
     ),
 ]
+Jobs = Annotated[
+    int | None,
+    option(
+        "Machine",
+        "--jobs",
+        metavar="N",
+        show_default="the CPUs, at most 8",
+        help="Files read, and written, at a time; small pictures on a CPU are also enlarged so.",
+    ),
+]
 Tile = Annotated[
     int | None,
     option(

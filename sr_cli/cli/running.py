@@ -208,11 +208,18 @@ class Run:
     def _here(self, todo: Sequence[Job], manifest: Manifest) -> None:
         from sr_cli.device import peak_memory
         from sr_cli.engine.batch import run
+        from sr_cli.engine.crew import usual_workers
 
         try:
             upscaler = self.loaded(todo)
+            several = self.machine.jobs or usual_workers()
             with self.watching(todo) as notify:
-                run(todo, self.options, upscaler, notify, files=self.files, manifest=manifest)
+                self.engine["device_worked"] = run(
+                    *(todo, self.options, upscaler, notify),
+                    files=self.files,
+                    manifest=manifest,
+                    workers=several,
+                )
         finally:
             there = self.computed_on
             if there and there.device.type != "cuda":  # on which each file has its own
@@ -256,6 +263,9 @@ class Run:
             self.outcomes.sort(key=lambda outcome: position.get(outcome.job, len(position)))
             shown = [self.aliases.event(outcome) for outcome in self.outcomes]
             terminal.table(shown, place=self.place, on_stdout=on_stdout)
+            if "device_worked" in self.engine:
+                worked = self.engine["device_worked"]
+                terminal.note(f"the networks' device worked {worked:.0%} of the time")
             if "peak_memory_bytes" in self.engine:
                 peak = mebibytes(self.engine["peak_memory_bytes"])
                 terminal.note(f"peak memory of the run: {peak}")

@@ -198,6 +198,7 @@ def upscale(
     ] = Machine.compile,
     threads: shared.Threads = None,
     cluster: shared.ClusterOf = None,
+    jobs: shared.Jobs = None,
     as_json: shared.Json = False,
     json_events: shared.JsonEvents = False,
     no_progress: shared.NoProgress = False,
@@ -217,7 +218,7 @@ def upscale(
     terminal.talk(quiet=quiet, verbose=verbose, progress=not no_progress)
     options = upscale_options(ctx)
     files = output_options(ctx)
-    machine = Machine(device, dtype, threads, compile, cluster)
+    machine = Machine(device, dtype, threads, compile, cluster, jobs)
     with naming_options(ctx):
         part = None if shard is None else Shard.parse(shard)
     check_contact(contact)

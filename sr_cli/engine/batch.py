@@ -5,24 +5,29 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from sr_cli.device import peak_memory
+from sr_cli.engine.arrays import Form
+from sr_cli.engine.crew import SMALL, Crew, StoppedError, Waiting
 from sr_cli.engine.events import Event, Failed, Finished, Job, Started, Stepped
-from sr_cli.engine.images import Picture, losses, probe
+from sr_cli.engine.formats import format_of
+from sr_cli.engine.images import Filed, Picture, losses, probe
 from sr_cli.engine.keeper import Keeper
 from sr_cli.engine.manifest import Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.engine.pictures import colors, recolored
-from sr_cli.engine.tiling import ignore
+from sr_cli.engine.pictures import colors, enlarged, form_of
+from sr_cli.engine.tiling import MEMORY_SHARE, ignore
 from sr_cli.errors import (
     BrokenDeviceError,
     FullDiskError,
@@ -31,6 +36,7 @@ from sr_cli.errors import (
     ModelError,
     enough_memory,
 )
+from sr_cli.memory import free
 from sr_cli.models.model import Model
 
 Result = TypeVar("Result")
@@ -70,11 +76,16 @@ class Upscale(Protocol):
         self,
         lrs: Sequence[Tensor],
         *,
+        forms: Sequence[Form],
         on_step: Callable[[int, int, int], None],
         on_note: Callable[[int, str], None],
     ) -> list[Tensor]:
-        """Each picture enlarged; on_step(picture, done, total) counts network calls, and
-        on_note(picture, text) says what its user should know."""
+        """Each picture enlarged, in its form or float32; from several threads at a time where the
+        model's tiling is exact and the device a CPU.
+
+        on_step(picture, done, total) counts network calls, and on_note(picture, text) says what its
+        user should know.
+        """
         ...
 
 
@@ -86,16 +97,19 @@ def run(
     *,
     files: OutputOptions = _FILES,
     manifest: Manifest | None = None,
-) -> None:
-    """Enlarge one picture after another while the next is read and the last is written.
+    workers: int = 1,
+) -> float:
+    """Enlarge one picture after another while others are read and written, `workers` at a time.
 
-    What happens to each is told to the `manifest` before it happens, if there is one.
+    What happens to each is told to the `manifest` before it happens, if there is one. Gives the
+    share of the time in which the device worked, 0 to 1.
 
     Pictures with fewer tiles than a batch are enlarged together, as many as fill one.
-    `notify` gets Started, Stepped, and then Finished or Failed for every job; Finished may come
-    from a worker thread, after the next Started. A picture that fails does not stop the others:
-    those that it was together with are enlarged one by one. An exception that ends the run
-    (KeyboardInterrupt, ModelError) first lets the current write end.
+    On a CPU small ones, or batches of them, are enlarged side by side, each by its share of the
+    threads. `notify` gets Started, Stepped, and then Finished or Failed for every job, one call at
+    a time, from any thread; Finished may come after the next Started. A picture that fails does not
+    stop the others: those that it was together with are enlarged one by one. An exception that ends
+    the run (KeyboardInterrupt, ModelError) first lets the current writes end.
 
     Raises:
         ModelError: the model does not work, which no other picture would change.
@@ -103,17 +117,60 @@ def run(
         FullDiskError: a result, which has failed, had no room, and others are to come.
         GoneError: the folder of the results was removed.
     """
+    if isinstance(jobs, Sized):
+        workers = max(1, min(workers, len(jobs)))
     keeper = Keeper(options, files, manifest, upscale.steps)
     tell = keeper.telling(notify)
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        writing: Future[None] | None = None
-        for group in _groups(_reading(pool, jobs, keeper), upscale, tell):
-            if writing and any(keeper.suspects(loaded.job) for loaded in group):
-                writing.result()  # whole before the run may be killed again
-            for larger, finished in _enlarged(group, upscale, tell):
-                if writing:
-                    writing.result()
-                writing = pool.submit(_write, larger, finished, keeper, tell)
+    with Crew(workers) as crew:
+        for group in _groups(_reading(crew, jobs, keeper), upscale, tell):
+            suspect = any(keeper.suspects(loaded.job) for loaded in group)
+            if suspect:
+                crew.settle()  # all is whole before the run may be killed again
+            lanes = 1 if suspect else _lanes(group, options, upscale, workers)
+            if lanes > 1:
+                side_by_side = partial(_in_lane, upscale=upscale, keeper=keeper, notify=tell)
+                crew.go(lanes, side_by_side, group, lanes, crew)
+                continue
+            crew.leave_lanes()
+            for larger, finished in _enlarged(group, upscale, tell, crew):
+                size = larger.samples.nbytes
+                crew.write(_write, larger, finished, keeper, tell, size=size)
+        crew.finish()
+        return crew.worked
+
+
+def _lanes(
+    group: Sequence[_Loaded], options: UpscaleOptions, upscale: Upscale, workers: int
+) -> int:
+    """How many such groups are enlarged side by side."""
+    model = upscale.model
+    if upscale.device != "cpu" or model.tiling != "exact":
+        return 1
+    pixels = sum(math.prod(options.size.of(*loaded.picture.size)) for loaded in group)
+    if pixels > SMALL:
+        return 1
+    fit = MEMORY_SHARE * free() / (pixels * model.bytes_per_pixel)
+    return max(1, min(workers, torch.get_num_threads(), int(fit)))
+
+
+def _in_lane(
+    group: Sequence[_Loaded],
+    lanes: int,
+    crew: Crew,
+    *,
+    upscale: Upscale,
+    keeper: Keeper,
+    notify: Callable[[Event], None],
+) -> None:
+    """Enlarge and write a group beside others."""
+
+    def tell(event: Event) -> None:
+        if crew.stopped:
+            raise StoppedError
+        notify(event)
+
+    for larger, finished in _enlarged(group, upscale, tell, crew, lanes):
+        _write(larger, finished, keeper, notify)
 
 
 def worth_compiling(jobs: Iterable[Job], upscale: Upscale) -> bool:
@@ -162,21 +219,26 @@ def _groups(
 
 
 def _reading(
-    pool: ThreadPoolExecutor, jobs: Iterable[Job], keeper: Keeper
+    crew: Crew, jobs: Iterable[Job], keeper: Keeper
 ) -> Iterator[tuple[Job, Future[tuple[Picture, float]]]]:
-    """Each job with its picture, when the reading of the next one has begun; but one that a run
-    may have been killed on is read alone, so that no other is under the same suspicion."""
-    held = None
+    """Each job with its picture, when the reading of others has begun; but one that a run may have
+    been killed on is read alone, so that no other is under the same suspicion."""
+    ahead = Waiting[tuple[Job, Future[tuple[Picture, float]]]](2, crew.workers + 1)
     for job in jobs:
-        if held and keeper.suspects(job):
-            yield held
-            held = None
-        following = job, pool.submit(_timed, keeper.read, job)
-        if held:
-            yield held
-        held = following
-    if held:
-        yield held
+        suspect, size = keeper.suspects(job), _bytes(job.input)
+        while ahead and (suspect or not ahead.has_room(size)):
+            yield ahead.next()
+        ahead.add((job, crew.readers.submit(_timed, keeper.read, job)), size)
+    while ahead:
+        yield ahead.next()
+
+
+def _bytes(path: Path) -> int:
+    """Of a file, which is not opened; 0 where reading it will say why."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 @contextmanager
@@ -205,25 +267,36 @@ def _check_folder(folder: Path) -> None:
 
 
 def _enlarged(
-    group: Sequence[_Loaded], upscale: Upscale, notify: Callable[[Event], None]
-) -> Iterator[tuple[Picture, Finished]]:
+    group: Sequence[_Loaded],
+    upscale: Upscale,
+    notify: Callable[[Event], None],
+    crew: Crew,
+    lanes: int = 1,
+) -> Iterator[tuple[Filed, Finished]]:
     """The larger pictures, and their reports before the time of writing is added."""
     notes: list[list[str]] = [[] for _ in group]
+    formats = [format_of(loaded.job.output) for loaded in group]
 
     def on_step(picture: int, done: int, total: int) -> None:
         notify(Stepped(group[picture].job, done, total))
 
-    def enlarge_all() -> list[Picture]:
-        lrs = [colors(loaded.picture) for loaded in group]
-        hrs = upscale.together(lrs, on_step=on_step, on_note=lambda i, text: notes[i].append(text))
-        return [recolored(loaded.picture, hr) for loaded, hr in zip(group, hrs, strict=True)]
+    def enlarge_all() -> list[Filed]:
+        given = list(zip([loaded.picture for loaded in group], formats, strict=True))
+        with crew.working(lanes):
+            hrs = upscale.together(
+                [colors(picture) for picture, _ in given],
+                forms=[form_of(*each) for each in given],
+                on_step=on_step,
+                on_note=lambda i, text: notes[i].append(text),
+            )
+        return [enlarged(*each, hr) for each, hr in zip(given, hrs, strict=True)]
 
-    done: tuple[list[Picture], float] | None = None
+    done: tuple[list[Filed], float] | None = None
     with _reporting(group[0].job, notify if len(group) == 1 else ignore):
         done = _timed(enlarge_all)
     if done is None:
         for loaded in group if len(group) > 1 else ():
-            yield from _enlarged([loaded], upscale, notify)
+            yield from _enlarged([loaded], upscale, notify, crew, lanes)
         return
     pictures, seconds = done
     memory = peak_memory(upscale.device) if upscale.device.startswith("cuda") else None
@@ -232,7 +305,8 @@ def _enlarged(
         share = seconds * math.prod(picture.size) / pixels
         spent = loaded.seconds + share
         sizes = loaded.picture.size, picture.size
-        said.extend((*picture.notes, *losses(picture, loaded.job.output), *_oddities(*sizes)))
+        lost = losses(loaded.picture, loaded.job.output)
+        said.extend((*loaded.picture.notes, *lost, *_oddities(*sizes)))
         yield picture, Finished(loaded.job, *sizes, spent, memory, tuple(said))
 
 
@@ -247,7 +321,7 @@ def _oddities(before: tuple[int, int], after: tuple[int, int]) -> Iterator[str]:
 
 
 def _write(
-    picture: Picture, finished: Finished, keeper: Keeper, notify: Callable[[Event], None]
+    picture: Filed, finished: Finished, keeper: Keeper, notify: Callable[[Event], None]
 ) -> None:
     with _reporting(finished.job, notify):
         notes, seconds = _timed(keeper.write, picture, finished)

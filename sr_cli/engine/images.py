@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,8 @@ from sr_cli.errors import FullDiskError, InputError, UsageError, is_full_disk
 from sr_cli.files import Committing, whole
 
 __all__ = [
-    "MAX_PIXELS", "SUFFIXES", "Floats", "Picture", "load", "losses", "probe", "resembles_picture",
-    "save",
+    "MAX_PIXELS", "SUFFIXES", "Filed", "Floats", "Picture", "bits_of", "filed", "load", "losses",
+    "probe", "resembles_picture", "save", "write",
 ]  # fmt: skip
 
 Floats = npt.NDArray[np.float32]
@@ -118,8 +119,42 @@ def save(
     if not 1 <= quality <= 100:
         raise UsageError(f"The quality is {quality}; it must be from 1 to 100.")
     check_size(*picture.size, chosen)
-    samples = np.concatenate([_levels(band, chosen) for band in _bands(picture)])
-    metadata = picture.metadata.sized(*picture.size)
+    write(filed(picture, chosen), path, quality=quality, overwrite=overwrite, committing=committing)
+
+
+@dataclass(frozen=True, eq=False)
+class Filed:
+    """A picture as a file of its format holds it.
+
+    samples: what `formats.encode` takes. metadata: with the sizes in them true.
+    """
+
+    samples: Samples
+    metadata: Metadata
+    format: str
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.samples.shape[1], self.samples.shape[0]
+
+
+def filed(picture: Picture, format: str) -> Filed:  # noqa: A002
+    """A picture as a file of this format, one of FORMATS, holds it: rounded to its levels."""
+    samples = np.concatenate([_levels(band, format) for band in _bands(picture)])
+    return Filed(samples, picture.metadata.sized(*picture.size), format)
+
+
+def write(
+    picture: Filed,
+    path: Path,
+    *,
+    quality: int = 95,
+    overwrite: bool = True,
+    committing: Committing | None = None,
+) -> None:
+    """As `save`, of what is ready for its file."""
+    samples, metadata, chosen = picture.samples, picture.metadata, picture.format
     try:
         with (
             whole(path, replace=overwrite, committing=committing) as partial,
@@ -152,21 +187,22 @@ def _levels(picture: Picture, format: str) -> Samples:  # noqa: A002
     if format == "jpeg" and picture.alpha is not None:
         colours, alpha = samples[..., :-1], samples[..., -1:]
         samples = colours * alpha + (1 - alpha)
-    wide = picture.depth == 16 and _keeps_depth(picture, format)
-    white, dtype = (65_535, np.uint16) if wide else (255, np.uint8)
+    white, dtype = (65_535, np.uint16) if bits_of(picture, format) == 16 else (255, np.uint8)
     levels: Samples = np.rint(np.clip(samples, 0, 1) * white).astype(dtype)
     return levels[..., 0] if levels.shape[2] == 1 else levels
 
 
-def _keeps_depth(picture: Picture, format: str) -> bool:  # noqa: A002
+def bits_of(picture: Picture, format: str) -> Literal[8, 16]:  # noqa: A002
+    """Bits of a sample in a file of this format."""
     gray_with_alpha = picture.gray and picture.alpha is not None
-    return picture.depth == 8 or format == "png" or (format == "tiff" and not gray_with_alpha)
+    wide = format == "png" or (format == "tiff" and not gray_with_alpha)
+    return 16 if picture.depth == 16 and wide else 8
 
 
 def losses(picture: Picture, path: Path) -> list[str]:
     """What `save` cannot keep of a picture in a file of this name, a phrase each."""
     chosen = format_of(path)
     on_white = picture.alpha is not None and chosen == "jpeg"
-    cut = not _keeps_depth(picture, chosen)
+    cut = bits_of(picture, chosen) < picture.depth
     lost = ["transparency became white"] * on_white + ["16 bits became 8"] * cut
     return lost + unheld(picture.metadata, chosen)

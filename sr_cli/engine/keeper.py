@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sr_cli import __version__
 from sr_cli.engine.events import Event, Failed, Finished, Job
-from sr_cli.engine.images import Picture, load, probe, save
+from sr_cli.engine.images import Filed, Picture, load, probe, write
 from sr_cli.engine.jobs import target_size
 from sr_cli.engine.manifest import File, Manifest, Recipe, file_of
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
@@ -39,12 +39,14 @@ class Keeper:
         return Recipe.of(self.options, self.files)
 
     def telling(self, notify: Callable[[Event], None]) -> Callable[[Event], None]:
-        """`notify`, which the manifest hears of failures."""
+        """`notify`, called by one thread at a time, which the manifest hears of failures."""
+        speaking = threading.RLock()
 
         def tell(event: Event) -> None:
-            if self.manifest and isinstance(event, Failed):
-                self.manifest.end(event.job, event.reason)
-            notify(event)
+            with speaking:
+                if self.manifest and isinstance(event, Failed):
+                    self.manifest.end(event.job, event.reason)
+                notify(event)
 
         return tell
 
@@ -77,7 +79,7 @@ class Keeper:
             metadata = metadata.tagged(self._tag(picture.size))
         return replace(picture, metadata=metadata)
 
-    def write(self, picture: Picture, finished: Finished) -> list[str]:
+    def write(self, picture: Filed, finished: Finished) -> list[str]:
         """Write a result; notes on what happened to what was there."""
         manifest, job, begin = self.manifest, finished.job, time.perf_counter()
         if manifest:
@@ -94,7 +96,7 @@ class Keeper:
                 seconds = finished.seconds + time.perf_counter() - begin
                 manifest.done(finished, self.recipe, source, partial, seconds)
 
-        save(
+        write(
             picture,
             job.output,
             quality=self.files.quality,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sr_cli.engine import metadata
-from sr_cli.engine.arrays import to_rgb, to_tensor
-from sr_cli.engine.images import Picture
+from sr_cli.engine.arrays import FLOATS, Form, to_rgb, to_tensor
+from sr_cli.engine.images import Filed, Picture, bits_of, filed
 from sr_cli.engine.samples import fitting, samples_of, upright
 from sr_cli.errors import UsageError
 
@@ -115,6 +115,33 @@ def recolored(picture: Picture, hr: Tensor) -> Picture:
     if alpha is not None:
         alpha = _resized(alpha, (rgb.shape[1], rgb.shape[0]))
     return replace(picture, rgb=rgb, alpha=alpha)
+
+
+def form_of(picture: Picture, format: str) -> Form:  # noqa: A002
+    """What the engine gives of a picture's colours for a file of this format.
+
+    Greys as one channel; floats where transparency becomes white before anything is rounded.
+    """
+    if format == "jpeg" and picture.alpha is not None:
+        return FLOATS
+    return Form(bits_of(picture, format), grey=picture.gray or _neutral(picture.rgb))
+
+
+def enlarged(picture: Picture, format: str, hr: Tensor) -> Filed:  # noqa: A002
+    """The picture with the colours `hr`, of `form_of` it, for a file of this format.
+
+    They become floats on the way only where they are.
+    """
+    if hr.is_floating_point():
+        return filed(recolored(picture, hr), format)
+    planes = list(hr.numpy())
+    if len(planes) == 1 and not picture.gray:
+        planes *= 3
+    if picture.alpha is not None:
+        alpha = _resized(picture.alpha, (hr.shape[2], hr.shape[1]))
+        planes.append(np.rint(alpha * np.iinfo(planes[0].dtype).max).astype(planes[0].dtype))
+    samples = planes[0] if len(planes) == 1 else cv2.merge(planes)
+    return Filed(samples, picture.metadata.sized(hr.shape[2], hr.shape[1]), format)
 
 
 def _nearest_seen(rgb: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -56,13 +56,15 @@ def stream(samples: npt.NDArray[np.uint8 | np.uint16]) -> Iterator[bytes]:
         end = zlib.Z_FINISH if top == tops[-1] else zlib.Z_FULL_FLUSH
         return deflate.compress(raw) + deflate.flush(end), zlib.adler32(raw), raw.nbytes
 
-    yield _BEGIN
-    checksum = 1
+    checksum, begin = 1, _BEGIN
+    done, total = 0, rows.size + len(rows)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for data, own, length in (pool.map if len(tops) > 1 else map)(deflated, tops):
             checksum = _joined(checksum, own, length)
-            yield data
-    yield checksum.to_bytes(4, "big")
+            done += length
+            end = checksum.to_bytes(4, "big") if done == total else b""
+            yield begin + data + end
+            begin = b""
 
 
 def _from_above(own: Bytes, above: Bytes) -> Bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from sr_cli.engine.batch import Upscale, run
+from sr_cli.engine.crew import usual_workers
 from sr_cli.engine.events import Event, Outcome
 from sr_cli.engine.jobs import collect_jobs, missing, pending
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
@@ -47,9 +48,12 @@ def events(
             return
         manifest.start(len(todo))
         outcomes: list[Outcome] = []
-        streamed = _streamed(
-            lambda notify: run(todo, options, upscale, notify, files=files, manifest=manifest)
-        )
+
+        def work(notify: Callable[[Event], None]) -> None:
+            crew = usual_workers()
+            run(todo, options, upscale, notify, files=files, manifest=manifest, workers=crew)
+
+        streamed = _streamed(work)
         for event in streamed:
             if isinstance(event, Outcome):
                 outcomes.append(event)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from sr_cli.cli import upscale as command
 from sr_cli.cli.app import main
 from sr_cli.cli.machine import make_upscaler
 from sr_cli.cli.ui import terminal
+from sr_cli.engine.arrays import Form
 from sr_cli.engine.manifest import NAME
 from sr_cli.engine.options import UpscaleOptions
 
@@ -44,6 +46,7 @@ class Nearest:
     """An upscaler without weights; `failure` is raised at pictures 7 pixels wide."""
 
     device, dtype, texture, steps = "cpu", "float32", None, 5
+    model = SimpleNamespace(tiling="exact", bytes_per_pixel=100)
 
     def __init__(self, options: UpscaleOptions, failure: BaseException | None = None) -> None:
         self.options, self.failure = options, failure
@@ -55,10 +58,12 @@ class Nearest:
         self,
         lrs: Sequence[Tensor],
         *,
+        forms: Sequence[Form],
         on_step: Callable[[int, int, int], None],
         on_note: Callable[[int, str], None],
     ) -> list[Tensor]:
-        return [self.enlarge(lr, partial(on_step, i)) for i, lr in enumerate(lrs)]
+        hrs = [self.enlarge(lr, partial(on_step, i)) for i, lr in enumerate(lrs)]
+        return [form(hr[None])[0] for form, hr in zip(forms, hrs, strict=True)]
 
     def enlarge(self, lr: Tensor, on_step: Callable[[int, int], None]) -> Tensor:
         if self.failure and lr.shape[2] == 7:

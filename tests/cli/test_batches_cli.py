@@ -344,6 +344,8 @@ def test_a_removed_output_folder_ends_the_run_with_a_word(
             Path("out").mkdir()  # as another program may
         encode(*arguments)
 
+    for number in range(6):  # which are to come when it is noticed
+        paint(Path(f"in/sub/{number}.png"))
     encode = formats.encode
     monkeypatch.setattr(images, "encode", removing)
     run = srx("upscale", photos, "out", "-r")

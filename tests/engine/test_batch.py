@@ -3,9 +3,10 @@
 import errno
 import os
 import re
+import threading
 import traceback
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
@@ -22,7 +23,8 @@ from PIL import Image
 from torch import Tensor
 
 from sr_cli.device import peak_memory
-from sr_cli.engine import batch
+from sr_cli.engine import batch, crew
+from sr_cli.engine.arrays import Form
 from sr_cli.engine.events import (
     Event,
     Failed,
@@ -69,6 +71,7 @@ class Nearest:
         self,
         lrs: Sequence[Tensor],
         *,
+        forms: Sequence[Form],
         on_step: Callable[[int, int, int], None],
         on_note: Callable[[int, str], None],
     ) -> list[Tensor]:
@@ -76,7 +79,8 @@ class Nearest:
         self.seen += map(weakref.ref, lrs)
         self.groups.append([lr.shape[-1] for lr in lrs])
         on_note(0, "slow")
-        return [self.enlarge(lr, partial(on_step, i)) for i, lr in enumerate(lrs)]
+        hrs = [self.enlarge(lr, partial(on_step, i)) for i, lr in enumerate(lrs)]
+        return [form(hr[None])[0] for form, hr in zip(forms, hrs, strict=True)]
 
     def enlarge(self, lr: Tensor, on_step: Callable[[int, int], None]) -> Tensor:
         assert lr.dtype == torch.float32
@@ -471,3 +475,119 @@ def test_compiling_pays_on_a_gpu_in_a_long_run_alone() -> None:
     assert not batch.worth_compiling(jobs, gpu)
     gpu.model = SimpleNamespace(tiling="exact")  # small networks, which are quick as they are
     assert not batch.worth_compiling(long, gpu)
+
+
+# ------------------------------------------------------------------------------------ workers
+
+
+class Beside(Nearest):
+    """Is enlarged in several threads at a time; each waits until so many are there."""
+
+    model: Any = SimpleNamespace(tiling="exact", bytes_per_pixel=100)
+
+    def __init__(self, together: int, *failing: Any, **at: Any) -> None:
+        super().__init__(*failing, **at)
+        self.meeting = threading.Barrier(together, timeout=10)
+        self.threads: set[int] = set()
+
+    @property
+    def alive(self) -> list[Tensor]:
+        return []  # which others may be
+
+    def enlarge(self, lr: Tensor, on_step: Callable[[int, int], None]) -> Tensor:
+        if lr.shape[-1] in (6, 7):
+            self.meeting.wait()
+            self.threads.add(torch.get_num_threads())
+        return super().enlarge(lr, on_step)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_small_pictures_are_enlarged_side_by_side() -> None:
+    """The first two meet, with a thread for each; results and reports are those of one worker."""
+    jobs, upscale = jobs_of(*NAMES), Beside(2)
+    events: list[Event] = []
+    share = batch.run(jobs, OPTIONS, upscale, events.append, manifest=manifest(), workers=2)
+    assert 0 < share <= 1
+    assert upscale.threads == {1}
+    for job in jobs:
+        mine = [type(event) for event in events if event.job == job]
+        assert mine == [Started, Stepped, Stepped, Stepped, Finished]
+    beside = {job: job.output.read_bytes() for job in jobs}
+    for job in jobs:
+        job.output.unlink()
+    alone = Beside(1)
+    run(jobs, alone)
+    assert {job: job.output.read_bytes() for job in jobs} == beside
+    assert alone.threads == {2}
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("change", ["large", "blend", "suspect", "cuda", "one job"])
+def test_what_is_enlarged_alone(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    jobs, upscale, known = jobs_of("a.png", "b.png"), Beside(1), manifest()
+    if change == "large":
+        monkeypatch.setattr(batch, "SMALL", 20)
+    if change == "blend":
+        upscale.model = SimpleNamespace(tiling="blend")
+    if change == "suspect":
+        known.unfinished.update(str(job.input) for job in jobs)
+    if change == "cuda":
+        upscale.device = "cuda"
+        monkeypatch.setattr(batch, "peak_memory", lambda _: 1)
+    if change == "one job":
+        jobs = jobs[:1]
+    batch.run(jobs, OPTIONS, upscale, lambda _: None, manifest=known, workers=2)
+    assert upscale.threads == {2}
+    assert all(job.output.exists() for job in jobs)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_an_interrupt_stops_what_goes_on_beside() -> None:
+    """Nothing is left half written, and what was not done is done by the next run."""
+    jobs = jobs_of(*NAMES)
+    upscale = Beside(2, KeyboardInterrupt(), at=(8, 4), step=1)
+    with pytest.raises(KeyboardInterrupt):
+        batch.run(jobs, OPTIONS, upscale, lambda _: None, manifest=manifest(), workers=2)
+    assert {path.suffix for path in results()} == {".png"}
+    todo, _ = settled(jobs)
+    assert jobs[2] in todo
+    assert set(outcomes(run(todo, Nearest())).values()) == {Finished}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_failure_beside_others_is_its_own() -> None:
+    jobs = jobs_of(*NAMES)
+    events: list[Event] = []
+    upscale = Beside(2, DeviceError("Too large."), at=(8, 4))
+    batch.run(jobs, OPTIONS, upscale, events.append, manifest=manifest(), workers=2)
+    assert outcomes(events) == {name: Failed if name == "c.png" else Finished for name in NAMES}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_few_pictures_wait(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """As many as there are workers are read ahead, but one of large files; the rest is unopened."""
+    begun: list[int] = []
+    monkeypatch.setattr(crew, "WAITING", 1000 if workers == 3 else 0)
+    jobs = jobs_of(*NAMES)
+    for name in NAMES[4:]:
+        (IN / name).write_bytes((IN / name).read_bytes() + bytes(5000))
+
+    class Watching(Nearest):
+        def together(self, *lrs: Any, **named: Any) -> list[Tensor]:
+            begun.append(sum('"begun"' in line for line in (OUT / NAME).read_text().splitlines()))
+            return super().together(*lrs, **named)
+
+    batch.run(jobs, OPTIONS, Watching(), lambda _: None, manifest=manifest(), workers=workers)
+    ahead = [count - place for place, count in enumerate(begun, 1)]
+    assert max(ahead) <= workers
+    assert max(ahead[4:]) <= 1
+    assert workers == 1 or max(ahead[:2]) > 1
