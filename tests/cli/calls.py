@@ -46,7 +46,7 @@ class Nearest:
     """An upscaler without weights; `failure` is raised at pictures 7 pixels wide."""
 
     device, dtype, texture, steps = "cpu", "float32", None, 5
-    model = SimpleNamespace(tiling="exact", bytes_per_pixel=100)
+    model = SimpleNamespace(tiling="blend")
 
     def __init__(self, options: UpscaleOptions, failure: BaseException | None = None) -> None:
         self.options, self.failure = options, failure
@@ -101,7 +101,8 @@ def srx(
     monkeypatch: pytest.MonkeyPatch,
     failure: list[BaseException],
 ) -> Srx:
-    """The command in this process, with an upscaler without weights."""
+    """The command in this process, with an upscaler without weights; one file after another."""
+    monkeypatch.setenv("SRX_JOBS", "1")
     monkeypatch.setattr(command, "make_upscaler", lambda options, _: Nearest(options, *failure))
 
     return partial(called, capsys)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -452,9 +453,14 @@ def test_a_picture_that_kills_is_named_and_tried_last(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.filterwarnings("ignore:.*fork.*")
-@pytest.mark.parametrize("processes", [1, 2])
-def test_killed_batches_end_like_one_that_was_not(srx: Srx, fifty: None, processes: int) -> None:
+@pytest.mark.parametrize(("processes", "jobs"), [(1, 1), (2, 1), (1, 3)])
+def test_killed_batches_end_like_one_that_was_not(
+    srx: Srx, fifty: None, monkeypatch: pytest.MonkeyPatch, processes: int, jobs: int
+) -> None:
     assert srx("upscale", "in", "expected").code == 0
+    monkeypatch.setenv("SRX_JOBS", str(jobs))
+    model = SimpleNamespace(tiling="exact", bytes_per_pixel=100)
+    monkeypatch.setattr(Nearest, "model", model)  # enlarged side by side
     expected = contents("expected")
     chance = random.Random(processes)
     progress = set()
