@@ -32,15 +32,6 @@ ROWS = ("", "--texture 0", "--model clean")
 
 def compare(
     ctx: typer.Context,
-    html: Annotated[
-        Path,
-        option(
-            "Page",
-            "--html",
-            metavar="FILE",
-            help="The page to write; one that srx made before is replaced.",
-        ),
-    ],
     images: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -48,6 +39,15 @@ def compare(
             help="Pictures to enlarge, or folders of them; also data sets of LR and HR images in "
             "usual layouts. Without any: the examples that come with srx.",
             show_default=False,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        option(
+            "Page",
+            "--html",
+            metavar="FILE",
+            help="The page to write; one that srx made before is replaced.",
         ),
     ] = None,
     crop: Annotated[
@@ -143,6 +143,8 @@ def compare(
     from sr_cli.evaluation.subjects import Part
 
     terminal.talk(quiet=quiet, verbose=verbose)
+    if html is None:
+        raise UsageError("Where shall the page go? srx compare photo.jpg --html page.html")
     page.check(html)
     part = Part(crop, _place(at))
     asked = engine_rows(ctx, None, None, row, default=ROWS)

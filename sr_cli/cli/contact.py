@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import typer
+
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.events import Outcome
 from sr_cli.engine.options import OutputOptions
+from sr_cli.errors import ExitCode
 
 
 def check_contact(path: Path | None) -> None:
@@ -26,19 +29,23 @@ def write_contact(
 
     total = len(contact.shown(outcomes))
     done = 0
-    with terminal.counting(total) as show:
+    try:
+        with terminal.counting(total) as show:
 
-        def advance() -> None:
-            nonlocal done
-            done += 1
-            show(done, str(path))
+            def advance() -> None:
+                nonlocal done
+                done += 1
+                show(done, str(path))
 
-        made, missing = contact.sheet(
-            outcomes,
-            title=f"srx upscale: {output}",
-            max_pixels=files.max_pixels,
-            on_picture=advance,
-        )
+            made, missing = contact.sheet(
+                outcomes,
+                title=f"srx upscale: {output}",
+                max_pixels=files.max_pixels,
+                on_picture=advance,
+            )
+    except KeyboardInterrupt:
+        terminal.line("interrupted: the results are there; the same command makes the sheet.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
     for sentence in missing:
         terminal.note(f"{path}: {sentence}")
     if made is None:

@@ -155,7 +155,7 @@ def test_a_damaged_picture_is_named(compare: Srx) -> None:
 
 def test_a_page_is_needed(capsys: pytest.CaptureFixture[str], isolated: None) -> None:
     code, _, err = called(capsys, "compare", "a.png")
-    assert (code, "--html" in err) == (2, True)
+    assert (code, "--html page.html" in err) == (2, True)
 
 
 def test_an_interruption_leaves_a_page_of_what_is_done(

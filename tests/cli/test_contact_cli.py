@@ -147,3 +147,29 @@ def test_what_could_not_be_written_is_said_before_the_batch(
 def test_a_rehearsal_makes_no_sheet(srx: Srx, photos: Path) -> None:
     assert srx("upscale", photos, "out", "--dry-run", "--contact", "sheet.html").code == 0
     assert not Path("sheet.html").exists()
+
+
+def test_an_interrupted_sheet_costs_no_result(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(contact, "sheet", interrupted)
+        code, _, err = srx("upscale", photos, "out", "--contact", "sheet.html")
+    assert (code, "the same command makes the sheet" in err) == (130, True)
+    assert not Path("sheet.html").exists()
+    assert srx("upscale", photos, "out", "--contact", "sheet.html").code == 0
+    assert len(page()["pictures"]) == 2
+
+
+def test_the_picture_of_a_pipe_is_shown_too(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stdin = io.TextIOWrapper((photos / "a.png").open("rb"))
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert srx("upscale", "-", "large.png", "--contact", "sheet.html").code == 0
+    (picture,) = page()["pictures"]
+    assert picture["name"] == "stdin"
+    assert (pixels(picture["images"][1]) == contents("large.png")).all()
