@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from sr_cli.cli.clustered import on_cluster
 from sr_cli.cli.event_lines import Listener
+from sr_cli.cli.json_report import document
 from sr_cli.cli.machine import Machine, ResolvedMachine, environment
 from sr_cli.cli.parsing import is_chosen
 from sr_cli.cli.streams import Aliases
@@ -24,7 +26,6 @@ from sr_cli.engine.events import (
     Finished,
     Job,
     Outcome,
-    Planned,
     Skipped,
     Started,
     Stepped,
@@ -51,6 +52,7 @@ def plan_of(
     *,
     recursive: bool,
     shard: Shard | None = None,
+    aliases: Aliases | None = None,
 ) -> Plan:
     """The plan, or this shard's part of it, and its notes on stderr."""
     from sr_cli.engine.jobs import collect_jobs, share
@@ -61,7 +63,7 @@ def plan_of(
         planned = share(planned, output, shard)
         terminal.note(f"Shard {shard}: {len(planned.jobs)} of {count} pictures.")
     for note in planned.notes:
-        terminal.note(note)
+        terminal.note(aliases.text(note) if aliases else note)
     return planned
 
 
@@ -171,12 +173,19 @@ class Run:
     def _work(self, todo: Sequence[Job], manifest: Manifest) -> None:
         from sr_cli.engine.jobs import taken
 
-        earlier, before = {job for job in todo if taken(job.output)}, len(self.outcomes)
-        try:
+        with self.ending(todo, {job for job in todo if taken(job.output)}):
             if self.machine.cluster:
                 on_cluster(self, todo, manifest)
             else:
                 self._here(todo, manifest)
+
+    @contextmanager
+    def ending(self, todo: Sequence[Job], earlier: AbstractSet[Job]) -> Iterator[None]:
+        """Say how far the work on these jobs came where it ends early; earlier: those of them that
+        have a result of an earlier run."""
+        before = len(self.outcomes)
+        try:
+            yield
         except (KeyboardInterrupt, FullDiskError, GoneError) as ending:
             ended = self.outcomes[before:]
             if isinstance(ending, KeyboardInterrupt) and len(ended) == len(todo):
@@ -273,7 +282,7 @@ class Run:
                 settings = asdict(self.options) | asdict(self.files) | asdict(self.machine)
                 settings |= {"recursive": recursive}
                 found = environment(self.computed_on) | self.engine
-                terminal.document(document(settings, found, self.outcomes))
+                terminal.document(document(settings, found, shown))
 
 
 def _ended(ending: BaseException) -> str:
@@ -315,33 +324,3 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
         return 0
     alone = len(codes) == 1 and len(errors) == len(outcomes)
     return codes.pop() if alone else 1
-
-
-def record(outcome: Outcome) -> dict[str, Any]:
-    """One file's outcome for JSON."""
-    files = {"input": str(outcome.job.input), "output": str(outcome.job.output)}
-    match outcome:
-        case Failed():
-            return files | {"error": outcome.reason}
-        case Skipped():
-            return files | {"reason": outcome.reason}
-        case Planned():
-            return files | {"size_in": outcome.size_in, "size_out": outcome.size_out}
-        case Finished():
-            return files | {
-                "size_in": outcome.size_in,
-                "size_out": outcome.size_out,
-                "seconds": outcome.seconds,
-                "megapixels_per_second": outcome.megapixels_per_second,
-                "peak_memory_bytes": outcome.peak_memory,
-                "notes": outcome.notes,
-            }
-
-
-def document(settings: dict[str, Any], found: dict[str, Any], outcomes: Sequence[Outcome]) -> Any:
-    """The JSON report: options, environment and the files by how they ended."""
-    kinds = {"results": Finished, "planned": Planned, "failures": Failed, "skipped": Skipped}
-    return {"options": settings, "environment": found} | {
-        key: [record(outcome) for outcome in outcomes if isinstance(outcome, kind)]
-        for key, kind in kinds.items()
-    }

@@ -70,11 +70,14 @@ class Aliases:
             event.job, input=self.path(event.job.input), output=self.path(event.job.output)
         )
         if isinstance(event, Failed) and isinstance(event.error, SrxError):
-            text = str(event.error)
-            for path, name in self.names.items():
-                text = text.replace(str(path), name)
-            return replace(event, job=job, error=type(event.error)(text))
+            return replace(event, job=job, error=type(event.error)(self.text(str(event.error))))
         return replace(event, job=job)
+
+    def text(self, text: str) -> str:
+        """A sentence that says names instead of paths."""
+        for path, name in self.names.items():
+            text = text.replace(str(path), name)
+        return text
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from sr_cli.cli.event_lines import event_lines
 from sr_cli.cli.machine import Compile, Machine, make_upscaler
 from sr_cli.cli.options import option
 from sr_cli.cli.parsing import naming_options, output_options, upscale_options
-from sr_cli.cli.running import Run, exit_code, plan_of
-from sr_cli.cli.streams import given, streams
+from sr_cli.cli.remotely import opened
+from sr_cli.cli.running import exit_code, plan_of
+from sr_cli.cli.streams import given
 from sr_cli.cli.ui import terminal
 from sr_cli.cli.watching import check_watch, plan_to_watch, watch_folders
 from sr_cli.diffusion.names import Schedule
@@ -234,12 +235,20 @@ def upscale(
         others = {"--dry-run": dry_run, "--shard": part, "--cluster": cluster}
         check_watch(arguments, target, others=[flag for flag, given in others.items() if given])
     with event_lines(wanted=json_events) as listener:
-        with streams(arguments, target, files, reports=reports) as (found, place, aliases):
+        away = {"--dry-run": dry_run, "--watch": watch, "--cluster": cluster, "--contact": contact}
+        with opened(
+            *(arguments, target, files),
+            reports=reports,
+            recursive=recursive,
+            others=[flag for flag, given in away.items() if given],
+        ) as (found, place, aliases, make_run):
             if watch:
                 planned = plan_to_watch(found, place, options, files, recursive=recursive)
             else:
-                planned = plan_of(found, place, options, files, recursive=recursive, shard=part)
-            run = Run(
+                planned = plan_of(
+                    found, place, options, files, recursive=recursive, shard=part, aliases=aliases
+                )
+            run = make_run(
                 *(ctx, options, files, machine, planned, place),
                 make=lambda: make_upscaler(options, machine),
                 shard=part,

@@ -21,7 +21,7 @@ from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
 from sr_cli.engine.shards import Shard
 from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, SrxError, UsageError
 
-_IN_THE_WAY = (
+IN_THE_WAY = (
     "{} exists, and no run of srx is known to have made it so: --overwrite replaces it, "
     "--trust-existing takes it for done."
 )
@@ -175,7 +175,7 @@ def pending(
     settled: list[Skipped | Failed] = []
     recipe = cache(lambda: Recipe.of(options, files))
     for job in jobs:
-        if files.only_enlarge and _large_enough(job, options, files):
+        if files.only_enlarge and large_enough(job, options, files):
             settled.append(Skipped(job, "large enough already (--only-enlarge)"))
         elif files.overwrite or not taken(job.output):
             todo.append(replace(job, replaces=files.overwrite))
@@ -187,12 +187,12 @@ def pending(
         elif manifest.is_ours(job.output) or _is_damaged(job.output):
             todo.append(replace(job, replaces=True))
         else:
-            settled.append(Failed(job, InputError(_IN_THE_WAY.format(job.output))))
+            settled.append(Failed(job, InputError(IN_THE_WAY.format(job.output))))
     todo.sort(key=lambda job: manifest.unfinished[str(job.input)])
     return todo, settled
 
 
-def _large_enough(job: Job, options: UpscaleOptions, files: OutputOptions) -> bool:
+def large_enough(job: Job, options: UpscaleOptions, files: OutputOptions) -> bool:
     with suppress(InputError):  # reading it will say why
         width, height = probe(job.input, max_pixels=files.max_pixels)
         wide, high = options.size.of(width, height)
