@@ -2,14 +2,15 @@
 
     python docs/papers.py EVAL [--only NAME,...] [--results FOLDER] [--again]
 
-EVAL holds Set5/HR, Set14/HR, drealsr20/LR and drealsr20/HR. Every experiment is a line of `srx`;
-what it gives as JSON is kept in the folder of results, and its table is written between the marks
-of its name into the page. An experiment whose result is there is only written again.
+EVAL holds Set5/HR, Set14/HR, drealsr20/LR and drealsr20/HR. Every experiment is one line of `srx`
+or several; what they give as JSON is kept in the folder of results, and their table is written
+between the marks of its name into the page. A line whose result is there is not run again.
 """
 
 import argparse
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,21 +21,25 @@ from typing import Any
 Record = Mapping[str, Any]
 DOCS = Path(__file__).parent
 DECIMALS = {"psnr": 2, "ssim": 3, "lpips": 4, "niqe": 2}
+DRAWN = "--no-baselines --metrics psnr,ssim,lpips,niqe --warmup 0"
+CAMERA = "drealsr20/HR --lr drealsr20/LR"
+ORDERS = "--half first --t1 T,T/2 --order 1,3 --sampler plain --last-step mean,x0 --seeds 0,1,2"
 RIVALS = "--sampler plain,ddpm,ddim,edm,dpmsolver++ --last-step mean,x0 --seeds 0,1,2"
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A line of srx, whose words that begin with a set's name are paths in EVAL; its page."""
+    """Lines of srx, whose words that begin with a set's name are paths in EVAL; the page; and what
+    makes a table of what the lines gave."""
 
-    line: str
+    lines: tuple[str, ...]
     page: str
-    table: Callable[[Record], str]
+    table: Callable[[Sequence[Record]], str]
 
 
-def swept(document: Record) -> str:
+def swept(documents: Sequence[Record]) -> str:
     """A row for each walk of `srx sweep-t1`: mean ± standard deviation over the seeds."""
-    rows = document["rows"]
+    rows = documents[0]["rows"]
     names = [name for name in DECIMALS if any(row.get(name) is not None for row in rows)]
     best = {name: _best(name, rows) for name in names}
     lines = [["walk", "t1", "order", "ends on", *names]]
@@ -48,6 +53,35 @@ def swept(document: Record) -> str:
         ]
         for row in rows
     ]
+    return _markdown(lines, text=1)
+
+
+def benched(documents: Sequence[Record]) -> str:
+    """A row for each method of one `srx bench`."""
+    rows = [row["scores"] | {"method": row["method"]} for row in documents[0]["rows"]]
+    names = [name for name in DECIMALS if any(row.get(name) is not None for row in rows)]
+    best = {name: _best(name, rows) for name in names}
+    lines = [["method", *names]]
+    lines += [
+        [f"`{row['method']}`", *(_cell(row, name, row is best[name]) for name in names)]
+        for row in rows
+    ]
+    return _markdown(lines, text=1)
+
+
+def scaled(documents: Sequence[Record]) -> str:
+    """A row for each method, LPIPS / PSNR at each scale of several `srx bench`."""
+    scales = [f"{document['options']['scale']:g}×" for document in documents]
+    found = [{row["method"]: row["scores"] for row in document["rows"]} for document in documents]
+    least = [min(scores["lpips"] for scores in by_method.values()) for by_method in found]
+    lines = [["LPIPS / PSNR", *scales]]
+    for method in found[0]:
+        cells = []
+        for by_method, best in zip(found, least, strict=True):
+            lpips, psnr = by_method[method]["lpips"], by_method[method]["psnr"]
+            shown = f"**{lpips:.3f}**" if lpips == best else f"{lpips:.3f}"
+            cells.append(f"{shown} / {psnr:.2f}")
+        lines.append([method, *cells])
     return _markdown(lines, text=1)
 
 
@@ -77,7 +111,34 @@ def _markdown(lines: Sequence[Sequence[str]], text: int) -> str:
 
 EXPERIMENTS = {
     "table-6-clean-mse": Experiment(
-        f"sweep-t1 Set14/HR --model clean-mse --t1 T,2T/3,T/2,T/3 {RIVALS}", "papers.md", swept
+        (f"sweep-t1 Set14/HR --model clean-mse --t1 T,2T/3,T/2,T/3 {RIVALS}",), "papers.md", swept
+    ),
+    "table-6-clean": Experiment(
+        (f"sweep-t1 Set14/HR --model clean --t1 T,T/2 {RIVALS}",), "papers.md", swept
+    ),
+    "table-6-default": Experiment((f"sweep-t1 {CAMERA} {ORDERS}",), "papers.md", swept),
+    "best-of-set14": Experiment(
+        (
+            f"bench Set14/HR {DRAWN} --row '--model clean-mse' "
+            "--row '--model clean-mse --best-of 4' "
+            "--row '--model clean' --row '--model clean --best-of 4'",
+        ),
+        "papers.md",
+        benched,
+    ),
+    "best-of-camera": Experiment(
+        (f"bench drealsr20 {DRAWN} --row '--steps 3' --row '--steps 3 --best-of 4'",),
+        "papers.md",
+        benched,
+    ),
+    "diffsr-scales": Experiment(
+        tuple(
+            f"bench Set5/HR --scale {scale} --metrics psnr,ssim,lpips --row '--method diffsr' "
+            "--row '' --row '--model clean' --warmup 0"
+            for scale in (2, 2.7, 3.5, 4)
+        ),
+        "prf.md",
+        scaled,
     ),
 }
 
@@ -85,25 +146,28 @@ EXPERIMENTS = {
 def placed(line: str, folder: Path) -> list[str]:
     """The words of a line, those that name a set as paths in the folder."""
     sets = re.compile(r"(Set5|Set14|drealsr20)(/|$)")
-    return [str(folder / word) if sets.match(word) else word for word in line.split()]
+    return [str(folder / word) if sets.match(word) else word for word in shlex.split(line)]
 
 
-def measured(name: str, folder: Path, results: Path, *, again: bool) -> Record:
-    """What the experiment gave, run if there is no result."""
-    file = results / f"{name}.json"
-    if again or not file.exists():
-        words = [sys.executable, "-m", "sr_cli", *placed(EXPERIMENTS[name].line, folder), "--json"]
-        done = subprocess.run(words, check=True, stdout=subprocess.PIPE)
-        results.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(done.stdout)
-    document: Record = json.loads(file.read_text("utf-8"))
-    return document
+def measured(name: str, folder: Path, results: Path, *, again: bool) -> list[Record]:
+    """What the experiment's lines gave, run where there is no result."""
+    found = []
+    for number, line in enumerate(EXPERIMENTS[name].lines, 1):
+        file = results / f"{name}-{number}.json"
+        if again or not file.exists():
+            words = [sys.executable, "-m", "sr_cli", *placed(line, folder), "--json"]
+            done = subprocess.run(words, check=True, stdout=subprocess.PIPE)
+            results.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(done.stdout)
+        found.append(json.loads(file.read_text("utf-8")))
+    return found
 
 
-def written(page: str, name: str, document: Record) -> str:
-    """The page with the experiment's line and table between its marks. Raises SystemExit."""
+def written(page: str, name: str, documents: Sequence[Record]) -> str:
+    """The page with the experiment's lines and table between its marks. Raises SystemExit."""
     experiment = EXPERIMENTS[name]
-    block = f"`srx {experiment.line}`\n\n{experiment.table(document)}"
+    lines = "\n".join(f"    srx {line}" for line in experiment.lines)
+    block = f"\n{lines}\n\n{experiment.table(documents)}\n"
     pattern = re.compile(f"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
     found, count = pattern.subn(lambda m: f"{m[1]}{block}{m[2]}", page)
     if not count:
@@ -121,8 +185,8 @@ def main() -> None:
     given = parser.parse_args()
     for name in given.only.split(","):
         page = DOCS / EXPERIMENTS[name].page
-        document = measured(name, given.eval, given.results, again=given.again)
-        page.write_text(written(page.read_text("utf-8"), name, document), "utf-8")
+        documents = measured(name, given.eval, given.results, again=given.again)
+        page.write_text(written(page.read_text("utf-8"), name, documents), "utf-8")
 
 
 if __name__ == "__main__":
