@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +28,8 @@ from sr_cli.engine.keeper import Keeper
 from sr_cli.engine.manifest import Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.pictures import colors, enlarged, form_of
+from sr_cli.engine.size import oddities
+from sr_cli.engine.stream.job import stream, streams
 from sr_cli.engine.tiling import MEMORY_SHARE, ignore
 from sr_cli.errors import (
     BrokenDeviceError,
@@ -122,21 +125,41 @@ def run(
     keeper = Keeper(options, files, manifest, upscale.steps)
     tell = keeper.telling(notify)
     with Crew(workers) as crew:
-        for group in _groups(_reading(crew, jobs, keeper), upscale, tell):
-            suspect = any(keeper.suspects(loaded.job) for loaded in group)
-            if suspect:
-                crew.settle()  # all is whole before the run may be killed again
-            lanes = 1 if suspect else _lanes(group, options, upscale, workers)
-            if lanes > 1:
-                side_by_side = partial(_in_lane, upscale=upscale, keeper=keeper, notify=tell)
-                crew.go(lanes, side_by_side, group, lanes, crew)
+        for large, some in groupby(jobs, lambda job: streams(job, upscale, keeper)):
+            if large:
+                _stream(crew, some, upscale, keeper, tell)
                 continue
-            crew.leave_lanes()
-            for larger, finished in _enlarged(group, upscale, tell, crew):
-                size = larger.samples.nbytes
-                crew.write(_write, larger, finished, keeper, tell, size=size)
+            for group in _groups(_reading(crew, some, keeper), upscale, tell):
+                suspect = any(keeper.suspects(loaded.job) for loaded in group)
+                if suspect:
+                    crew.settle()  # all is whole before the run may be killed again
+                lanes = 1 if suspect else _lanes(group, options, upscale, workers)
+                if lanes > 1:
+                    side_by_side = partial(_in_lane, upscale=upscale, keeper=keeper, notify=tell)
+                    crew.go(lanes, side_by_side, group, lanes, crew)
+                    continue
+                crew.leave_lanes()
+                for larger, finished in _enlarged(group, upscale, tell, crew):
+                    size = larger.samples.nbytes
+                    crew.write(_write, larger, finished, keeper, tell, size=size)
         crew.finish()
         return crew.worked
+
+
+def _stream(
+    crew: Crew,
+    jobs: Iterable[Job],
+    upscale: Upscale,
+    keeper: Keeper,
+    notify: Callable[[Event], None],
+) -> None:
+    """Large pictures one by one, each read, enlarged and written by rows of tiles."""
+    for job in jobs:
+        crew.settle()
+        notify(Started(job))
+        with _reporting(job, notify), crew.working():
+            _check_folder(job.output.parent)
+            notify(stream(job, keeper, upscale, notify))
 
 
 def _lanes(
@@ -306,18 +329,8 @@ def _enlarged(
         spent = loaded.seconds + share
         sizes = loaded.picture.size, picture.size
         lost = losses(loaded.picture, loaded.job.output)
-        said.extend((*loaded.picture.notes, *lost, *_oddities(*sizes)))
+        said.extend((*loaded.picture.notes, *lost, *oddities(*sizes)))
         yield picture, Finished(loaded.job, *sizes, spent, memory, tuple(said))
-
-
-def _oddities(before: tuple[int, int], after: tuple[int, int]) -> Iterator[str]:
-    """What few want of an enlargement: a ratio of the sides that changed by more than rounding both
-    to whole pixels can, or fewer pixels."""
-    (width, height), (wide, high) = before, after
-    if 2 * abs(wide * height - high * width) > width + height:
-        yield "stretched to other proportions"
-    if wide * high < width * height:
-        yield "made smaller"
 
 
 def _write(

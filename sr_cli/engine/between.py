@@ -80,7 +80,10 @@ class Between:
 
     def __call__(self, maps: Tensor, window: Window) -> Tensor:
         """A window of maps, (1, C, h, w), enlarged to the image: as if cut from the whole."""
-        there = maps[(..., *self.cells(window))]
+        return self.enlarged(maps[(..., *self.cells(window))], window)
+
+    def enlarged(self, there: Tensor, window: Window) -> Tensor:
+        """The window, from its `cells` alone."""
         wide = self.cols.enlarged(there.mT.contiguous(), window[1])
         return self.rows.enlarged(wide.mT.contiguous(), window[0])
 

@@ -49,11 +49,7 @@ class Finish:
         what the guard's `shrunk` makes of the image; lr: (3, h, w), float32 or uint8. Raises
         DeviceError where the image holds what is no number.
         """
-        if not finite(smaller):
-            raise DeviceError(
-                f"The networks gave no picture, even with --dtype float32 on {self.device}: "
-                "their weights may be damaged; try another --t1 or --steps."
-            )
+        check_numbers(smaller, self.device)
         lr = levels(lr.to(source.device))[None]
         by_cells = self.color == "wavelet" and not self.exact
         if not by_cells:
@@ -70,11 +66,8 @@ class Finish:
                 recolour=by_cells,
                 form=form,
             )
-        if strayed >= WORTH_A_NOTE:
-            on_note(
-                f"the network strayed on {strayed:.0%} of the picture: "
-                "the plain enlargement is shown there"
-            )
+        for note in strayed_notes(strayed):
+            on_note(note)
         return result[0]
 
     def _recoloured(self, image: Tensor, source: Tensor) -> Tensor:
@@ -89,6 +82,22 @@ class Finish:
         tiler = Tiler(self.device, 1, [cached(COLOR_TILE, self.device)], WAVELET_MARGIN)
         tiler.fill(fix, lambda _, w: (image[(..., *w)], source[(..., *w)]), [fixed])
         return fixed
+
+
+def check_numbers(image: Tensor, device: torch.device) -> None:
+    """Raise DeviceError where an image that float32 gave on a device holds what is no number."""
+    if not finite(image):
+        raise DeviceError(
+            f"The networks gave no picture, even with --dtype float32 on {device}: "
+            "their weights may be damaged; try another --t1 or --steps."
+        )
+
+
+def strayed_notes(share: float) -> list[str]:
+    """What a user should know of the share of a picture where the guard doubted, if anything."""
+    there = "the plain enlargement is shown there"
+    said = f"the network strayed on {share:.0%} of the picture: {there}"
+    return [said] * (share >= WORTH_A_NOTE)
 
 
 def overflowed(smaller: Tensor, source: Tensor) -> bool:

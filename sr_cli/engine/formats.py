@@ -1,19 +1,16 @@
 """The output formats: their names, what each can hold, and how samples become a file."""
 
 import math
-import zlib
-from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any, Final
 
-import numpy as np
 import numpy.typing as npt
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+from PIL import Image, PngImagePlugin
 
-from sr_cli.engine import png_pixels
 from sr_cli.engine.metadata import Metadata, exif_tags, iptc_block, raw_iptc
-from sr_cli.engine.png import MAX_SIDE_DATA, SIGNATURE
+from sr_cli.engine.png import MAX_SIDE_DATA
 from sr_cli.engine.profiles import to_srgb
+from sr_cli.engine.writers import BY_ROWS, PngWriter, Samples, Shape, TiffWriter, Writer
 from sr_cli.errors import InputError, UsageError
 
 #: Formats that can be written, and the extension each gets.
@@ -27,9 +24,6 @@ FORMATS: Final = {
 
 _MAX_SIDE = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768}  # of libjpeg, libwebp, libavif
 _MAX_JPEG_BLOCK = 65_504  # bytes of XMP or EXIF in a JPEG segment
-_STRIP_BYTES = 1 << 18  # of a TIFF, before compression
-
-Samples = npt.NDArray[np.uint8 | np.uint16]
 
 
 def format_of(name: str | Path) -> str:
@@ -68,10 +62,12 @@ def encode(
     uint8, or uint16 for PNG and TIFF; but not grey + alpha as TIFF, which hardly anything reads in
     16 bits. quality: 1…100, for JPEG, WebP and AVIF; 100 is lossless for WebP.
     """
-    if format == "tiff":
-        _write_tiff(samples, metadata, file)
-    elif format == "png":
-        _write_png(samples, metadata, file)
+    if format in BY_ROWS:
+        channels = 1 if samples.ndim == 2 else samples.shape[2]
+        shape = samples.shape[0], samples.shape[1], channels
+        rows = writer(shape, samples.dtype, metadata, file, format)
+        rows.write(samples)
+        rows.close()
     else:
         image = Image.fromarray(samples)
         options: dict[str, Any] = {"quality": quality, **_pillow_options(metadata, format)}
@@ -152,58 +148,23 @@ def _ungrayed(image: Image.Image, icc: bytes) -> Image.Image:
     return rgb
 
 
-def _write_png(samples: Samples, metadata: Metadata, file: IO[bytes]) -> None:
-    """Metadata are in the chunks that Pillow makes, which has no 16-bit colour and is slow."""
-    height, width, channels = samples.reshape(*samples.shape[:2], -1).shape
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    head = width.to_bytes(4, "big") + height.to_bytes(4, "big")
-    kind = bytes([8 * samples.itemsize, colour, 0, 0, 0])
-    file.write(SIGNATURE + _chunk(b"IHDR", head + kind))
-    chunks = PngImagePlugin.getchunks(Image.new("L", (1, 1)), **_pillow_options(metadata, "png"))
-    for name, data, _ in chunks:
-        if name not in (b"IHDR", b"IDAT", b"IEND"):
-            file.write(_chunk(name, data))
-    for data in png_pixels.stream(samples):
-        file.write(_chunk(b"IDAT", data))
-    file.write(_chunk(b"IEND", b""))
+def writer(
+    shape: Shape,
+    dtype: npt.DTypeLike,
+    metadata: Metadata,
+    file: IO[bytes],
+    format: str,  # noqa: A002
+) -> Writer:
+    """What writes a PNG or TIFF of samples (H, W, C) row by row, its beginning written.
 
-
-def _chunk(name: bytes, data: bytes) -> bytes:
-    crc = zlib.crc32(name + data).to_bytes(4, "big")
-    return len(data).to_bytes(4, "big") + name + data + crc
-
-
-def _write_tiff(samples: Samples, metadata: Metadata, file: IO[bytes]) -> None:
-    """A little-endian TIFF, deflated with the horizontal predictor (TIFF 6.0, §14).
-
-    Pillow writes neither 16-bit colour nor, compressed, the EXIF directory; OpenCV no metadata.
+    The metadata of a PNG are in the chunks that Pillow makes, which has no 16-bit colour and is
+    slow. Raises what libraries do where they cannot be written.
     """
-    height, width, channels = samples.reshape(*samples.shape[:2], -1).shape
-    bits = samples.itemsize * 8
-    rows = max(1, _STRIP_BYTES // samples[0].nbytes)
-    strips = [_strip(samples[top : top + rows]) for top in range(0, height, rows)]
-    tags: dict[int, Any] = {
-        **_tiff_metadata(metadata),
-        256: width, 257: height, 258: (bits,) * channels, 277: channels,
-        259: 8, 317: 2,  # Adobe deflate, horizontal differencing
-        262: 2 if channels >= 3 else 1,  # RGB or black is zero
-        278: rows,
-        273: tuple(accumulate(map(len, strips[:-1]), initial=0)),  # save() adds the start
-        279: tuple(map(len, strips)),
-    }  # fmt: skip
-    if channels in (2, 4):
-        tags[338] = 2  # alpha, not premultiplied
-    ifd = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag, value in tags.items():
-        ifd[tag] = value
-    ifd.save(file)
-    file.writelines(strips)
-
-
-def _strip(samples: Samples) -> bytes:
-    differences = samples.copy()
-    differences[:, 1:] -= samples[:, :-1]
-    return zlib.compress(differences.astype(samples.dtype.newbyteorder("<")).tobytes())
+    if format == "tiff":
+        return TiffWriter(file, shape, dtype, _tiff_metadata(metadata))
+    chunks = PngImagePlugin.getchunks(Image.new("L", (1, 1)), **_pillow_options(metadata, "png"))
+    kept = [(name, body) for name, body, _ in chunks if name not in (b"IHDR", b"IDAT", b"IEND")]
+    return PngWriter(file, shape, dtype, kept)
 
 
 def _tiff_metadata(metadata: Metadata) -> dict[int, Any]:

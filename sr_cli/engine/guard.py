@@ -72,24 +72,8 @@ def guarded(
     smaller = shrunk(image, lr) if smaller is None else smaller
     size, grid = ((x.shape[-2], x.shape[-1]) for x in (image, smaller))
     scale = size[0] / grid[0], size[1] / grid[1]
-    lr, smaller_y = (_reduced(x, grid) for x in (lr, y))
-    low = torch.zeros_like(lr)
-    if recolour:
-        difference, blur = smaller_y - smaller, partial(low_frequencies, scale=scale)
-        Tiler(device, 1, [cached(COLOR_TILE, device)], WAVELET_MARGIN).fill(
-            blur, lambda _, w: (difference[(..., *w)],), [low]
-        )
-    maps = lr.new_empty(1, sum(MAPS), *grid)
-
-    def cells(_: int, w: Window) -> tuple[Tensor, ...]:
-        return tuple(x[(..., *w)] for x in (smaller, smaller_y, lr, low))
-
-    def decide(image: Tensor, y: Tensor, lr: Tensor, low: Tensor) -> Tensor:
-        found = limits(image.add_(low), y, lr, scale=scale)
-        found[:, CORRECTION] += low * (1 - found[:, DOUBT])
-        return found
-
-    Tiler(device, 1, [cached(TILE, device)], REACH).fill(decide, cells, [maps])
+    lr, smaller_y = (reduced(x, grid) for x in (lr, y))
+    maps = cell_maps(smaller, smaller_y, lr, device, scale=scale, recolour=recolour)
     doubted = float(maps[:, DOUBT].max()) > 0
     between = Between.of(grid, size, maps.device)
 
@@ -104,6 +88,39 @@ def guarded(
     tiler = Tiler(device, 1, [cached(TILE, device)], 0)
     tiler.fill(lambda *read: form(limited(*read)), pixels, [result])
     return result, float((maps[:, DOUBT] > 0.5).float().mean())
+
+
+def cell_maps(
+    smaller: Tensor,
+    smaller_y: Tensor,
+    lr: Tensor,
+    device: torch.device,
+    *,
+    scale: Sequence[float],
+    recolour: bool,
+) -> Tensor:
+    """`limits` of all cells, (1, 11, h, w), with the colour fix in the correction.
+
+    smaller, smaller_y: the result and the plain enlargement made as small as lr, (1, 3, h, w).
+    """
+    low = torch.zeros_like(lr)
+    if recolour:
+        difference, blur = smaller_y - smaller, partial(low_frequencies, scale=scale)
+        Tiler(device, 1, [cached(COLOR_TILE, device)], WAVELET_MARGIN).fill(
+            blur, lambda _, w: (difference[(..., *w)],), [low]
+        )
+    maps = lr.new_empty(1, sum(MAPS), *lr.shape[-2:])
+
+    def cells(_: int, w: Window) -> tuple[Tensor, ...]:
+        return tuple(x[(..., *w)] for x in (smaller, smaller_y, lr, low))
+
+    def decide(image: Tensor, y: Tensor, lr: Tensor, low: Tensor) -> Tensor:
+        found = limits(image.add_(low), y, lr, scale=scale)
+        found[:, CORRECTION] += low * (1 - found[:, DOUBT])
+        return found
+
+    Tiler(device, 1, [cached(TILE, device)], REACH).fill(decide, cells, [maps])
+    return maps
 
 
 def limits(image: Tensor, y: Tensor, lr: Tensor, *, scale: Sequence[float]) -> Tensor:
@@ -183,10 +200,10 @@ def shrunk(image: Tensor, lr: Tensor) -> Tensor:
     """An image, (1, 3, H, W), by area to the cells of the guard: pixels of the LR picture,
     (1, 3, h, w), but never larger than itself. What is no number in it is none there either."""
     sides = zip(image.shape[-2:], lr.shape[-2:], strict=True)
-    return _reduced(image, tuple(min(pair) for pair in sides))
+    return reduced(image, tuple(min(pair) for pair in sides))
 
 
-def _reduced(image: Tensor, size: tuple[int, ...]) -> Tensor:
+def reduced(image: Tensor, size: tuple[int, ...]) -> Tensor:
     """(N, C, H, W) by area to `size`; itself where it has that size."""
     (height, width), (h, w) = image.shape[-2:], size
     if (height, width) == (h, w):

@@ -6,28 +6,31 @@ their profile; only CMYK, which no model knows, becomes sRGB.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from sr_cli.engine import reading
-from sr_cli.engine.formats import Samples, check_size, encode, format_of, unheld
+from sr_cli.engine.formats import check_size, encode, format_of, unheld
 from sr_cli.engine.metadata import Metadata
 from sr_cli.engine.reading import MAX_PIXELS, probe
 from sr_cli.engine.signatures import SUFFIXES, resembles_picture
+from sr_cli.engine.writers import Samples
 from sr_cli.errors import FullDiskError, InputError, UsageError, is_full_disk
 from sr_cli.files import Committing, whole
 
 __all__ = [
     "MAX_PIXELS", "SUFFIXES", "Filed", "Floats", "Picture", "bits_of", "filed", "load", "losses",
-    "probe", "resembles_picture", "save", "write",
+    "probe", "resembles_picture", "samples_for", "save", "with_metadata", "write", "writing",
 ]  # fmt: skip
 
 Floats = npt.NDArray[np.float32]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +144,7 @@ class Filed:
 
 def filed(picture: Picture, format: str) -> Filed:  # noqa: A002
     """A picture as a file of this format, one of FORMATS, holds it: rounded to its levels."""
-    samples = np.concatenate([_levels(band, format) for band in _bands(picture)])
+    samples = np.concatenate([samples_for(band, format) for band in _bands(picture)])
     return Filed(samples, picture.metadata.sized(*picture.size), format)
 
 
@@ -155,23 +158,47 @@ def write(
 ) -> None:
     """As `save`, of what is ready for its file."""
     samples, metadata, chosen = picture.samples, picture.metadata, picture.format
+    with writing(path, overwrite=overwrite, committing=committing) as file:
+        with_metadata(file, metadata, lambda held: encode(samples, held, file, chosen, quality))
+
+
+@contextmanager
+def writing(
+    path: Path,
+    *,
+    overwrite: bool = True,
+    committing: Committing | None = None,
+    passing: tuple[type[Exception], ...] = (InputError,),
+) -> Iterator[IO[bytes]]:
+    """A file that takes its name when `with` ends well, as `save` says, which raises the same.
+
+    passing: what is raised inside and tells of other things than of writing.
+    """
     try:
         with (
             whole(path, replace=overwrite, committing=committing) as partial,
             partial.open("r+b") as file,
         ):
-            try:
-                encode(samples, metadata, file, chosen, quality)
-            except (ValueError, TypeError, SyntaxError, struct.error, OverflowError, KeyError):
-                file.seek(0)  # metadata that cannot be written cost no picture either
-                file.truncate()
-                encode(samples, Metadata(icc=metadata.icc), file, chosen, quality)
-    except InputError:
+            yield file
+    except passing:
         raise
     except Exception as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         kind = FullDiskError if is_full_disk(error) else InputError
         raise kind(f"{path} cannot be written: {reason}.") from error
+
+
+def with_metadata(
+    file: IO[bytes], metadata: Metadata, write: Callable[[Metadata], Result]
+) -> Result:
+    """What `write` gives, which writes to the file from its start; metadata that it cannot write
+    are left out but for the profile: they cost no picture."""
+    try:
+        return write(metadata)
+    except (ValueError, TypeError, SyntaxError, struct.error, OverflowError, KeyError):
+        file.seek(0)
+        file.truncate()
+        return write(Metadata(icc=metadata.icc))
 
 
 def _bands(picture: Picture, rows: int = 256) -> Iterator[Picture]:
@@ -181,7 +208,7 @@ def _bands(picture: Picture, rows: int = 256) -> Iterator[Picture]:
         yield replace(picture, rgb=picture.rgb[top : top + rows], alpha=alpha)
 
 
-def _levels(picture: Picture, format: str) -> Samples:  # noqa: A002
+def samples_for(picture: Picture, format: str) -> Samples:  # noqa: A002
     """The samples that `encode` takes for a format."""
     samples = picture.samples
     if format == "jpeg" and picture.alpha is not None:

@@ -19,6 +19,7 @@ from sr_cli.engine.manifest import Manifest, Recipe
 from sr_cli.engine.naming import SAME, file_name
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
 from sr_cli.engine.shards import Shard
+from sr_cli.engine.stream.plan import needed
 from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, SrxError, UsageError
 
 IN_THE_WAY = (
@@ -277,8 +278,7 @@ def target_size(job: Job, size: tuple[int, int], options: UpscaleOptions) -> tup
         )
     width, height = options.size.of(*size)
     check_size(width, height, format_of(job.output))
-    # In float32: preprocessed, decoded, with its colours fixed. Every run holds that at one time.
-    need = (2 + (options.color != "none")) * 12 * width * height
+    need = needed(options, (size, (width, height)), format_of(job.output))
     there = memory.total()
     if need > there:
         raise DeviceError(

@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 from sr_cli import __version__
 from sr_cli.engine.events import Event, Failed, Finished, Job
-from sr_cli.engine.images import Filed, Picture, load, probe, write
+from sr_cli.engine.images import Filed, Picture, load, probe, write, writing
 from sr_cli.engine.jobs import target_size
 from sr_cli.engine.manifest import File, Manifest, Recipe, file_of
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import InputError
+from sr_cli.files import Committing
 
 
 class Keeper:
@@ -81,29 +84,57 @@ class Keeper:
 
     def write(self, picture: Filed, finished: Finished) -> list[str]:
         """Write a result; notes on what happened to what was there."""
-        manifest, job, begin = self.manifest, finished.job, time.perf_counter()
-        if manifest:
-            manifest.check_folder()
-        link = job.output.is_symlink()
-        with self._lock:
-            source = self._sources.pop(job, None)
+        job, begin = finished.job, time.perf_counter()
+
+        def told() -> Finished:
+            return replace(finished, seconds=finished.seconds + time.perf_counter() - begin)
+
+        with self._replacing(job) as notes:
+            write(
+                picture,
+                job.output,
+                quality=self.files.quality,
+                overwrite=job.replaces,
+                committing=self._commit(job, told),
+            )
+        return notes
+
+    @contextmanager
+    def writing(
+        self, job: Job, told: Callable[[], Finished], passing: tuple[type[Exception], ...]
+    ) -> Iterator[tuple[IO[bytes], list[str]]]:
+        """The file of a result that is written where it is computed, and notes as of `write`.
+
+        told: at the end, what is known of it. passing: as for `images.writing`, whose errors it
+        raises.
+        """
+        commit = self._commit(job, told)
+        with (
+            self._replacing(job) as notes,
+            writing(job.output, overwrite=job.replaces, committing=commit, passing=passing) as file,
+        ):
+            yield file, notes
+
+    @contextmanager
+    def _replacing(self, job: Job) -> Iterator[list[str]]:
+        if self.manifest:
+            self.manifest.check_folder()
+        yield ["it replaced a link, and not what that points to"] * job.output.is_symlink()
+
+    def _commit(self, job: Job, told: Callable[[], Finished]) -> Committing:
+        """What is done with a whole file before it takes its name."""
 
         def commit(partial: Path) -> None:
+            with self._lock:
+                source = self._sources.pop(job, None)
             if self.files.keep_times:
                 stat = job.input.stat()
                 os.utime(partial, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-            if manifest and source:
-                seconds = finished.seconds + time.perf_counter() - begin
-                manifest.done(finished, self.recipe, source, partial, seconds)
+            if self.manifest and source:
+                finished = told()
+                self.manifest.done(finished, self.recipe, source, partial, finished.seconds)
 
-        write(
-            picture,
-            job.output,
-            quality=self.files.quality,
-            overwrite=job.replaces,
-            committing=commit,
-        )
-        return ["it replaced a link, and not what that points to"] * link
+        return commit
 
     def _tag(self, size: tuple[int, int]) -> str:
         options = self.options

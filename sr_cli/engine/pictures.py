@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 AnyImage = TypeVar("AnyImage", Picture, Image.Image, NDArray[Any])
 """What is enlarged into one of its own kind."""
 
+Integers = NDArray[np.uint8 | np.uint16]
 _WHITE: Final = {"uint8": 255, "uint16": 65_535, "float32": 1, "float64": 1}
 
 
@@ -109,8 +110,8 @@ def recolored(picture: Picture, hr: Tensor) -> Picture:
     Greys in three channels stay neutral to the last bit, which the guard keeps up to rounding.
     """
     rgb = to_rgb(hr)
-    if not picture.gray and _neutral(picture.rgb):
-        rgb = np.repeat(rgb.mean(axis=2, keepdims=True, dtype=np.float32), 3, axis=2)
+    if not picture.gray and neutral(picture.rgb):
+        rgb = greys(rgb)
     alpha = picture.alpha
     if alpha is not None:
         alpha = _resized(alpha, (rgb.shape[1], rgb.shape[0]))
@@ -124,7 +125,7 @@ def form_of(picture: Picture, format: str) -> Form:  # noqa: A002
     """
     if format == "jpeg" and picture.alpha is not None:
         return FLOATS
-    return Form(bits_of(picture, format), grey=picture.gray or _neutral(picture.rgb))
+    return Form(bits_of(picture, format), grey=picture.gray or neutral(picture.rgb))
 
 
 def enlarged(picture: Picture, format: str, hr: Tensor) -> Filed:  # noqa: A002
@@ -134,14 +135,27 @@ def enlarged(picture: Picture, format: str, hr: Tensor) -> Filed:  # noqa: A002
     """
     if hr.is_floating_point():
         return filed(recolored(picture, hr), format)
-    planes = list(hr.numpy())
-    if len(planes) == 1 and not picture.gray:
-        planes *= 3
-    if picture.alpha is not None:
-        alpha = _resized(picture.alpha, (hr.shape[2], hr.shape[1]))
-        planes.append(np.rint(alpha * np.iinfo(planes[0].dtype).max).astype(planes[0].dtype))
-    samples = planes[0] if len(planes) == 1 else cv2.merge(planes)
-    return Filed(samples, picture.metadata.sized(hr.shape[2], hr.shape[1]), format)
+    size = hr.shape[2], hr.shape[1]
+    alpha = None if picture.alpha is None else _resized(picture.alpha, size)
+    samples = merged(hr.numpy(), alpha, gray=picture.gray)
+    return Filed(samples, picture.metadata.sized(*size), format)
+
+
+def merged(planes: Integers, alpha: NDArray[np.float32] | None, *, gray: bool) -> Integers:
+    """(H, W, C) or, of one channel, (H, W): levels of colours, (1 or 3, H, W), with an alpha,
+    (H, W) in [0, 1]; gray: one channel stays one."""
+    each = list(planes)
+    if len(each) == 1 and not gray:
+        each *= 3
+    if alpha is not None:
+        each.append(np.rint(alpha * np.iinfo(planes.dtype).max).astype(planes.dtype))
+    levels: Integers = each[0] if len(each) == 1 else cv2.merge(each)
+    return levels
+
+
+def greys(rgb: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of the three channels, in each of them."""
+    return np.repeat(rgb.mean(axis=2, keepdims=True, dtype=np.float32), 3, axis=2)
 
 
 def _nearest_seen(rgb: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -156,7 +170,8 @@ def _nearest_seen(rgb: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[
     return filled
 
 
-def _neutral(rgb: NDArray[np.float32]) -> bool:
+def neutral(rgb: NDArray[np.float32]) -> bool:
+    """Whether it is grey everywhere."""
     return all(np.array_equal(rgb[..., 0], rgb[..., channel]) for channel in (1, 2))
 
 

@@ -10,6 +10,7 @@ import os
 import zlib as standard
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -39,32 +40,52 @@ _MODULUS: Final = 65_521  # of Adler's checksum
 
 def stream(samples: npt.NDArray[np.uint8 | np.uint16]) -> Iterator[bytes]:
     """The stream of (H, W) or (H, W, C) in pieces. The same for any number of cores."""
-    pixel = samples[0, 0].nbytes
-    rows = samples.astype(samples.dtype.newbyteorder(">"), copy=False).view(np.uint8)
-    rows = rows.reshape(len(samples), -1)
-    height = max(1, STRIP // rows.shape[1])
-    tops = range(0, len(rows), height)
+    return Pixels(len(samples), samples[0].nbytes, samples[0, 0].nbytes).of(samples)
 
-    def deflated(top: int) -> tuple[bytes, int, int]:
-        own = rows[top : top + height]
+
+class Pixels:
+    """The stream of a picture whose rows come in parts: the same for any parts."""
+
+    def __init__(self, height: int, row: int, pixel: int) -> None:
+        """height: rows in all. row, pixel: bytes of one."""
+        self._left, self._pixel = height, pixel
+        self._strip = max(1, STRIP // row)
+        self._above, self._rest = np.zeros(row, np.uint8), np.empty((0, row), np.uint8)
+        self._begin, self._checksum = _BEGIN, 1
+
+    def of(self, samples: npt.NDArray[np.uint8 | np.uint16]) -> Iterator[bytes]:
+        """Pieces of the stream when these rows, (n, W) or (n, W, C), have come too."""
+        rows = samples.astype(samples.dtype.newbyteorder(">"), copy=False).view(np.uint8)
+        rows = rows.reshape(len(samples), -1)
+        if len(self._rest):
+            rows = np.concatenate([self._rest, rows])
+        whole = len(rows) if len(rows) == self._left else len(rows) // self._strip * self._strip
+        tops = range(0, whole, self._strip)
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            deflated = partial(self._deflated, rows)
+            results = (pool.map if len(tops) > 1 else map)(deflated, tops)
+            for top, (data, own, length) in zip(tops, results, strict=True):
+                self._checksum = _joined(self._checksum, own, length)
+                last = top + self._strip >= self._left
+                yield self._begin + data + self._checksum.to_bytes(4, "big") * last
+                self._begin = b""
+        if whole:
+            self._above = rows[whole - 1].copy()
+        self._rest = rows[whole:].copy()
+        self._left -= whole
+
+    def _deflated(self, rows: Bytes, top: int) -> tuple[bytes, int, int]:
+        """Of the strip that begins there: its part of the stream, its checksum, its length."""
+        own = rows[top : top + self._strip]
         above = np.zeros_like(own)
-        above[top == 0 :] = rows[max(top - 1, 0) : top + len(own) - 1]
-        raw, strategy = _from_average(own, above, pixel), zlib.Z_HUFFMAN_ONLY
+        above[1:] = own[:-1]
+        above[:1] = rows[top - 1] if top else self._above
+        raw, strategy = _from_average(own, above, self._pixel), zlib.Z_HUFFMAN_ONLY
         if _zeros(raw) > DRAWN_FROM:
             raw, strategy = _from_above(own, above), zlib.Z_DEFAULT_STRATEGY
         deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
-        end = zlib.Z_FINISH if top == tops[-1] else zlib.Z_FULL_FLUSH
+        end = zlib.Z_FINISH if top + self._strip >= self._left else zlib.Z_FULL_FLUSH
         return deflate.compress(raw) + deflate.flush(end), zlib.adler32(raw), raw.nbytes
-
-    checksum, begin = 1, _BEGIN
-    done, total = 0, rows.size + len(rows)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for data, own, length in (pool.map if len(tops) > 1 else map)(deflated, tops):
-            checksum = _joined(checksum, own, length)
-            done += length
-            end = checksum.to_bytes(4, "big") if done == total else b""
-            yield begin + data + end
-            begin = b""
 
 
 def _from_above(own: Bytes, above: Bytes) -> Bytes:

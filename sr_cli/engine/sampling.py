@@ -4,7 +4,7 @@ Because all tiles of a step read the same state, an exact tile needs the context
 only, not of all steps, and blended tiles agree again after each step.
 """
 
-import tempfile
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from sr_cli.device import free_memory
+from sr_cli.engine.scratch import require_disk, scratch
 from sr_cli.engine.states import ENCODING, Buffer, Noise, States
 from sr_cli.engine.steps import Course
 from sr_cli.engine.tiling import MEMORY_SHARE, OnTile, Tiler, Window, scaled
 from sr_cli.engine.timing import Timer
-from sr_cli.errors import DeviceError, ModelError
-from sr_cli.files import home, require_space, writing
 from sr_cli.models.model import Model
 from sr_cli.models.protocol import Denoiser
 
@@ -107,23 +106,14 @@ class Walk:
             return partial(torch.empty, device=own)
         if 2 * needed <= MEMORY_SHARE * free_memory(cpu):
             return torch.empty
-        _require_disk(needed)
+        require_disk(needed)
         return _in_file
 
 
-def _require_disk(nbytes: int) -> None:
-    """Raise DeviceError unless files of that size have room: a full disk ends the process."""
-    try:
-        with writing(home()):
-            require_space(home(), nbytes)
-    except ModelError as error:
-        raise DeviceError(f"Memory is too small for this picture. {error}") from error
-
-
 def _in_file(shape: tuple[int, ...]) -> Tensor:
-    """A buffer in a file without a name that is gone with it; /tmp may be memory too."""
-    with tempfile.TemporaryFile(dir=home()) as file:
-        return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))
+    """A buffer in a file that is gone with it."""
+    with scratch(4 * math.prod(shape)) as file:
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
@@ -83,3 +84,13 @@ def _times(ratio: Fraction, width: int, height: int) -> tuple[int, int]:
     """Rounded half up, at least 1 pixel."""
     half = Fraction(1, 2)
     return max(1, floor(width * ratio + half)), max(1, floor(height * ratio + half))
+
+
+def oddities(before: tuple[int, int], after: tuple[int, int]) -> Iterator[str]:
+    """What few want of an enlargement: a ratio of the sides that changed by more than rounding both
+    to whole pixels can, or fewer pixels."""
+    (width, height), (wide, high) = before, after
+    if 2 * abs(wide * height - high * width) > width + height:
+        yield "stretched to other proportions"
+    if wide * high < width * height:
+        yield "made smaller"

@@ -45,6 +45,21 @@ class Noise:
         return gaussian_noise(keys, rows, cols, self.channels).to(self.device)
 
 
+def place_of(number: int, depth: int) -> int:
+    """The place beside y, which has 0, of what is predicted in the step of this number (from 1),
+    where `depth` predictions are looked back on."""
+    return 1 + (number - 1) % depth
+
+
+def weights_of(steps: Sequence[Step], number: int, depth: int) -> list[float]:
+    """Of y and the predictions in their places, in the step of this number."""
+    step = steps[number - 1]
+    weights = [step.y, *([0.0] * depth)]
+    for ago, weight in enumerate(step.x0):
+        weights[place_of(number - ago, depth)] = weight
+    return weights
+
+
 class States:
     """x, the source y, the hint and the predictions of x0 of N pictures of one size.
 
@@ -75,20 +90,9 @@ class States:
         keys = [noise.key(step) for step in range(len(steps) + 1) for noise in noises]
         self.keys = noise_keys(keys, device).view(-1, len(noises))
         self.weights = torch.tensor(
-            [self._weights(number) for number in range(1, len(steps) + 1)], device=device
+            [weights_of(steps, number, self.depth) for number in range(1, len(steps) + 1)],
+            device=device,
         )
-
-    def _weights(self, number: int) -> list[float]:
-        """Of `terms` in the step of this number."""
-        step = self.steps[number - 1]
-        weights = [step.y, *([0.0] * self.depth)]
-        for ago, weight in enumerate(step.x0):
-            weights[self._row(number - ago)] = weight
-        return weights
-
-    def _row(self, number: int) -> int:
-        """The place in `terms` of what is predicted in the step of this number (from 1)."""
-        return 1 + (number - 1) % self.depth
 
     def read(self, picture: int, window: Window) -> tuple[Tensor, Tensor, Tensor]:
         """x, y and hint of one picture there, (1, C, h, w)."""
@@ -97,7 +101,7 @@ class States:
 
     def predictions(self, number: int) -> list[Tensor]:
         """Where the x0 of each picture, (1, C, H, W), predicted in that step belongs."""
-        return list(self.terms[self._row(number), :, None])
+        return list(self.terms[place_of(number, self.depth), :, None])
 
     def start(self, source: float, noise: float) -> None:
         """x = source·y + noise·z."""

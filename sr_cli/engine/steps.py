@@ -1,5 +1,6 @@
 """What is walked: which path, which steps along it, and where they start."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,11 @@ from sr_cli.errors import UsageError
 from sr_cli.models.calibration import Calibration, Setting, find
 from sr_cli.models.model import Model
 from sr_cli.models.registry import Card, card, cards
+
+Sizes = tuple[tuple[int, int], tuple[int, int]]
+"""(width, height) of a picture, and of its result."""
+Said = Callable[[str], None]
+"""Told what a user should know."""
 
 
 @dataclass(frozen=True)
@@ -113,3 +119,19 @@ def calibration(options: UpscaleOptions, model: Model | Card) -> Calibration:
             "with the same sampler, schedule and degradation, or choose --t1 yourself."
         )
     return found
+
+
+def calibrated_start(
+    known: Calibration,
+    options: UpscaleOptions,
+    model: Model,
+    sizes: Sizes,
+    on_note: Said,
+) -> int:
+    """The t1 of a picture of these sizes; on_note is told of it."""
+    scale = scale_of(options, *sizes)
+    t1 = known.start(scale)
+    on_note(f"t1 = {t1}" if t1 else "t1 = 0: the enlargement as it is, no diffusion")
+    if doubt := known.doubt(scale, conditions(options, model)):
+        on_note(doubt)
+    return t1

@@ -28,13 +28,14 @@ from sr_cli.engine.source import PREPROCESS_TILE, enlargements
 from sr_cli.engine.states import Noise
 from sr_cli.engine.steps import (
     Course,
+    Sizes,
+    calibrated_start,
     calibration,
     check_texture,
-    conditions,
     course,
     makes_pixels,
-    scale_of,
 )
+from sr_cli.engine.stream.plan import Parts, parts_of
 from sr_cli.engine.tiling import OnNote, OnTile, ignore, of_group
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.errors import UsageError, enough_memory
@@ -311,16 +312,15 @@ class Upscaler:
     ) -> dict[int, list[int]]:
         """The pictures of each t1, by the calibration and each picture's scale."""
         groups: dict[int, list[int]] = {}
-        run = conditions(self.options, self._model)
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
-            small, large = (lr.shape[-1], lr.shape[-2]), (source.shape[-1], source.shape[-2])
-            scale = scale_of(self.options, small, large)
-            t1 = self._calibration.start(scale)
-            groups.setdefault(t1, []).append(i)
-            on_note(i, f"t1 = {t1}" if t1 else "t1 = 0: the enlargement as it is, no diffusion")
-            if doubt := self._calibration.doubt(scale, run):
-                on_note(i, doubt)
+            sizes = (lr.shape[-1], lr.shape[-2]), (source.shape[-1], source.shape[-2])
+            known = self._calibration, self.options, self._model
+            groups.setdefault(calibrated_start(*known, sizes, partial(on_note, i)), []).append(i)
         return groups
+
+    def parts(self, sizes: Sizes, on_note: Callable[[str], None], exact: bool = False) -> Parts:
+        """As `parts_of`."""
+        return parts_of(self, sizes, on_note, exact=exact)
 
     def sources(self, lrs: Sequence[Tensor]) -> list[Tensor]:
         """The plain enlargement of each picture: (1, 3, H', W') in [0, 1], on the device if it has

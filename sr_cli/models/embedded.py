@@ -22,6 +22,7 @@ from sr_cli.errors import UsageError
 from sr_cli.models.graphs import Graphed
 from sr_cli.models.model import Model
 from sr_cli.models.registry import Card, load_weights
+from sr_cli.models.strips import by_strips
 
 LOG_RATIO = (-7.0, 3.0)
 """Range of log(a·s/σ) that the network tells apart; outside it saturates."""
@@ -79,7 +80,8 @@ class EmbeddedConfig:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Peak memory of a float32 forward pass for each pixel, as measured, rounded up."""
+        """Peak memory of a float32 forward pass for each pixel, as measured on a GPU, rounded up; a
+        CPU, which works on strips at full resolution, needs a quarter less."""
         return 4 * (self.widths[0] + (3 + self.detail if self.detail else 0))
 
     def preconditioning(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -212,7 +214,12 @@ class EmbeddedNet(nn.Module):
             x = up(x) + skip
             for block in stage.children():
                 x = block(x, level)
-        full: Tensor = F.pixel_shuffle(self.tail(capped(x, self.config.cap)), factor)
+        margin = 1 + -(-(1 + 2 * self.config.refine) // factor)
+        return by_strips(lambda part: self._picture(part, level), x, cell=factor, margin=margin)
+
+    def _picture(self, x: Tensor, level: Tensor) -> Tensor:
+        """From the last features, at the first level, to full resolution."""
+        full: Tensor = F.pixel_shuffle(self.tail(capped(x, self.config.cap)), self.config.unshuffle)
         if not self.config.detail:
             return full
         for block in self.refine:

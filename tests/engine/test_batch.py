@@ -39,7 +39,7 @@ from sr_cli.engine.events import (
 from sr_cli.engine.jobs import pending, preview
 from sr_cli.engine.manifest import NAME, Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.engine.size import Exact, LongSide, Scale, ShortSide, Size
+from sr_cli.engine.size import Exact, LongSide, Scale, ShortSide, Size, oddities
 from sr_cli.errors import BrokenDeviceError, DeviceError, FullDiskError, InputError, ModelError
 
 OPTIONS = UpscaleOptions(scale=2, steps=3)
@@ -436,7 +436,7 @@ def test_what_a_result_is_not_is_noted() -> None:
         (Exact(14, 13), stretched),
         (Exact(2, 3), stretched + smaller),
     ):
-        assert list(batch._oddities((7, 5), size.of(7, 5))) == notes, size
+        assert list(oddities((7, 5), size.of(7, 5))) == notes, size
 
 
 @pytest.mark.parametrize("error", [DeviceError("Too large."), MemoryError()], ids=repr)

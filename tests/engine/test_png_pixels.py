@@ -17,8 +17,7 @@ from PIL import Image
 
 from sr_cli.engine import formats, png_pixels
 from sr_cli.engine.metadata import Metadata
-
-Samples = formats.Samples
+from sr_cli.engine.writers import Samples
 
 
 def encoded(samples: Samples) -> bytes:

@@ -1,0 +1,158 @@
+"""Which pictures are computed by rows of tiles, and how large these are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from sr_cli.device import free_memory
+from sr_cli.engine import reading
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.source import BYTES_PER_PIXEL
+from sr_cli.engine.steps import Course, Sizes, calibrated_start
+from sr_cli.engine.tiling import MEMORY_SHARE
+from sr_cli.engine.timing import Timer
+from sr_cli.engine.writers import BY_ROWS
+from sr_cli.errors import DeviceError
+from sr_cli.models import registry
+from sr_cli.models.model import Model
+from sr_cli.models.protocol import Preprocessor
+
+if TYPE_CHECKING:
+    from sr_cli.engine.upscaler import Upscaler
+
+FROM = 8_000_000
+"""Output pixels from which on a picture is computed by rows of tiles."""
+WORK = 5 << 28
+"""Bytes that all of it may take beside the networks: where there is less memory, half of it."""
+LEAST = 256
+"""Output pixels along a tile's side beside its margins, however little memory there is."""
+ENCODED = 7
+"""Bytes for each pixel of a result whose encoder takes it whole: its samples, and a copy."""
+_EXACT = ("none", "compact")
+
+
+def can_stream(options: UpscaleOptions, sizes: Sizes) -> bool:
+    """Whether a picture of these sizes may be enlarged by rows of tiles: by networks that see
+    finite surroundings, and with nothing that depends on the whole picture.
+
+    Raises ModelError for unknown networks.
+    """
+    if options.color == "adain" or options.tile == 0 or options.overlap is not None:
+        return False
+    if any(large < small for small, large in zip(*sizes, strict=True)):
+        return False
+    name = options.prior if options.method == "diffsr" else options.model
+    if name not in registry.names():
+        return False
+    card = registry.card(name)
+    preprocess = options.preprocess or card.limits.preprocess
+    return card.kind in ("embedded", "prior") and preprocess in _EXACT
+
+
+def streams(options: UpscaleOptions, sizes: Sizes, device: str = "cpu") -> bool:
+    """Whether a picture of these sizes is enlarged by rows of tiles: one that is large, and on a
+    GPU only one that its memory could not hold.
+
+    Raises ModelError for unknown networks.
+    """
+    pixels = math.prod(sizes[1])
+    if device.startswith("cuda"):
+        whole = torch.cuda.get_device_properties(device).total_memory
+        return BYTES_PER_PIXEL * pixels > MEMORY_SHARE * whole and can_stream(options, sizes)
+    return pixels >= FROM and can_stream(options, sizes)
+
+
+def needed(options: UpscaleOptions, sizes: Sizes, format: str) -> int:  # noqa: A002
+    """Bytes below which no run can make a picture of these sizes, in one way or the other."""
+    small, large = (math.prod(size) for size in sizes)
+    if not streams(options, sizes):
+        # In float32: preprocessed, decoded, with its colours fixed, all at one time.
+        return (2 + (options.color != "none")) * 12 * large
+    collected = 0 if format in BY_ROWS else ENCODED * large
+    return max(reading.BYTES_PER_PIXEL * small, collected)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What enlarges one picture piece by piece: networks, and what is walked.
+
+    dtype: of the networks.
+    """
+
+    model: Model
+    preprocess: Preprocessor
+    course: Course
+    options: UpscaleOptions
+    device: torch.device
+    dtype: torch.dtype
+    timer: Timer
+
+    @property
+    def precision(self) -> str:
+        """The dtype's name."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def margin(self) -> int:
+        """Context of a tile in pixels, as the model's multiples count."""
+        return -(-self.model.margin // self.model.multiple_of) * self.model.multiple_of
+
+
+def parts_of(
+    engine: Upscaler, sizes: Sizes, on_note: Callable[[str], None], *, exact: bool
+) -> Parts:
+    """What an upscaler enlarges a picture of these sizes with; exact: in float32."""
+    if engine._course is None:
+        known, model = engine._calibration, engine.model
+        engine = engine.using(t1=calibrated_start(known, engine.options, model, sizes, on_note))
+    course = engine._course
+    assert course is not None
+    if exact:
+        engine = engine._in_float32().using(**vars(engine.options))
+    networks = engine.model, engine._preprocess, course
+    return Parts(*networks, engine.options, engine._device, engine._dtype, engine._timer)
+
+
+def window_side(parts: Parts, sizes: Sizes, held: int, row: int) -> int:
+    """Side of a tile with its margins, in output pixels.
+
+    held: bytes of the input, row: of a row of the result.
+    """
+    tile = parts.options.tile
+    if tile is not None:
+        largest = max(large / small for small, large in zip(*sizes, strict=True))
+        return _aligned(parts, round(tile * largest) + 2 * parts.margin)
+    free = free_memory(parts.device)
+    work = (
+        MEMORY_SHARE * free
+        if parts.device.type == "cuda"
+        else min(WORK, MEMORY_SHARE * free) - held
+    )
+    each = parts.model.bytes_per_pixel
+    # side²·each for a tile, and as many rows of the result as it is high
+    side = ((row**2 + 4 * each * max(work, 0)) ** 0.5 - row) / (2 * each)
+    return _aligned(parts, max(int(side), LEAST + 2 * parts.margin))
+
+
+def halved(side: int, parts: Parts) -> int:
+    """The side of windows whose cores are half as wide.
+
+    Raises DeviceError where they would be smaller than any that makes sense.
+    """
+    core = (side - 2 * parts.margin) // 2
+    if core < LEAST // 2:
+        raise DeviceError(
+            f"{parts.device} has too little free memory for tiles of {2 * core} pixels: "
+            "close other programs or use another --device."
+        )
+    return _aligned(parts, core + 2 * parts.margin)
+
+
+def _aligned(parts: Parts, side: int) -> int:
+    multiple = parts.model.multiple_of
+    return -(-side // multiple) * multiple

@@ -1,0 +1,141 @@
+"""Where every window comes from: the LR picture in its own integers, and its plain enlargement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sr_cli.diffusion.noise import digest
+from sr_cli.engine.images import Floats, Picture
+from sr_cli.engine.pictures import colors, neutral
+from sr_cli.engine.stream.windows import grown, inside, pillow_taps, resized, weighed
+from sr_cli.engine.tiling import Window, scaled
+from sr_cli.models.protocol import Preprocessor
+
+Integers = npt.NDArray[np.uint8 | np.uint16 | np.float32]
+ROWS = 256
+"""Rows that are converted at a time."""
+
+
+def compact(plane: Floats) -> Integers:
+    """The same values, float32 in [0, 1], as the least integers that give exactly them back by
+    `floats`: uint8, uint16, or float32 itself where they are on neither grid."""
+    for dtype in (np.uint8, np.uint16):
+        white = np.iinfo(dtype).max
+        found = np.empty(plane.shape, dtype)
+        for top in range(0, len(plane), ROWS):
+            part = plane[top : top + ROWS]
+            found[top : top + ROWS] = np.rint(part * white)
+            if not np.array_equal(floats(found[top : top + ROWS]), part):
+                break
+        else:
+            return found
+    return plane
+
+
+def floats(values: Integers) -> Floats:
+    """In [0, 1], as files are read."""
+    if values.dtype == np.float32:
+        return values.astype(np.float32, copy=False)
+    return np.divide(values, 255 if values.dtype == np.uint8 else 65_535, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Held:
+    """An LR picture in as little memory as it needs.
+
+    planes: colours, (3, h, w). alpha: (h, w). neutral: all colours are greys. digest: by which the
+    picture's noise is known.
+    """
+
+    planes: Integers
+    alpha: Integers | None
+    neutral: bool
+    digest: bytes
+
+    @classmethod
+    def of(cls, picture: Picture) -> Held:
+        """Of a picture that nobody holds any longer after this."""
+        rgb = picture.rgb
+        grey = neutral(rgb)
+        alpha = None if picture.alpha is None else compact(picture.alpha)
+        if alpha is not None:
+            rgb = colors(picture).permute(1, 2, 0).numpy()
+        planes = np.ascontiguousarray(compact(rgb).transpose(2, 0, 1))
+        return cls(planes, alpha, grey, digest(_in_8_bits(planes)))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.planes.shape[1], self.planes.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        return self.planes.nbytes + (0 if self.alpha is None else self.alpha.nbytes)
+
+    def window(self, window: Window, device: torch.device) -> Tensor:
+        """(1, 3, h, w) float32 in [0, 1]."""
+        return torch.from_numpy(floats(self.planes[(slice(None), *window)])).to(device)[None]
+
+    def alpha_window(self, window: Window, size: tuple[int, int]) -> Floats | None:
+        """Of the alpha of a result of this size (H, W), as `pictures.recolored` enlarges it."""
+        if self.alpha is None:
+            return None
+        (top, down), (left, right) = (
+            pillow_taps(before, after, span)
+            for before, after, span in zip(self.size, size, window, strict=True)
+        )
+        rows = slice(int(top[0]), int(top[-1]) + down.shape[1])
+        plane = floats(self.alpha[rows])
+        return np.clip(weighed(weighed(plane.T, left, right).T, top - top[0], down), 0, 1)
+
+
+def _in_8_bits(planes: Integers) -> npt.NDArray[np.uint8]:
+    """The levels by which `states.Noise` knows a picture."""
+    if planes.dtype == np.uint8:
+        return planes.astype(np.uint8, copy=False)
+    levels = np.empty(planes.shape, np.uint8)
+    for plane, out in zip(planes, levels, strict=True):
+        for top in range(0, len(plane), ROWS):
+            out[top : top + ROWS] = np.rint(floats(plane[top : top + ROWS]) * 255)
+    return levels
+
+
+@dataclass(frozen=True)
+class Source:
+    """The plain enlargement of an LR picture, window by window.
+
+    size: (H, W) of the result. network: of a finite receptive field.
+    """
+
+    held: Held
+    network: Preprocessor
+    size: tuple[int, int]
+    device: torch.device
+
+    def __call__(self, window: Window) -> Tensor:
+        """(1, 3, h, w) float32 in [0, 1]; beyond the picture's right and bottom as its edge."""
+        rows, cols = (
+            slice(span.start, min(span.stop, side))
+            for span, side in zip(window, self.size, strict=True)
+        )
+        scale = self.network.scale
+        height, width = (scale * side for side in self.held.size)
+        image = resized(self._preprocessed, (height, width), self.size, (rows, cols)).clamp_(0, 1)
+        right, bottom = window[1].stop - cols.stop, window[0].stop - rows.stop
+        if not (right or bottom):
+            return image
+        return torch.nn.functional.pad(image, (0, right, 0, bottom), mode="replicate")
+
+    def _preprocessed(self, window: Window) -> Tensor:
+        """Of the network's answer, at its own scale."""
+        scale = self.network.scale
+        rows, cols = (slice(span.start // scale, -(-span.stop // scale)) for span in window)
+        read = grown((rows, cols), self.network.margin, self.held.size)
+        image = self.network(self.held.window(read, self.device))
+        return image[(..., *inside(window, scaled(read, scale)))]

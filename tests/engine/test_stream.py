@@ -1,0 +1,252 @@
+"""Large pictures by rows of tiles: the bytes of the whole, and memory that does not grow."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sr_cli.engine.events import Failed, Finished
+from sr_cli.engine.images import load
+from sr_cli.engine.manifest import NAME
+from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.engine.size import Exact
+from sr_cli.engine.stream import finishing, plan
+from sr_cli.engine.stream.finishing import Finisher
+from sr_cli.engine.stream.plane import Plane
+from sr_cli.engine.upscaler import Upscaler
+from sr_cli.errors import DeviceError
+from sr_cli.models.embedded import EmbeddedDenoiser
+
+pytestmark = pytest.mark.usefixtures("tiny")
+SIZE = 95, 79
+"""Such that windows of float32 have a shape in which networks add up as in the whole."""
+
+
+def paint(path: Path, mode: str = "RGB", bits: int = 8, size: tuple[int, int] = SIZE) -> Path:
+    """Smooth structure and some grain; the alpha hides a corner."""
+    random = np.random.default_rng(0)
+    coarse = random.random((9, 9, len(mode))).astype(np.float32)
+    image = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).reshape(*size[::-1], -1)
+    image = np.clip(image + 0.05 * random.standard_normal(image.shape), 0, 1)
+    if mode == "RGBA":
+        image[:20, :30, 3] = 0
+    if bits == 16:
+        assert cv2.imwrite(str(path), np.rint(image * 65_535).astype(np.uint16))
+        return path
+    levels = np.rint(image * 255).astype(np.uint8)
+    Image.fromarray(levels[..., 0] if mode == "L" else levels).save(path, dpi=(300, 300))
+    return path
+
+
+def enlarged(
+    monkeypatch: pytest.MonkeyPatch, path: Path, output: Path, *, rows: bool, **options: Any
+) -> Finished | Failed:
+    """As `srx upscale` does it; rows: of tiles, or whole in one tile."""
+    monkeypatch.setattr(plan, "FROM", 1 if rows else 1 << 60)
+    if not rows:
+        options.pop("tile", None)
+    engine = Upscaler(UpscaleOptions(**options), device="cpu", dtype="float32")
+    *_, event = engine.files(path, output, files=OutputOptions(overwrite=True))
+    assert isinstance(event, Finished | Failed)
+    return event
+
+
+def same(
+    monkeypatch: pytest.MonkeyPatch, path: Path, suffix: str = ".tiff", **options: Any
+) -> bool:
+    """Whether both ways give the same file, and say the same of it."""
+    outputs = {rows: path.with_name(f"{rows}{suffix}") for rows in (False, True)}
+    whole, streamed = (
+        enlarged(monkeypatch, path, output, rows=rows, **options)
+        for rows, output in outputs.items()
+    )
+    assert isinstance(whole, Finished)
+    assert isinstance(streamed, Finished)
+    assert (whole.size_in, whole.size_out, whole.notes) == (
+        streamed.size_in,
+        streamed.size_out,
+        streamed.notes,
+    )
+    one, other = (output.read_bytes() for output in outputs.values())
+    return one == other
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scale": 2},
+        {"scale": 1},
+        {"scale": 2.7},
+        {"scale": Exact(300, 411)},
+        {"steps": 4},
+        {"steps": 3, "order": 2, "last_step": "step", "preprocess": "none", "scale": 3.3},
+        {"color": "none"},
+        {"method": "diffsr", "t1": 40, "steps": 2},
+        {"method": "diffsr", "t1": 0},
+    ],
+    ids=str,
+)
+def test_rows_of_tiles_give_the_bytes_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    assert same(monkeypatch, paint(tmp_path / "in.png"), tile=16, **{"steps": 1, **options})
+
+
+@pytest.mark.parametrize(
+    ("mode", "bits", "suffix"),
+    [
+        ("RGB", 8, ".png"),
+        ("L", 8, ".png"),
+        ("RGBA", 8, ".png"),
+        ("RGB", 16, ".png"),
+        ("RGBA", 16, ".tiff"),
+        ("RGBA", 8, ".jpg"),
+        ("RGB", 8, ".webp"),
+    ],
+)
+def test_every_kind_of_picture_and_file_is_as_the_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str, bits: int, suffix: str
+) -> None:
+    path = paint(tmp_path / "in.png", mode, bits)
+    assert same(monkeypatch, path, suffix, tile=16, steps=1, scale=2.5)
+
+
+def test_too_small_surroundings_do_show(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = paint(tmp_path / "in.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(finishing, "grown", lambda window, by, size: window)
+        assert not same(patch, path, tile=16, steps=1)
+    monkeypatch.setattr(plan.Parts, "margin", 16)
+    assert not same(monkeypatch, path, tile=16, steps=1)
+
+
+PEAKS = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.stream import plan
+from sr_cli.engine.upscaler import Upscaler
+
+plan.WORK = 1 << 20
+engine = Upscaler(UpscaleOptions(steps=1), device="cpu", dtype="float32")
+for height, least in ((300, 1), (1500, 1), (1500, 1 << 60)):
+    plan.FROM = least
+    path = Path(sys.argv[1]) / f"{height}.png"
+    Image.fromarray(np.full((height, 80, 3), 99, np.uint8)).save(path)
+    *_, done = engine.files(path, path.with_name(f"{height}-{least}.tiff"))
+    print(done.size_out[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
+def test_memory_does_not_grow_with_the_picture(tmp_path: Path) -> None:
+    """6000 rows of 320 pixels are 23 MB in each float32 copy, of which the whole needs some."""
+    package = Path(plan.__file__).parents[3]
+    run = subprocess.run(
+        [sys.executable, "-c", PEAKS, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(package)},
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    rows = [[int(word) for word in line.split()] for line in run.stdout.splitlines()]
+    assert [height for height, _ in rows] == [1200, 6000, 6000]
+    short, tall, whole = (peak for _, peak in rows)
+    assert tall - short < 15
+    assert whole - tall > 30
+
+
+def test_a_run_that_is_interrupted_leaves_nothing_half_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path, output = paint(tmp_path / "in.png"), tmp_path / "out"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Finisher, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            enlarged(patch, path, output, rows=True, tile=16, steps=1)
+    assert [file.name for file in output.iterdir()] == [NAME]
+    assert isinstance(enlarged(monkeypatch, path, output, rows=True, tile=16, steps=1), Finished)
+    assert load(output / "in.png").size == (380, 316)
+
+
+def test_what_overflows_is_repeated_in_float32(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path, real = paint(tmp_path / "in.png"), EmbeddedDenoiser.predict_x0
+
+    def overflowing(self: EmbeddedDenoiser, x: torch.Tensor, **values: Any) -> torch.Tensor:
+        found = real(self, x, **values)
+        return found if self.dtype == torch.float32 else found * torch.inf
+
+    monkeypatch.setattr(EmbeddedDenoiser, "predict_x0", overflowing)
+    monkeypatch.setattr(plan, "FROM", 1)
+    engine = Upscaler(UpscaleOptions(tile=16, steps=1), device="cpu", dtype="bfloat16")
+    *_, done = engine.files(path, tmp_path / "low.tiff")
+    assert isinstance(done, Finished)
+    assert "bfloat16 overflowed: repeated in float32" in done.notes
+    enlarged(monkeypatch, path, tmp_path / "exact.tiff", rows=True, tile=16, steps=1)
+    assert (tmp_path / "low.tiff").read_bytes() == (tmp_path / "exact.tiff").read_bytes()
+
+
+def test_memory_that_runs_out_makes_the_tiles_smaller(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path, real, seen = paint(tmp_path / "in.png", size=(200, 180)), EmbeddedDenoiser.predict_x0, []
+
+    def limited(self: EmbeddedDenoiser, x: torch.Tensor, **values: Any) -> torch.Tensor:
+        seen.append(x.shape[-1])
+        if x.shape[-1] > 600:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(self, x, **values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedDenoiser, "predict_x0", limited)
+        assert isinstance(enlarged(patch, path, tmp_path / "a.tiff", rows=True, steps=1), Finished)
+    assert seen[0] > 600
+    enlarged(monkeypatch, path, tmp_path / "b.tiff", rows=True, steps=1)
+    assert (tmp_path / "a.tiff").read_bytes() == (tmp_path / "b.tiff").read_bytes()
+
+
+def test_a_plane_keeps_windows_and_says_where_the_disk_is_full(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    values = torch.rand(1, 3, 20, 30)
+    with Plane((20, 30)) as plane:
+        plane.write((slice(0, 20), slice(0, 30)), values)
+        window = slice(3, 17), slice(5, 29)
+        plane.write(window, -values[(..., *window)])
+        assert torch.equal(plane.read(window), -values[(..., *window)])
+        assert torch.equal(plane.read((slice(0, 3), slice(0, 30))), values[..., :3, :])
+    with pytest.raises(DeviceError, match="SRX_HOME"):
+        Plane((1 << 22, 1 << 22))
+    monkeypatch.setenv("SRX_HOME", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    with pytest.raises(DeviceError, match="Memory is too small for this picture"):
+        Plane((2, 3))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"color": "adain"}, {"tile": 0}, {"overlap": 8}, {"scale": 0.5}, {"preprocess": "realesrgan"}],
+    ids=str,
+)
+def test_what_depends_on_the_whole_picture_is_done_whole(options: dict[str, Any]) -> None:
+    chosen = UpscaleOptions(**options)
+    large = (6000, 6000), chosen.size.of(6000, 6000)
+    assert not plan.streams(chosen, large)
+    assert plan.streams(UpscaleOptions(), ((6000, 6000), (24_000, 24_000)))
+    assert not plan.streams(UpscaleOptions(), ((600, 600), (2400, 2400)))
