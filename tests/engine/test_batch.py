@@ -356,7 +356,7 @@ def test_a_full_disk_ends_the_run_other_failures_do_not(
 
 @pytest.mark.parametrize("size", [(200_000, 200_000), (20, 10)])
 def test_a_result_larger_than_all_memory_fails_before_the_work(size: tuple[int, int]) -> None:
-    options = UpscaleOptions(scale=Exact(*size), steps=3)
+    options = UpscaleOptions(scale=Exact(*size), steps=3, color="adain")  # which needs it whole
     jobs, upscale = jobs_of("a.png"), Nearest()
     (planned,) = preview(jobs, options)
     if size == (20, 10):
