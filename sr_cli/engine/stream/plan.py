@@ -31,6 +31,8 @@ WORK = 5 << 28
 """Bytes that all of it may take beside the networks: where there is less memory, half of it."""
 LEAST = 256
 """Output pixels along a tile's side beside its margins, however little memory there is."""
+AT_LEAST = 320
+"""Bytes for each pixel of a tile, however small its network: of states, source and guard."""
 ENCODED = 7
 """Bytes for each pixel of a result whose encoder takes it whole: its samples, and a copy."""
 _EXACT = ("none", "compact")
@@ -133,7 +135,7 @@ def window_side(parts: Parts, sizes: Sizes, held: int, row: int) -> int:
         if parts.device.type == "cuda"
         else min(WORK, MEMORY_SHARE * free) - held
     )
-    each = parts.model.bytes_per_pixel
+    each = max(parts.model.bytes_per_pixel, AT_LEAST)
     # side²·each for a tile, and as many rows of the result as it is high
     side = ((row**2 + 4 * each * max(work, 0)) ** 0.5 - row) / (2 * each)
     return _aligned(parts, max(int(side), LEAST + 2 * parts.margin))
