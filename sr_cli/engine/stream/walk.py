@@ -99,26 +99,32 @@ class Walk:
     ) -> Iterator[tuple[Tile, Tensor, Tensor, Tensor]]:
         """Of every tile: the state after the step of this number, the x0 that it found, and the
         source, all in its core; state: before it, None at the start."""
-        step = self.course.steps[number - 1]
         tiles = self._tiles
         for done, tile in enumerate(tiles, start=1):
-            with self.timer("preprocess"):
-                source = self.source(tile.window)
-            y, hint = self._encoded(source)
-            x = self._started(tile, y) if state is None else state.read(tile.window).to(y.device)
-            core = (..., *tile.core_in_window)
-            x0 = self._predicted(step, x, y, hint)[core]
-            looked_back = {n: kept[n] for n in range(max(1, number - depth + 1), number)}
-            terms = {place_of(n, depth): plane.read(tile.core) for n, plane in looked_back.items()}
-            terms |= {0: y[core], place_of(number, depth): x0}
-            stacked = torch.stack([terms[place].to(y.device) for place in sorted(terms)])
-            weights = torch.tensor(weights_of(self.course.steps, number, depth), device=y.device)
-            x = x[core].clone()
-            x.flatten().addmv_(stacked.flatten(1).T, weights[: len(terms)], beta=step.x)
-            if step.noise:
-                x.add_(self.noise(number, tile.core), alpha=step.noise)
-            yield tile, x, x0, source[core]
+            yield tile, *self._moved(tile, number, depth, state, kept)
             self.on_step((number - 1) * len(tiles) + done, len(self.course.steps) * len(tiles))
+
+    def _moved(
+        self, tile: Tile, number: int, depth: int, state: Plane | None, kept: Mapping[int, Plane]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of one tile: its core alone, so that nothing of its window stays in memory."""
+        step = self.course.steps[number - 1]
+        with self.timer("preprocess"):
+            source = self.source(tile.window)
+        y, hint = self._encoded(source)
+        x = self._started(tile, y) if state is None else state.read(tile.window).to(y.device)
+        core = (..., *tile.core_in_window)
+        x0 = self._predicted(step, x, y, hint)[core].clone()
+        looked_back = {n: kept[n] for n in range(max(1, number - depth + 1), number)}
+        terms = {place_of(n, depth): plane.read(tile.core) for n, plane in looked_back.items()}
+        terms |= {0: y[core], place_of(number, depth): x0}
+        stacked = torch.stack([terms[place].to(y.device) for place in sorted(terms)])
+        weights = torch.tensor(weights_of(self.course.steps, number, depth), device=y.device)
+        x = x[core].clone()
+        x.flatten().addmv_(stacked.flatten(1).T, weights[: len(terms)], beta=step.x)
+        if step.noise:
+            x.add_(self.noise(number, tile.core), alpha=step.noise)
+        return x, x0, source[core].clone()
 
     def _encoded(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """y and hint; the codec of such a model has no context and no noise."""
