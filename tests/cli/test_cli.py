@@ -638,7 +638,7 @@ def test_every_kind_of_value_can_stand_in_the_file(srx: Srx, photos: Path) -> No
         ("[upscal]\nsteps = 3", "upscal"),
         ("steps = [3]", "steps"),
         ("steps = true", "number or text for 'steps'"),
-        ("row = ['--steps 1']", r"unknown key 'row': it belongs in \[bench\]"),
+        ("row = ['--steps 1']", r"unknown key 'row': it belongs in \[compare\] or \[bench\]"),
         ("half = 'first'", r"in \[bench\] or \[sweep-t1\] or \[prf-search\]"),
         ("[bench]\nrow = '--steps 1'", r"list of texts for 'row' in \[bench\]"),
         ("[bench]\npeer = [3]", r"list of texts for 'peer' in \[bench\]"),
