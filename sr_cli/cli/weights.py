@@ -165,7 +165,9 @@ def metrics(as_json: shared.Json = False) -> None:
 def list_(
     as_json: shared.Json = False,
 ) -> None:
-    """List the models that are there, on stdout; a damaged one is an error (exit 3)."""
+    """List the models that are there, on stdout, with what each is good for; of scores those with
+    the model's own defaults. A damaged one is an error (exit 3)."""
+    from sr_cli.cli.listing import line
     from sr_cli.models.fetch import DOWNLOADS
     from sr_cli.models.registry import card, names
 
@@ -180,9 +182,10 @@ def list_(
         terminal.document({"models": records})
     else:
         rows = [
-            (r["name"], r["kind"], _size(r["bytes"]), r["licence"], r["folder"]) for r in records
+            (r["name"], r["use"], _size(r["bytes"]), r["licence"], line(r["scores"]), r["folder"])
+            for r in records
         ]
-        terminal.grid(("name", "kind", "size", "licence", "where"), rows)
+        terminal.grid(("name", "good for", "size", "licence", "scores at ×4", "where"), rows)
         if absent := {source.name for source in DOWNLOADS} - set(names()):
             terminal.note(f"srx weights fetch knows: {', '.join(sorted(absent))}")
     raise typer.Exit(ModelError.exit_code if damaged else 0)
@@ -266,7 +269,9 @@ def _options(source: Path, *, prompt: str | None, **settings: Any) -> ImportOpti
 
 def _record(card: Card) -> dict[str, Any]:
     """One model for JSON. Raises ModelError when a file is missing or of another size."""
+    from sr_cli.cli.listing import scores, use
     from sr_cli.models.registry import check
+    from sr_cli.models.store import installed
 
     check(card, hashing=False)
     sizes = {file.name: file.stat().st_size for file in card.files}
@@ -275,6 +280,8 @@ def _record(card: Card) -> dict[str, Any]:
         "kind": card.kind,
         "bytes": sum(sizes.values()),
         "licence": card.licence,
+        "use": use(card, shipped=card.folder not in installed()),
+        "scores": scores(card),
         "folder": str(card.folder),
         "files": sizes,
     }

@@ -53,8 +53,8 @@ def test_the_golden_checkpoint_from_import_to_damage(srx: Srx, own_home: Path) -
 
     run = srx("list")
     assert run.code == 0
-    (row,) = [line for line in run.out.splitlines() if "small" in line]
-    assert "dossr" in row
+    (row,) = [line for line in run.out.splitlines() if "│ small " in line]
+    assert "--model small" in row
     assert str(folder) in row
     assert "dossr-onestep" in run.err  # what else there is to fetch
 
