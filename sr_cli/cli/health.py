@@ -28,6 +28,7 @@ EXTRAS = {
     "plot": "figures",
     "ray": "srx upscale --cluster",
     "realesrgan": "Real-ESRGAN, to compare with",
+    "s3": "folders in S3 buckets",
     "train": "srx train dossr on several GPUs",
     "watch": "srx upscale --watch",
 }
