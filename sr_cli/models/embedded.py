@@ -252,10 +252,17 @@ class EmbeddedDenoiser:
         texture: float = 1.0,
     ) -> None:
         self.net = net
-        self._graphed = Graphed(net)
-        self.dtype = dtype
-        self.texture = texture
+        self.dtype, self.texture = dtype, texture
         self.least, self.largest = (math.exp(bound) / net.config.s for bound in trained)
+
+    @property
+    def net(self) -> EmbeddedNet:
+        """The network."""
+        return self._net
+
+    @net.setter
+    def net(self, net: EmbeddedNet) -> None:
+        self._net, self._graphed = net, Graphed(net)
 
     def textured(self, texture: float) -> "EmbeddedDenoiser":
         """The same network, asked for this much texture."""

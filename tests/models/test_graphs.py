@@ -1,5 +1,6 @@
 """Recorded launches, on a CUDA that is made up: it keeps the operations and does them again."""
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.tiling import Tiler
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.models import graphs
+from sr_cli.models.embedded import EmbeddedDenoiser
 from sr_cli.models.graphs import SHAPES, Graphed
 
 
@@ -229,3 +231,22 @@ def test_pictures_are_the_same_byte_for_byte(
     for lr, want in zip(lrs, expected, strict=True):
         assert torch.equal(eager(lr), want)
     assert sum(graph.replays for graph in FakeGraph.made) > 10
+
+
+@pytest.mark.usefixtures("tiny")
+def test_another_network_of_a_denoiser_is_the_one_that_is_called(cuda: SimpleNamespace) -> None:
+    """As where a network is taken apart for another program; its original stays as it was."""
+    denoiser = Upscaler(UpscaleOptions(), device="cpu", dtype="float32").model.denoiser
+    assert isinstance(denoiser, EmbeddedDenoiser)
+    x = torch.rand(1, 3, 16, 16)
+
+    def said(by: EmbeddedDenoiser) -> list[Tensor]:
+        return [by.recover(x, x, sigma=0.5, a=0.3, m=0.2) for _ in range(3)]
+
+    other = copy.copy(denoiser)
+    before = said(denoiser)[0]
+    other.net = copy.deepcopy(denoiser.net)
+    for parameter in other.net.parameters():
+        parameter.mul_(1.5)
+    assert all(not torch.allclose(found, before) for found in said(other))
+    assert all(torch.equal(found, before) for found in said(denoiser))
