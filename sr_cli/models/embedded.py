@@ -21,6 +21,7 @@ from sr_cli.device import layout
 from sr_cli.errors import UsageError
 from sr_cli.models.graphs import Graphed
 from sr_cli.models.model import Model
+from sr_cli.models.pixels import PixelCodec
 from sr_cli.models.registry import Card, load_weights
 from sr_cli.models.strips import by_strips
 
@@ -252,7 +253,8 @@ class EmbeddedDenoiser:
         texture: float = 1.0,
     ) -> None:
         self.net = net
-        self.dtype, self.texture = dtype, texture
+        self.dtype = dtype
+        self.texture = texture
         self.least, self.largest = (math.exp(bound) / net.config.s for bound in trained)
 
     @property
@@ -315,19 +317,6 @@ class EmbeddedDenoiser:
         log_ratio = log_ratio.expand(len(texture))
         output = self._graphed(c_in * z, y, log_ratio, texture)
         return y + c_skip * z + c_out * output.float()
-
-
-class PixelCodec:
-    """`Codec` of pixel space: [0, 1] ↔ [−1, 1]; the unshuffling is inside the network."""
-
-    def encode(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) in [0, 1] → [−1, 1], as y and as hint; without noise."""
-        y = 2 * image - 1
-        return y, y
-
-    def decode(self, state: Tensor) -> Tensor:
-        """(N, 3, H, W) in [−1, 1] → [0, 1]; not clamped."""
-        return (state + 1) / 2
 
 
 def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:

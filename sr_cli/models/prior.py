@@ -17,6 +17,7 @@ from sr_cli.device import layout
 from sr_cli.errors import ModelError, is_out_of_memory
 from sr_cli.models import embedded, registry
 from sr_cli.models.model import Model
+from sr_cli.models.pixels import PixelCodec
 from sr_cli.models.registry import Card
 
 HUB_TIMEOUT = 10.0
@@ -152,7 +153,7 @@ def from_diffusers(prior: str, device: torch.device, dtype: torch.dtype) -> Mode
     clip = settings.clip_sample_range if settings.get("clip_sample") else None
     return Model(
         denoiser=UNet2DDenoiser(net, alpha_bar, settings.prediction_type, clip, dtype),
-        codec=embedded.PixelCodec(),
+        codec=PixelCodec(),
         schedule=alpha_bar,
         last_step="x0",
         multiple_of=multiple,

@@ -9,8 +9,8 @@ import torch
 from sr_cli.engine import cells, tiling
 from sr_cli.engine.cells import AT_ONCE, Cells
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.models.embedded import PixelCodec
 from sr_cli.models.model import Model
+from sr_cli.models.pixels import PixelCodec
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 SMALL, LARGE = (16, 16), (64, 64)
