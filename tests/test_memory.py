@@ -1,5 +1,6 @@
 """Memory that a process may have: of the machine, or less by a container or `ulimit -v`."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,28 @@ def test_the_address_space_is_a_limit_too() -> None:
         f"assert memory.free() < {8 * GIB}"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+FAULTS = """
+import resource, sys, torch
+from sr_cli.memory import keep_freed
+torch.set_num_threads(1)
+if sys.argv[1] == "kept":
+    keep_freed()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        torch.zeros(1 << 24).add_(1)  # 64 MiB, more than the C library keeps
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what the GNU C library does")
+def test_freed_memory_is_used_again() -> None:
+    def faults(how: str) -> int:
+        call = [sys.executable, "-c", FAULTS, how]
+        return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+
+    assert faults("kept") < faults("given back") / 10

@@ -64,7 +64,9 @@ class Machine:
         import torch
 
         from sr_cli.device import resolve_device, resolve_dtype
+        from sr_cli.memory import keep_freed
 
+        keep_freed()
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device = resolve_device(self.device)
