@@ -8,15 +8,18 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from sr_cli.engine.arrays import to_rgb, to_tensor
-from sr_cli.engine.images import Picture, load, save
+from sr_cli.engine.arrays import to_rgb
+from sr_cli.engine.images import Picture, load, save, write
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.pictures import colors, enlarged, form_of
 from sr_cli.engine.timing import Stopwatch
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.evaluation.datasets import Pairs
 from sr_cli.evaluation.tables import Column, Table
 
 PARTS = ("read", "preprocess", "encode", "network", "decode", "colour", "guard", "write")
+NETWORKS = ("preprocess", "encode", "network", "decode")
+"""Of these, what networks take; a model of pixels has none to encode and decode."""
 REST = "everything else"
 """Noise, solver steps, cropping."""
 COLUMNS = (Column("part"), Column("s/image", digits=4), Column("share (%)", digits=1))
@@ -36,27 +39,24 @@ class Profile:
         return sum(self.parts.values())
 
     @property
-    def network(self) -> float:
-        """Seconds an image inside the network."""
-        return sum(value for part, value in self.parts.items() if part.startswith("network"))
+    def networks(self) -> float:
+        """Seconds an image inside the networks, the preprocessor's too."""
+        return sum(value for part, value in self.parts.items() if part.startswith(NETWORKS))
 
     @property
     def outside(self) -> float:
-        """Share of the time outside the network, 0…1."""
-        return 1 - self.network / self.total
+        """Share of the time outside the networks, 0…1."""
+        return 1 - self.networks / self.total
 
     @property
     def verdict(self) -> str:
-        """What the bottleneck is, and the share of the time outside the network."""
-        outside = {part: v for part, v in self.parts.items() if not part.startswith("network")}
+        """What the bottleneck is, and the share of the time outside the networks."""
+        outside = {part: v for part, v in self.parts.items() if not part.startswith(NETWORKS)}
         slowest = max(outside, key=lambda part: outside[part])
-        if self.network >= outside[slowest]:
-            first = "The bottleneck is the network"
-        else:
-            first = f"The bottleneck is {slowest}"
+        first = "networks" if self.networks >= outside[slowest] else slowest
         return (
-            f"{first}; {100 * self.outside:.1f} % of the time is outside the network, "
-            f"most of it in {slowest} ({100 * outside[slowest] / self.total:.1f} %)."
+            f"The bottleneck is {first}; {100 * self.outside:.1f} % of the time is outside the "
+            f"networks, most of it in {slowest} ({100 * outside[slowest] / self.total:.1f} %)."
         )
 
     @property
@@ -93,9 +93,9 @@ def _upscaled(lr: Path, out: Path, upscaler: Upscaler, watch: Stopwatch) -> None
     with watch("whole"):
         with watch("read"):
             picture = load(lr)
-        hr = upscaler(to_tensor(picture.rgb))
+        (hr,) = upscaler.together([colors(picture)], forms=[form_of(picture, "png")])
         with watch("write"):
-            save(Picture(to_rgb(hr)), out)
+            write(enlarged(picture, "png", hr), out)
 
 
 def _split(seconds: Mapping[str, Sequence[float]], steps: int) -> dict[str, float]:

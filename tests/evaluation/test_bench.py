@@ -270,11 +270,14 @@ def test_a_profile_splits_the_whole_time(data: Pairs) -> None:
     assert list(found.parts) == [*parts, "decode", "colour", "guard", "write", REST]
     assert all(value >= 0 for value in found.parts.values())
     assert sum(row[2] for row in found.table.rows[:-1]) == pytest.approx(100)  # type: ignore[misc]
-    assert found.outside == pytest.approx(1 - found.network / found.total)
+    assert found.outside == pytest.approx(1 - found.networks / found.total)
+    assert found.networks == pytest.approx(
+        sum(found.parts[part] for part in (*parts[1:], "decode"))
+    )
     slow = replace(found, parts={**found.parts, "write": 60.0, "network, step 1": 20.0})
     assert slow.verdict.startswith("The bottleneck is write; 7")
     fast = replace(found, parts={**found.parts, "network, step 1": 60.0})
-    assert fast.verdict.startswith("The bottleneck is the network; ")
+    assert fast.verdict.startswith("The bottleneck is networks; ")
 
 
 @pytest.mark.usefixtures("tiny")
