@@ -183,6 +183,15 @@ Watch = Annotated[
         "Files", "--watch", help="Then go on with what comes into the folders, until interrupted."
     ),
 ]
+Frames = Annotated[
+    str | None,
+    option(
+        "Files",
+        "--frames",
+        metavar="WxH",
+        help="Raw frames of this size from stdin to stdout, rgb24, as ffmpeg pipes them.",
+    ),
+]
 TrustExisting = Annotated[
     bool,
     option("Files", "--trust-existing", help="Take whatever exists for done, unread."),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import typer
@@ -25,16 +26,17 @@ OPTIONS_OF: dict[Method, tuple[str, ...]] = {
 Value = TypeVar("Value")
 
 
-def _exact(text: str) -> Exact:
+def exact_size(name: str, text: str) -> Exact:
+    """A size as it is written. Raises UsageError that names the option."""
     match = re.fullmatch(r"(\d{1,9})[xX](\d{1,9})", text)
     if match is None:
-        raise UsageError(f"size must be WIDTHxHEIGHT like 1920x1080, not {text!r}.")
+        raise UsageError(f"{name} must be WIDTHxHEIGHT like 1920x1080, not {text!r}.")
     return Exact(int(match[1]), int(match[2]))
 
 
 SIZES: dict[str, Callable[[Any], float | Size]] = {
     "scale": float,
-    "size": _exact,
+    "size": partial(exact_size, "--size"),
     "long_side": LongSide,
     "short_side": ShortSide,
 }

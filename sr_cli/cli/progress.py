@@ -109,9 +109,9 @@ class Teller(Protocol):
 
 
 class Lines:
-    """Events as one line for each file that is done or has failed."""
+    """Events as one line for each file that is done or has failed; total: None if nobody knows."""
 
-    def __init__(self, terminal: Teller, total: int) -> None:
+    def __init__(self, terminal: Teller, total: int | None) -> None:
         self.terminal = terminal
         self.total = total
         self.ended = 0
@@ -119,14 +119,16 @@ class Lines:
     def __call__(self, event: Event) -> None:
         match event:
             case Finished(job):
-                self.ended += 1
                 notes = "".join(f"; {note}" for note in event.notes)
                 self.terminal.note(
-                    f"[{self.ended}/{self.total}] {job.input} → {job.output} "
+                    f"{self._count()} {job.input} → {job.output} "
                     f"{size(event.size_out)} in {event.seconds:.2f} s{notes}"
                 )
             case Failed(job):
-                self.ended += 1
                 named = str(job.input) in event.reason
                 reason = event.reason if named else f"{job.input}: {event.reason}"
-                self.terminal.error(f"[{self.ended}/{self.total}] {reason}")
+                self.terminal.error(f"{self._count()} {reason}")
+
+    def _count(self) -> str:
+        self.ended += 1
+        return f"[{self.ended}]" if self.total is None else f"[{self.ended}/{self.total}]"

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sr_cli.cli.modes import NOT_ON_STDOUT, NOT_REMOTE, among
 from sr_cli.cli.running import Run
-from sr_cli.cli.streams import Aliases, streams
+from sr_cli.cli.streams import Aliases, Piped, streams
 from sr_cli.engine.events import Finished, Skipped
 from sr_cli.engine.options import OutputOptions
 from sr_cli.engine.store import Address, is_remote
@@ -62,7 +63,7 @@ class RemoteRun(Run):
                 )
 
 
-Opened = tuple[list[Path], Path, Aliases, Callable[..., Run]]
+Opened = tuple[Piped, Callable[..., Run]]
 
 
 @contextmanager
@@ -71,21 +72,21 @@ def opened(
     output: Path,
     files: OutputOptions,
     *,
-    reports: bool,
+    asked: Sequence[str],
     recursive: bool,
-    others: Sequence[str],
 ) -> Iterator[Opened]:
-    """The arguments with files instead of streams and of what is remote, what people read instead
-    of these files, and what makes the run.
+    """The arguments with files instead of streams and of what is remote, and what makes the run.
 
-    others: options that are given and that a remote run cannot have.
+    asked: flags that are given, of which some exclude a stream or what is remote.
     """
     if any(map(is_remote, (*arguments, output))):
+        others = among(asked, NOT_REMOTE)
         with mirrored(arguments, output, files, recursive=recursive, others=others) as found:
             yield found
     else:
-        with streams(arguments, output, files, reports=reports) as local:
-            yield *local, Run
+        others, dry_run = among(asked, NOT_ON_STDOUT), "--dry-run" in asked
+        with streams(arguments, output, files, others=others, dry_run=dry_run) as local:
+            yield local, Run
 
 
 @contextmanager
@@ -119,6 +120,6 @@ def mirrored(
 
         aliases = Addresses(mirror)
         try:
-            yield mirror.arguments, mirror.place, aliases, make
+            yield Piped(mirror.arguments, mirror.place, aliases), make
         except SrxError as error:
             raise type(error)(aliases.text(str(error))) from error

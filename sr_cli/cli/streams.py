@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
+import typer
+
+from sr_cli.cli.ui import terminal
 from sr_cli.engine.events import Event, Failed
 from sr_cli.engine.options import OutputOptions
-from sr_cli.errors import InputError, SrxError, UsageError
+from sr_cli.errors import ExitCode, FullDiskError, GoneError, SrxError, UsageError, is_full_disk
 
 STREAM = Path("-")
+BLOCK: Final = 512
+"""Bytes of a tar's header, of which its first is enough to know it."""
 AnyEvent = TypeVar("AnyEvent", bound=Event)
 
 
@@ -75,47 +81,144 @@ class Aliases:
 
     def text(self, text: str) -> str:
         """A sentence that says names instead of paths."""
-        for path, name in self.names.items():
-            text = text.replace(str(path), name)
+        for path in sorted(self.names, key=lambda path: len(str(path)), reverse=True):
+            text = text.replace(str(path), self.names[path])
         return text
+
+
+class Stdin:
+    """Bytes of stdin, of which the first have been looked at."""
+
+    def __init__(self) -> None:
+        if sys.stdin.isatty():
+            raise UsageError("stdin is a terminal: name a file, or send a picture through a pipe.")
+        self.head = sys.stdin.buffer.read(BLOCK)
+        self._ahead = self.head
+
+    @property
+    def is_tar(self) -> bool:
+        """Whether a tar without compression begins here."""
+        return self.head[257:262] == b"ustar"
+
+    def read(self, size: int = -1) -> bytes:
+        """At most so many bytes; all where it is negative."""
+        if size < 0:
+            size = sys.maxsize
+        taken, self._ahead = self._ahead[:size], self._ahead[size:]
+        rest = size - len(taken)
+        return taken + sys.stdin.buffer.read(-1 if size == sys.maxsize else rest)
+
+
+class ClosedError(GoneError):
+    """Nobody reads stdout any more: the run ends."""
+
+
+class Stdout:
+    """Bytes to stdout."""
+
+    def write(self, data: bytes | memoryview) -> int:
+        """All of these bytes, now.
+
+        Raises ClosedError where nobody reads them, FullDiskError where they have no room.
+        """
+        try:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+        except BrokenPipeError as error:
+            with suppress(OSError, ValueError):  # what is left would be written again at the exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise ClosedError("Nobody reads stdout any more.") from error
+        except OSError as error:
+            kind = FullDiskError if is_full_disk(error) else GoneError
+            raise kind(f"stdout cannot be written: {error.strerror}.") from error
+        return len(data)
+
+
+@contextmanager
+def sending() -> Iterator[Stdout]:
+    """stdout for pictures. A reader that goes away ends it with a note and exit code 1.
+
+    Raises UsageError where it is a terminal.
+    """
+    if sys.stdout.isatty():
+        raise UsageError("stdout is a terminal: end the line with > FILE, or with a pipe.")
+    try:
+        yield Stdout()
+    except ClosedError as error:
+        terminal.note(str(error))
+        raise typer.Exit(ExitCode.SOME_FAILED) from None
+
+
+@dataclass
+class Piped:
+    """The arguments, with files instead of streams.
+
+    arguments, output: none of them is `-`. aliases: what people read for temporary files. tar: the
+    results go to stdout as a tar, of the pictures of the tar `source` or of those of files.
+    """
+
+    arguments: list[Path]
+    output: Path
+    aliases: Aliases = field(default_factory=Aliases)
+    tar: bool = False
+    source: Stdin | None = None
 
 
 @contextmanager
 def streams(
-    arguments: list[Path], output: Path, files: OutputOptions, *, reports: bool
-) -> Iterator[tuple[list[Path], Path, Aliases]]:
-    """The arguments with files instead of stdin and stdout, which is written at the end."""
+    arguments: list[Path],
+    output: Path,
+    files: OutputOptions,
+    *,
+    others: Iterable[str],
+    dry_run: bool,
+) -> Iterator[Piped]:
+    """The arguments with files instead of stdin and stdout, which for one picture is written at the
+    end. others: options that contradict an output on stdout."""
     if STREAM not in (*arguments, output):
-        yield arguments, output, Aliases()
+        yield Piped(arguments, output)
         return
-    if len(arguments) > 1:
-        raise UsageError("stdin and stdout (-) are for one picture alone: name files or folders.")
-    if reports and output == STREAM:
-        raise UsageError(
-            "--json or --json-events and the picture would both go to stdout: name an output file."
-        )
+    if len(arguments) > 1 and STREAM in arguments:
+        raise UsageError("stdin (-) is one picture or one tar: name files or folders without it.")
+    if output == STREAM and (flags := " and ".join(others)):
+        raise UsageError(f"{flags} and results on stdout (-) exclude each other: name an output.")
     with tempfile.TemporaryDirectory(prefix="srx-") as name:
-        source, result = arguments[0], output
-        if source == STREAM:
-            source = Path(name) / "stdin"
-            with source.open("wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-        if output == STREAM:
-            if source.is_dir():
-                raise UsageError(f"{source} is a folder; stdout (-) takes one picture.")
-            chosen = files.format if files.format not in (None, "same") else "png"
-            result = Path(name) / f"stdout.{chosen}"
-        names = {source: "stdin"} if arguments[0] == STREAM else {}
-        aliases = Aliases(names | ({result: "stdout"} if output == STREAM else {}))
-        yield [source], result, aliases
-        if output == STREAM and result.exists():
-            _send(result)
+        folder = Path(name)
+        stdin = Stdin() if STREAM in arguments else None
+        if stdin and stdin.is_tar:
+            if dry_run:
+                raise UsageError("--dry-run lists files, and stdin is a tar: leave it out.")
+            if output != STREAM:
+                raise UsageError(
+                    "stdin is a tar, whose results are a tar on stdout: srx upscale - - > x.tar, "
+                    f"or srx upscale - - | tar x -C {output}"
+                )
+            yield Piped([], folder, Aliases({folder: "stdout"}), tar=True, source=stdin)
+        elif output == STREAM and not (stdin or (len(arguments) == 1 and arguments[0].is_file())):
+            yield Piped(arguments, folder, Aliases({folder: "stdout"}), tar=True)
+        else:
+            with _one_picture(arguments[0], output, files, folder, stdin) as piped:
+                yield piped
 
 
-def _send(result: Path) -> None:
-    try:
-        with result.open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-    except OSError as error:
-        raise InputError(f"The picture cannot be written to stdout: {error.strerror}.") from error
+@contextmanager
+def _one_picture(
+    source: Path, output: Path, files: OutputOptions, folder: Path, stdin: Stdin | None
+) -> Iterator[Piped]:
+    names = {}
+    if stdin:
+        source = folder / "stdin"
+        names[source] = "stdin"
+        with source.open("wb") as file:
+            shutil.copyfileobj(stdin, file)
+    if output != STREAM:
+        yield Piped([source], output, Aliases(names))
+        return
+    chosen = files.format if files.format not in (None, "same") else "png"
+    result = folder / f"stdout.{chosen}"
+    names[result] = "stdout"
+    with sending() as stdout:
+        yield Piped([source], result, Aliases(names))
+        if result.exists():
+            with result.open("rb") as file:
+                shutil.copyfileobj(file, stdout)

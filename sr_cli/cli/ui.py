@@ -118,7 +118,7 @@ class Terminal:
             yield Lines(self, len(jobs))
 
     @contextmanager
-    def counting(self, total: int) -> Iterator[Callable[[int, str], None]]:
+    def counting(self, total: int | None) -> Iterator[Callable[[int, str], None]]:
         """Give a function that is told how many of `total` are done, and of what: a bar with the
         time left, or a line for each new what and for the end."""
         if self.animated:
@@ -128,7 +128,7 @@ class Terminal:
                 task = progress.add_task("", total=total, count="")
 
                 def show(done: int, what: str) -> None:
-                    count = f"{done}/{total}"
+                    count = f"{done}" if total is None else f"{done}/{total}"
                     progress.update(task, completed=done, count=count, description=what)
 
                 yield show

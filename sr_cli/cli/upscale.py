@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,13 +13,16 @@ from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.contact import check_contact, write_contact
 from sr_cli.cli.event_lines import event_lines
 from sr_cli.cli.machine import Compile, Machine, make_upscaler
+from sr_cli.cli.modes import NOT_WATCHED, among, asked_modes
 from sr_cli.cli.options import option
 from sr_cli.cli.parsing import naming_options, output_options, upscale_options
 from sr_cli.cli.remotely import opened
 from sr_cli.cli.running import exit_code, plan_of
 from sr_cli.cli.streams import given
+from sr_cli.cli.tars import pipe_tar
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.watching import check_watch, plan_to_watch, watch_folders
+from sr_cli.cli.video import frame_size, pipe_frames
+from sr_cli.cli.watching import check_watch, plan_what_comes, watch_folders
 from sr_cli.diffusion.names import Schedule
 from sr_cli.engine.options import (
     AUTO,
@@ -29,7 +33,6 @@ from sr_cli.engine.options import (
     UpscaleOptions,
 )
 from sr_cli.engine.shards import Shard
-from sr_cli.errors import UsageError
 
 
 def upscale(
@@ -40,7 +43,7 @@ def upscale(
             metavar="INPUT",
             readable=False,  # a file that is not fails by itself
             show_default=False,
-            help="Images, folders of images or glob patterns; - is one picture from stdin.",
+            help="Images, folders of images or glob patterns; - is stdin.",
         ),
     ] = None,
     output: Annotated[
@@ -120,6 +123,7 @@ def upscale(
     ] = False,
     files_from: shared.FilesFrom = None,
     watch: shared.Watch = False,
+    frames: shared.Frames = None,
     format: Annotated[  # noqa: A002
         Literal["png", "jpeg", "jpg", "webp", "tiff", "tif", "avif", "same"] | None,
         option(
@@ -226,41 +230,40 @@ def upscale(
     if config:
         terminal.detail(f"defaults from {config}")
     arguments, target = given(inputs, output, files_from)
-    if part and cluster:
-        raise UsageError("--shard and --cluster both share the files out: choose one.")
-    if as_json and json_events:
-        raise UsageError("--json and --json-events both want stdout: choose one.")
-    reports = as_json or json_events
+    asked = asked_modes(ctx.params)
+    make = partial(make_upscaler, options, machine)
+    if frames:
+        pipe_frames(frame_size(frames, arguments, target, others=asked), options, files, make)
+        return
     if watch:
-        others = {"--dry-run": dry_run, "--shard": part, "--cluster": cluster}
-        check_watch(arguments, target, others=[flag for flag, given in others.items() if given])
+        check_watch(arguments, target, others=among(asked, NOT_WATCHED))
     with event_lines(wanted=json_events) as listener:
-        away = {"--dry-run": dry_run, "--watch": watch, "--cluster": cluster, "--contact": contact}
-        with opened(
-            *(arguments, target, files),
-            reports=reports,
-            recursive=recursive,
-            others=[flag for flag, given in away.items() if given],
-        ) as (found, place, aliases, make_run):
-            if watch:
-                planned = plan_to_watch(found, place, options, files, recursive=recursive)
+        with opened(arguments, target, files, asked=asked, recursive=recursive) as (
+            piped,
+            make_run,
+        ):
+            found, place, aliases = piped.arguments, piped.output, piped.aliases
+            if watch or piped.source:
+                planned = plan_what_comes(found, place, options, files, recursive=recursive)
             else:
                 planned = plan_of(
                     found, place, options, files, recursive=recursive, shard=part, aliases=aliases
                 )
             run = make_run(
                 *(ctx, options, files, machine, planned, place),
-                make=lambda: make_upscaler(options, machine),
+                make=make,
                 shard=part,
                 listener=listener,
                 aliases=aliases,
             )
-            on_stdout = dry_run and not reports
+            on_stdout = dry_run and not (as_json or json_events)
             with run.reporting(as_json=as_json, on_stdout=on_stdout, recursive=recursive):
                 if dry_run:
                     run.rehearse()
                 elif watch:
                     watch_folders(run, found, recursive=recursive)
+                elif piped.tar:
+                    pipe_tar(run, piped)
                 elif planned.jobs or part:
                     run.work()
             if contact and not dry_run:

@@ -40,7 +40,7 @@ def check_watch(arguments: Sequence[Path], output: Path, *, others: Iterable[str
         raise UsageError(f"--watch needs a folder as OUTPUT; to name one {output}, make it first.")
 
 
-def plan_to_watch(
+def plan_what_comes(
     folders: Sequence[Path],
     output: Path,
     options: UpscaleOptions,
@@ -48,7 +48,7 @@ def plan_to_watch(
     *,
     recursive: bool,
 ) -> Plan:
-    """Nothing to do yet: what a folder holds is done once it is known to be complete.
+    """Nothing to do yet: what folders hold is done once it is known to be complete.
 
     Raises UsageError where two pictures that are there would have one result.
     """
@@ -56,7 +56,8 @@ def plan_to_watch(
     from sr_cli.engine.jobs import Plan, collect_jobs
 
     with suppress(NoImageError):
-        collect_jobs(folders, output, options, files, recursive=recursive)
+        if folders:
+            collect_jobs(folders, output, options, files, recursive=recursive)
     return Plan([])
 
 
