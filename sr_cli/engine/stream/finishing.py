@@ -51,6 +51,12 @@ def reach(size: tuple[int, int], grid: tuple[int, int], color: Color) -> int:
     return ceil(cells * max(scale) / ROUND) * ROUND
 
 
+def carried_bytes(width: int, reach: int) -> int:
+    """Of what `Carried` keeps of one row of tiles for the next, and of the next one's own, in
+    float32: result and source of a picture so wide."""
+    return 2 * (2 * reach) * width * 6 * 4
+
+
 class Carried:
     """Blocks of a picture, each with as much of what lies above and left of it as is carried."""
 

@@ -24,7 +24,7 @@ from sr_cli.engine.size import oddities
 from sr_cli.engine.states import Noise
 from sr_cli.engine.steps import Sizes
 from sr_cli.engine.stream import plan
-from sr_cli.engine.stream.finishing import Carried, Finisher, reach
+from sr_cli.engine.stream.finishing import Carried, Finisher, carried_bytes, reach
 from sr_cli.engine.stream.plan import Parts, halved, window_side
 from sr_cli.engine.stream.sink import Sink
 from sr_cli.engine.stream.source import Held, Source
@@ -114,7 +114,10 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
     result = _Result(like, (after[1], after[0]), format_of(job.output), held.neutral)
     notes: list[str] = []
     parts = engine.parts(sizes, notes.append)
-    side = window_side(parts, sizes, held.nbytes, result.pixel.nbytes * after[0])
+    kept = held.nbytes + carried_bytes(
+        after[0], reach(result.size, held.size, keeper.options.color)
+    )
+    side = window_side(parts, sizes, kept, result.pixel.nbytes * after[0])
 
     def told() -> Finished:
         memory = peak_memory(str(parts.device)) if parts.device.type == "cuda" else None

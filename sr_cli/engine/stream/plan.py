@@ -123,7 +123,7 @@ def parts_of(
 def window_side(parts: Parts, sizes: Sizes, held: int, row: int) -> int:
     """Side of a tile with its margins, in output pixels.
 
-    held: bytes of the input, row: of a row of the result.
+    held: bytes of the input and of what is carried over, row: of a row of the result.
     """
     tile = parts.options.tile
     if tile is not None:
