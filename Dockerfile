@@ -9,7 +9,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY sr_cli sr_cli
 COPY weights weights
-COPY share share
+COPY docs/share docs/share
 COPY examples examples
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 

@@ -32,7 +32,7 @@ docs: $(VENV)/installed-dev
 dist: $(VENV)/installed
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
-# The manual page and the completion scripts in share/, from the commands as they are.
+# The manual page and the completion scripts in docs/share/, from the commands as they are.
 man: $(VENV)/installed
 	$(BIN)/python docs/manual.py
 

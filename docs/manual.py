@@ -1,6 +1,6 @@
 """The manual page and the completion scripts of srx, made from its commands: `make man`.
 
-They lie in share/ and are installed with the wheel; a test notices where they are out of step.
+They lie in docs/share/ and are installed with the wheel; a test notices where they are out of step.
 """
 
 import inspect
@@ -14,7 +14,7 @@ import typer.completion
 from sr_cli.cli.app import app
 from sr_cli.errors import ExitCode
 
-SHARE = Path(__file__).parents[1] / "share"
+SHARE = Path(__file__).parents[1] / "docs" / "share"
 COMPLETIONS = {
     "bash": "bash-completion/completions/srx",
     "zsh": "zsh/site-functions/_srx",
@@ -123,7 +123,7 @@ def page() -> str:
 
 
 def files() -> dict[Path, str]:
-    """What share/ holds, by its path there."""
+    """What docs/share/ holds, by its path there."""
     made = {Path("man/man1/srx.1"): page()}
     for shell, place in COMPLETIONS.items():
         script = typer.completion.get_completion_script(

@@ -66,7 +66,7 @@ def test_the_container_s_wheel_is_built_of_what_is_sent_to_docker() -> None:
     }
     assert copied(DOCKERFILE) == sent
     assert all((ROOT / name).exists() for name in sent)
-    assert {"sr_cli", "weights", "share"} <= sent
+    assert {"sr_cli", "weights", "docs/share"} <= sent
 
 
 def scripts(text: str) -> list[str]:

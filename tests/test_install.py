@@ -116,7 +116,7 @@ def manual() -> ModuleType:
 
 def test_manual_and_completion_are_of_the_commands_as_they_are() -> None:
     for path, text in manual().files().items():
-        assert (ROOT / "share" / path).read_text("utf-8") == text, f"{path}: run make man"
+        assert (ROOT / "docs/share" / path).read_text("utf-8") == text, f"{path}: run make man"
 
 
 def test_the_manual_names_every_option_and_is_plain_roff() -> None:
