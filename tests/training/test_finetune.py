@@ -142,7 +142,7 @@ def test_both_conversions_give_x0_back_and_one_magnifies_errors(
             denoiser.predicts = kind  # type: ignore[assignment]
             for error in (0.0, 1e-6):
                 answer = answers[kind] + error
-                monkeypatch.setattr(denoiser, "eps", lambda *_, answer=answer: answer)
+                monkeypatch.setattr(denoiser, "_graphed", lambda *_, answer=answer: answer)
                 found = denoiser.predict_x0(x, alpha=alpha, sigma=sigma, a=a, m=m, y=y, hint=y, t=t)
                 off = float((found - x0).abs().max())
                 assert off == pytest.approx(error * magnified, rel=1e-3, abs=1e-7)
