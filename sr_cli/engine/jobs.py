@@ -19,13 +19,15 @@ from sr_cli.engine.manifest import Manifest, Recipe
 from sr_cli.engine.naming import SAME, file_name
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
 from sr_cli.engine.shards import Shard
-from sr_cli.engine.stream.plan import needed
 from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, SrxError, UsageError
 
 IN_THE_WAY = (
     "{} exists, and no run of srx is known to have made it so: --overwrite replaces it, "
     "--trust-existing takes it for done."
 )
+FLOATS = 36
+"""Bytes a pixel of a whole result: three pictures in float32, which is the most that `needed` asks
+for one."""
 SHOWN = 3
 """Files that a note names."""
 PictureCheck = Callable[[tuple[int, int], tuple[int, int]], None]
@@ -278,11 +280,15 @@ def target_size(job: Job, size: tuple[int, int], options: UpscaleOptions) -> tup
         )
     width, height = options.size.of(*size)
     check_size(width, height, format_of(job.output))
-    need = needed(options, (size, (width, height)), format_of(job.output))
     there = memory.total()
-    if need > there:
-        raise DeviceError(
-            f"{job.input} at {width}×{height} pixels needs over {need / 2**30:.0f} GiB of memory, "
-            f"but this machine has {there / 2**30:.0f} GiB: choose a smaller --scale or --size."
-        )
+    if FLOATS * width * height > there:
+        from sr_cli.engine.stream.plan import needed  # with torch, which takes a second
+
+        need = needed(options, (size, (width, height)), format_of(job.output))
+        if need > there:
+            raise DeviceError(
+                f"{job.input} at {width}×{height} pixels needs over {need / 2**30:.0f} GiB of "
+                f"memory, but this machine has {there / 2**30:.0f} GiB: choose a smaller --scale "
+                "or --size."
+            )
     return width, height
