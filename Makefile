@@ -66,9 +66,10 @@ papers: $(VENV)/installed-iqa
 crops: $(VENV)/installed-dev
 	$(BIN)/python examples/figures/crops.py $(CROPS)
 
-# README's picture of the page of srx compare; it needs Chromium.
+# The pictures of the page of srx compare in README and of the tutorial; they need Chromium.
 page: $(VENV)/installed-dev
 	$(BIN)/python examples/figures/page.py
+	$(BIN)/python examples/figures/tutorial.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 TILE = 192  # input pixels of a tile, beside its margin; a multiple of all plans' `multiple`
 PAIR, CHANNEL = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9
@@ -75,6 +75,7 @@ if __name__ == "__main__":
     file, source, target = map(Path, sys.argv[1:])
     plan = json.loads(file.read_text("utf-8"))
     session = onnxruntime.InferenceSession(file.with_name(plan["file"]))
-    rgb = np.asarray(Image.open(source).convert("RGB")).transpose(2, 0, 1)
+    upright = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
+    rgb = np.asarray(upright).transpose(2, 0, 1)
     picture = np.ascontiguousarray(rgb)
     Image.fromarray(enlarge(session, plan, picture).transpose(1, 2, 0)).save(target)
