@@ -13,8 +13,7 @@ import typer
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 
-from sr_cli.cli.app import main
-from sr_cli.cli.train import app
+from sr_cli.cli.app import app, main
 from sr_cli.models.dossr.importer import ImportOptions, import_model
 from sr_cli.models.registry import card
 from sr_cli.training.objectives import EmbeddedObjective
@@ -93,8 +92,8 @@ def test_what_the_device_raises_is_told_from_faults(
 
 
 def test_every_network_and_option_is_documented() -> None:
-    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert set(commands) == {"compact", "embedded", "prior", "dossr"}
+    commands = typer.main.get_command(app).commands["train"].commands  # type: ignore[attr-defined]
+    assert set(commands) == {"compact", "embedded", "prior", "dossr", "formulations"}
     for command in commands.values():
         assert command.help
         assert all(parameter.help for parameter in command.params)
