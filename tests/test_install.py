@@ -56,6 +56,8 @@ def srx(prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Instal
     hidden = {name for name in os.environ if name.startswith(("SRX_", "PYTHON"))}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment |= {"SRX_HOME": str(tmp_path / "home"), "SRX_NO_CONFIG": "1"}
+    # Else Typer looks for the shell among its parents, of which a job may have none.
+    environment["_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION"] = "1"
 
     def call(*args: str) -> "subprocess.CompletedProcess[str]":
         command = [str(prefix / "bin" / "srx"), *args]
