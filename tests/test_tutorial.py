@@ -49,8 +49,8 @@ def sections(text: str) -> Sections:
 def shell(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What a newcomer's terminal has: the photograph, the runner, `srx` and `python`.
 
-    The photograph is small. Exporting takes random networks, since that of the shipped ones takes
-    half a minute (tests/engine/test_exporting.py has them).
+    The photograph is small. Exporting takes small random networks, as test_exporting.py does, since
+    that of the shipped ones takes half a minute: no test exports those.
     """
     monkeypatch.chdir(tmp_path)
     with Image.open(ROOT / "docs" / "figures" / "photo.jpg") as photo:
