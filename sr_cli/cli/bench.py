@@ -43,7 +43,7 @@ def bench(
     scale: shared.DataScale = 4.0,
     degradation: shared.DataDegradation = None,
     half: shared.Half = "all",
-    seed: Annotated[int, option("Data", "--seed", metavar="N", help="Of the degradation.")] = 0,
+    seed: shared.DataSeed = 0,
     steps: Annotated[
         str | None,
         option("Methods", "--steps", metavar=LIST, help="Rows of srx with these steps."),
@@ -52,28 +52,8 @@ def bench(
         str | None,
         option("Methods", "--model", metavar=LIST, help="Rows of srx with these models."),
     ] = None,
-    row: Annotated[
-        list[str] | None,
-        option(
-            "Methods",
-            "--row",
-            envvar=None,  # a variable would be split at its spaces
-            metavar="OPTIONS",
-            help="A row of srx by options of `srx upscale`, such as '--preprocess none --steps 1'; "
-            "'' for the defaults. May be repeated.",
-        ),
-    ] = None,
-    peer: Annotated[
-        list[str] | None,
-        option(
-            "Methods",
-            "--peer",
-            envvar=None,
-            metavar="NAME=FILE|DIR|CMD",
-            help="Another network's checkpoint (whatever spandrel reads), somebody's results on "
-            "disk, or a program: a command with {input} and {output} for folders. May be repeated.",
-        ),
-    ] = None,
+    row: shared.Rows = None,
+    peer: shared.Peers = None,
     baselines: Annotated[
         bool,
         option(

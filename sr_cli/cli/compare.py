@@ -90,30 +90,9 @@ def compare(
             help="Take the pictures for originals, and make smaller ones of them by this.",
         ),
     ] = None,
-    seed: Annotated[int, option("Data", "--seed", metavar="N", help="Of the degradation.")] = 0,
-    row: Annotated[
-        list[str] | None,
-        option(
-            "Methods",
-            "--row",
-            envvar=None,  # a variable would be split at its spaces
-            metavar="OPTIONS",
-            show_default="the defaults, --texture 0, --model clean",
-            help="A row of srx by options of `srx upscale`, such as '--preprocess none'; '' for "
-            "the defaults. May be repeated.",
-        ),
-    ] = None,
-    peer: Annotated[
-        list[str] | None,
-        option(
-            "Methods",
-            "--peer",
-            envvar=None,
-            metavar="NAME=FILE|DIR|CMD",
-            help="Another network's checkpoint (whatever spandrel reads), somebody's results on "
-            "disk, or a program: a command with {input} and {output} for folders. May be repeated.",
-        ),
-    ] = None,
+    seed: shared.DataSeed = 0,
+    row: shared.Rows = None,
+    peer: shared.Peers = None,
     baselines: Annotated[
         bool,
         option(
@@ -136,7 +115,8 @@ def compare(
     """Look at several results of the same pictures, side by side in a browser.
 
     The page is one file and works offline: a divider between any two results, zoom, seconds, and
-    metrics where there are originals. Only a part of a large picture is compared.
+    metrics where there are originals. Only a part of a large picture is compared. Without --row:
+    the defaults, --texture 0 and --model clean.
     """
     from sr_cli.evaluation import page
     from sr_cli.evaluation.comparison import build, groups

@@ -150,9 +150,8 @@ def line_of(event: Event) -> Line:
             return PlannedLine("planned", *files, size_in, size_out)
         case Skipped(_, reason):
             return SkippedLine("skipped", *files, reason)
-        case Failed(_, error):
-            code = error.exit_code if isinstance(error, SrxError) else ExitCode.SOME_FAILED
-            return FailedLine("failed", *files, event.reason, code)
+        case Failed():
+            return FailedLine("failed", *files, event.reason, event.exit_code)
         case Finished():
             return FinishedLine(
                 "finished",

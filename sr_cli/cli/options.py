@@ -51,6 +51,30 @@ Half = Annotated[
     ),
 ]
 
+DataSeed = Annotated[int, option("Data", "--seed", metavar="N", help="Of the degradation.")]
+Rows = Annotated[
+    list[str] | None,
+    option(
+        "Methods",
+        "--row",
+        envvar=None,  # a variable would be split at its spaces
+        metavar="OPTIONS",
+        help="A row of srx by options of `srx upscale`, such as '--preprocess none --steps 1'; '' "
+        "for the defaults. May be repeated.",
+    ),
+]
+Peers = Annotated[
+    list[str] | None,
+    option(
+        "Methods",
+        "--peer",
+        envvar=None,
+        metavar="NAME=FILE|DIR|CMD",
+        help="Another network's checkpoint (whatever spandrel reads), somebody's results on disk, "
+        "or a program: a command with {input} and {output} for folders. May be repeated.",
+    ),
+]
+
 Preset = Annotated[
     presets.Preset | None,
     option(

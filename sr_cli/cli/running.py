@@ -317,10 +317,9 @@ def _advice(stale: Collection[Job], *, overwrite: bool) -> str:
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
     """0 without failures; their common code if nothing else was done; else 1."""
-    errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
-    other = ExitCode.SOME_FAILED
-    codes = {error.exit_code if isinstance(error, SrxError) else other for error in errors}
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    codes = {outcome.exit_code for outcome in failed}
     if not codes:
-        return 0
-    alone = len(codes) == 1 and len(errors) == len(outcomes)
-    return codes.pop() if alone else 1
+        return ExitCode.DONE
+    alone = len(codes) == 1 and len(failed) == len(outcomes)
+    return codes.pop() if alone else ExitCode.SOME_FAILED

@@ -11,7 +11,7 @@ plain DDPM are the same object with η = 0.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,16 @@ from numpy.typing import NDArray
 from sr_cli.errors import UsageError
 
 Array = NDArray[np.float64]
+
+
+class Moment(TypedDict):
+    """α, σ, a and m at a time, and what networks call it."""
+
+    alpha: float
+    sigma: float
+    a: float
+    m: float
+    t: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +67,11 @@ class Path:
     def name(self, t: int) -> int:
         """What networks call the time t."""
         return t if self.called is None else self.called[t]
+
+    def moment(self, t: int) -> Moment:
+        """What networks are told of the time t."""
+        alpha, sigma, a, m = (float(v[t]) for v in (self.alpha, self.sigma, self.a, self.m))
+        return {"alpha": alpha, "sigma": sigma, "a": a, "m": m, "t": self.name(t)}
 
     @cached_property
     def a(self) -> Array:

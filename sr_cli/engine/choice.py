@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sr_cli.engine.arrays import FLOATS, Form, levels
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.engine.tiling import OnNote, OnTile
+from sr_cli.engine.tiling import OnNote, OnTile, ignore
 from sr_cli.models.resampling import resize
 
 
@@ -76,7 +76,7 @@ def best_of(  # noqa: PLR0917
     for k in range(count):
         one = engine.using(best_of=1, seed=(first + k) % 2**64)
         step = _share(on_step, k, count)
-        note: OnNote = on_note if k == 0 else _unheard
+        note: OnNote = on_note if k == 0 else ignore
         draws.append(one.together(lrs, sources=sources, forms=forms, on_step=step, on_note=note))
     kept = []
     for i, lr in enumerate(lrs):
@@ -135,7 +135,3 @@ def _floats(image: Tensor, form: Form) -> Tensor:
 def _share(on_step: OnTile, k: int, count: int) -> OnTile:
     """Tells of the k-th draw's steps as a part of all."""
     return lambda picture, done, total: on_step(picture, k * total + done, count * total)
-
-
-def _unheard(picture: int, text: str) -> None:
-    del picture, text

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from sr_cli import __version__
 from sr_cli.engine.events import Event, Failed, Job, Outcome, Started
-from sr_cli.engine.worker import AUTO, Facts, Place, Work, Worker
+from sr_cli.engine.options import AUTO
+from sr_cli.engine.worker import Facts, Place, Work, Worker
 from sr_cli.errors import BrokenDeviceError, DeviceError, SrxError, UsageError
 
 if TYPE_CHECKING:

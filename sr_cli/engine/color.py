@@ -31,15 +31,20 @@ def _blur(x: Tensor, radius: int, dim: int) -> Tensor:
     return (before + after).add_(x, alpha=2).div_(4)
 
 
+def radii(factor: float) -> list[int]:
+    """Of the wavelet's levels, in whole cells of which one is `factor` output pixels."""
+    return [round(2**level / factor) for level in range(WAVELET_LEVELS)]
+
+
 def low_frequencies(x: Tensor, scale: Sequence[float] = (1, 1)) -> Tensor:
     """What the wavelet fix takes for the low frequencies of an image.
 
     scale: output pixels in each of x's, down and right. Radii are rounded to whole pixels of x;
     scales finer than these are left to whatever made x of the output.
     """
-    for level in range(WAVELET_LEVELS):
-        for dim, factor in zip((-2, -1), scale, strict=True):
-            x = _blur(x, round(2**level / factor), dim)
+    for both in zip(*map(radii, scale), strict=True):
+        for dim, radius in zip((-2, -1), both, strict=True):
+            x = _blur(x, radius, dim)
     return x
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sr_cli.errors import SrxError
+from sr_cli.errors import ExitCode, SrxError
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Failed:
 
     job: Job
     error: Exception
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a run that ended by this error would exit with."""
+        return self.error.exit_code if isinstance(self.error, SrxError) else ExitCode.SOME_FAILED
 
     @property
     def reason(self) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sr_cli import __version__
 from sr_cli.diffusion.solvers import Step
 from sr_cli.engine.color import WAVELET_MARGIN, low_frequencies
-from sr_cli.engine.guard import CORRECTION, DOUBT, REACH, limited, limits
+from sr_cli.engine.guard import REACH, limited, recoloured_limits
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.size import Scale
 from sr_cli.engine.steps import Course, check_texture, course
@@ -88,9 +88,7 @@ class Enlargement(nn.Module):
         scale = (self.scale, self.scale)
         small, small_source = (F.avg_pool2d(x, self.scale) for x in (image, source))
         low = low_frequencies(small_source - small, scale)
-        maps = limits(small + low, small_source, lr, scale=scale)
-        tinted = maps[:, CORRECTION] + low * (1 - maps[:, DOUBT])
-        maps = torch.cat((tinted, maps[:, CORRECTION.stop :]), dim=1)
+        maps = recoloured_limits(small, small_source, lr, low, scale=scale)
         maps = F.interpolate(maps, image.shape[-2:], mode="bilinear")
         return limited(image, maps, source)
 
@@ -109,12 +107,8 @@ class Enlargement(nn.Module):
 
 def place(course: Course, step: Step) -> Place:
     """σ, a and m where a step begins, as networks are told them."""
-    path = course.path
-    return {
-        "sigma": float(path.sigma[step.s]),
-        "a": float(path.a[step.s]),
-        "m": float(path.m[step.s]),
-    }
+    moment = course.path.moment(step.s)
+    return {"sigma": moment["sigma"], "a": moment["a"], "m": moment["m"]}
 
 
 def _padded(image: Tensor, height: int, width: int) -> Tensor:

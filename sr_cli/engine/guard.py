@@ -114,13 +114,19 @@ def cell_maps(
     def cells(_: int, w: Window) -> tuple[Tensor, ...]:
         return tuple(x[(..., *w)] for x in (smaller, smaller_y, lr, low))
 
-    def decide(image: Tensor, y: Tensor, lr: Tensor, low: Tensor) -> Tensor:
-        found = limits(image.add_(low), y, lr, scale=scale)
-        found[:, CORRECTION] += low * (1 - found[:, DOUBT])
-        return found
-
+    decide = partial(recoloured_limits, scale=scale)
     Tiler(device, 1, [cached(TILE, device)], REACH).fill(decide, cells, [maps])
     return maps
+
+
+def recoloured_limits(
+    image: Tensor, y: Tensor, lr: Tensor, low: Tensor, *, scale: Sequence[float]
+) -> Tensor:
+    """`limits` of an image to which the colour fix adds `low`, (N, 3, h, w), with that in the
+    correction as far as the image is shown."""
+    maps = limits(image + low, y, lr, scale=scale)
+    correction = maps[:, CORRECTION] + low * (1 - maps[:, DOUBT])
+    return torch.cat((correction, maps[:, CORRECTION.stop :]), dim=1)
 
 
 def limits(image: Tensor, y: Tensor, lr: Tensor, *, scale: Sequence[float]) -> Tensor:

@@ -46,7 +46,6 @@ class Ledger:
 
     def __init__(self, store: Store) -> None:
         self.store, self.fs = store, store.fs
-        self.lines: list[dict[str, Any]] = []
         self.done: defaultdict[str, list[_Made]] = defaultdict(list)
         self._folder = f"{store.root}/{FOLDER}"
         self._run = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:8]}"
@@ -64,7 +63,6 @@ class Ledger:
     def _take(self, line: Any) -> None:
         if not isinstance(line, dict):
             return
-        self.lines.append(line)
         if line.get("status") == "done":
             result, recipe = line["result"], (line.get("options"), line.get("networks"))
             made = _Made(

@@ -118,14 +118,16 @@ def recolored(picture: Picture, hr: Tensor) -> Picture:
     return replace(picture, rgb=rgb, alpha=alpha)
 
 
-def form_of(picture: Picture, format: str) -> Form:  # noqa: A002
+def form_of(picture: Picture, format: str, *, grey: bool | None = None) -> Form:  # noqa: A002
     """What the engine gives of a picture's colours for a file of this format.
 
-    Greys as one channel; floats where transparency becomes white before anything is rounded.
+    grey: whether all colours are greys, where that is known already; these become one channel.
+    Floats where transparency becomes white before anything is rounded.
     """
     if format == "jpeg" and picture.alpha is not None:
         return FLOATS
-    return Form(bits_of(picture, format), grey=picture.gray or neutral(picture.rgb))
+    grey = neutral(picture.rgb) if grey is None else grey
+    return Form(bits_of(picture, format), grey=picture.gray or grey)
 
 
 def enlarged(picture: Picture, format: str, hr: Tensor) -> Filed:  # noqa: A002

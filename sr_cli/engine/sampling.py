@@ -75,16 +75,11 @@ class Walk:
         self, found: Mapping[int, tuple[States, int]], number: int, on_step: OnTile
     ) -> None:
         """Predict x0 of every picture, which is the k-th of its group, at this step."""
-        path, s = self.course.path, self.steps[number - 1].s
-        alpha, sigma, a, m = (float(v[s]) for v in (path.alpha, path.sigma, path.a, path.m))
-
-        t = path.name(s)
+        moment = self.course.path.moment(self.steps[number - 1].s)
 
         def predict(x: Tensor, y: Tensor, hint: Tensor) -> Tensor:
             with self.timer("network"):
-                return self.denoiser.predict_x0(
-                    x, y=y, hint=hint, alpha=alpha, sigma=sigma, a=a, m=m, t=t
-                )
+                return self.denoiser.predict_x0(x, y=y, hint=hint, **moment)
 
         def read(picture: int, window: Window) -> tuple[Tensor, ...]:
             group, k = found[picture]

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from sr_cli import __version__
 from sr_cli.engine.events import Event, Failed, Finished, Job, Outcome, Started
-from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.engine.options import AUTO, OutputOptions, UpscaleOptions
 from sr_cli.errors import DeviceError, InputError, SrxError
 
 if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
-
-AUTO = "auto"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sr_cli.engine.events import Finished, Outcome, Skipped
 from sr_cli.engine.images import MAX_PIXELS, Floats, Picture, load, probe
 from sr_cli.errors import InputError
 from sr_cli.evaluation import page
+from sr_cli.evaluation.datasets import rgb_profile
 from sr_cli.evaluation.page import Box, Levels
 from sr_cli.evaluation.tables import Column, Table
 
@@ -98,7 +99,7 @@ def _picture(name: str, outcome: Finished | Skipped, side: int, max_pixels: int)
         "; ".join((f"{_size(before)} → {_size(after)} pixels", *notes)),
         box[2:],
         [_image(before, part), _image(after, box)],
-        page.thumbnail(_levels(before, (0, 0, *before.size)), _icc(before)),
+        page.thumbnail(_levels(before, (0, 0, *before.size)), rgb_profile(before)),
         page.share(part, before.size),
         _table(before, after, job.input, job.output, seconds),
     )
@@ -129,11 +130,7 @@ def _levels(picture: Picture, box: Box) -> Levels:
 
 
 def _image(picture: Picture, box: Box) -> str:
-    return page.data_uri(_levels(picture, box), _icc(picture))
-
-
-def _icc(picture: Picture) -> bytes | None:
-    return None if picture.gray else picture.metadata.icc
+    return page.data_uri(_levels(picture, box), rgb_profile(picture))
 
 
 def _size(picture: Picture) -> str:

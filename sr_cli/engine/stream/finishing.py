@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sr_cli.engine.between import Between
-from sr_cli.engine.color import WAVELET_LEVELS
+from sr_cli.engine.color import radii
 from sr_cli.engine.guard import DOUBT, REACH, TILE, cell_maps, limited
 from sr_cli.engine.options import Color
 from sr_cli.engine.stream.source import Held
@@ -37,8 +37,7 @@ ROUND = 16
 
 def lows(scale: Sequence[float], color: Color) -> int:
     """Cells at most so far away have a share in the low frequencies of one."""
-    levels = range(WAVELET_LEVELS if color == "wavelet" else 0)
-    return max(sum(round((1 << level) / factor) for level in levels) for factor in scale)
+    return max(sum(radii(factor)) for factor in scale) if color == "wavelet" else 0
 
 
 def reach(size: tuple[int, int], grid: tuple[int, int], color: Color) -> int:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from sr_cli.device import peak_memory
-from sr_cli.engine.arrays import FLOATS, Form, finite, to_rgb
+from sr_cli.engine.arrays import Form, finite, to_rgb
 from sr_cli.engine.events import Event, Finished, Job, Stepped
 from sr_cli.engine.finish import check_numbers, strayed_notes
 from sr_cli.engine.formats import format_of
-from sr_cli.engine.images import Floats, Picture, bits_of, losses, probe, samples_for
+from sr_cli.engine.images import Floats, Picture, losses, probe, samples_for
 from sr_cli.engine.keeper import Keeper
-from sr_cli.engine.pictures import greys, merged
+from sr_cli.engine.pictures import form_of, greys, merged
 from sr_cli.engine.size import oddities
 from sr_cli.engine.states import Noise
 from sr_cli.engine.steps import Sizes
@@ -67,10 +67,8 @@ class _Result:
 
     @property
     def form(self) -> Form:
-        """As `pictures.form_of` the whole picture."""
-        if self.format == "jpeg" and self.like.alpha is not None:
-            return FLOATS
-        return Form(bits_of(self.like, self.format), grey=self.like.gray or self.neutral)
+        """Of the whole picture."""
+        return form_of(self.like, self.format, grey=self.neutral)
 
     @property
     def pixel(self) -> Samples:

@@ -135,12 +135,9 @@ class Walk:
         return (y * source).add_(self.noise(0, tile.window), alpha=noise)
 
     def _predicted(self, step: Step, x: Tensor, y: Tensor, hint: Tensor) -> Tensor:
-        path, s = self.course.path, step.s
-        alpha, sigma, a, m = (float(v[s]) for v in (path.alpha, path.sigma, path.a, path.m))
+        moment = self.course.path.moment(step.s)
         with self.timer("network"):
-            return self.model.denoiser.predict_x0(
-                x, y=y, hint=hint, alpha=alpha, sigma=sigma, a=a, m=m, t=path.name(s)
-            )
+            return self.model.denoiser.predict_x0(x, y=y, hint=hint, **moment)
 
     @property
     def _tiles(self) -> list[Tile]:

@@ -22,7 +22,7 @@ from sr_cli.engine.steps import Course
 from sr_cli.engine.tiling import Tiler, ignore
 from sr_cli.engine.timing import untimed
 from sr_cli.evaluation.suite.counting import Work, counted, without_values
-from sr_cli.evaluation.suite.networks import FULL, TOKENS
+from sr_cli.evaluation.suite.networks import FULL, MOMENT, TOKENS
 from sr_cli.evaluation.suite.scope import photo
 from sr_cli.evaluation.tables import Cell, Column, Table
 from sr_cli.models import registry
@@ -56,9 +56,6 @@ class Chip:
 
 H100 = Chip("H100", 790e12, 3.35e12, 35e-6)
 """`launch`: a call of DoSSR's UNet and ControlNet took 40 ms there, at 1150 operations."""
-
-LEVEL = {"alpha": 0.5, "sigma": 0.5, "a": 0.3, "m": 0.2, "t": 250}
-"""Some level of noise."""
 
 Parts = dict[str, Work]
 """Of one batch, in the order of the work."""
@@ -157,7 +154,7 @@ def _in_pixels(card: registry.Card, batch: int) -> tuple[Parts, Work, Parts]:
         codec = PixelCodec()
         before = {"preprocess": counted(compact, lr)}
         before["encode, decode"] = counted(lambda: codec.decode(codec.encode(image, image)[0]))
-        call = counted(denoiser.predict_x0, image, y=image, hint=image, **LEVEL)
+        call = counted(denoiser.predict_x0, image, y=image, hint=image, **MOMENT)
     return before, call, _after(batch, exact=False)
 
 
@@ -182,7 +179,7 @@ def _in_latents(batch: int) -> tuple[Parts, Work, Parts]:
         codec = DossrCodec(vae, vae)
         before = {"preprocess": counted(rrdbnet, sharp)}
         before["encode"] = counted(codec.encode, image, state)
-        call = counted(denoiser.predict_x0, state, y=state, hint=state, **LEVEL)
+        call = counted(denoiser.predict_x0, state, y=state, hint=state, **MOMENT)
         decode = counted(codec.decode, state)
     return before, call, {"decode": decode} | _after(batch, exact=True)
 

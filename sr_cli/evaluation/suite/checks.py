@@ -17,6 +17,7 @@ from sr_cli.engine.timing import Stopwatch
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import SrxError, is_out_of_memory
 from sr_cli.evaluation.suite.found import Finding, levels
+from sr_cli.evaluation.suite.networks import MOMENT
 from sr_cli.evaluation.suite.scope import Scope, levels_apart, photo
 
 PER_PIXEL = {"float32": 1, "float16": 1, "bfloat16": 8}
@@ -178,9 +179,7 @@ def blended(scope: Scope) -> Iterator[Finding]:
 
 
 def _predicted(denoiser: Any, x: Tensor) -> Tensor:
-    found: Tensor = denoiser.predict_x0(
-        x, alpha=0.5, sigma=0.5, a=0.3, m=0.2, y=x, hint=x, t=250
-    ).clone()
+    found: Tensor = denoiser.predict_x0(x, y=x, hint=x, **MOMENT).clone()
     return found
 
 

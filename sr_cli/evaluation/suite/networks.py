@@ -13,12 +13,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sr_cli.diffusion.path import Moment
 from sr_cli.errors import ModelError
 from sr_cli.files import digest
 from sr_cli.models.ncnn import read_rrdbnet
 from sr_cli.models.preprocess import realesrgan_files
 from sr_cli.models.registry import Card, write_card
 from sr_cli.models.store import Shard
+
+MOMENT: Moment = {"alpha": 0.5, "sigma": 0.5, "a": 0.3, "m": 0.2, "t": 250}
+"""Some level of noise."""
 
 FULL: Mapping[str, Any] = {
     "unet": {

@@ -12,6 +12,7 @@ from sr_cli.engine.upscaler import Upscaler
 from sr_cli.evaluation.memory import MemoryMeter
 from sr_cli.evaluation.suite.counting import counted
 from sr_cli.evaluation.suite.found import Finding
+from sr_cli.evaluation.suite.networks import MOMENT
 from sr_cli.evaluation.suite.scope import Scope, photo
 
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cudaMemcpyAsync")
@@ -173,10 +174,9 @@ def _calls(scope: Scope, engine: Upscaler) -> Iterator[Finding]:
     """One call of UNet and ControlNet."""
     for batch in (1, 16):
         x = torch.randn(batch, 4, 64, 64, device=scope.device)
-        level: dict[str, Any] = {"alpha": 0.5, "sigma": 0.5, "a": 0.3, "m": 0.2, "t": 250}
 
-        def call(x: Tensor = x, level: dict[str, Any] = level) -> object:
-            return engine.model.denoiser.predict_x0(x, y=x, hint=x, **level)
+        def call(x: Tensor = x) -> object:
+            return engine.model.denoiser.predict_x0(x, y=x, hint=x, **MOMENT)
 
         for _ in range(2):  # the second call of a shape may prepare for more of them
             call()
