@@ -94,8 +94,12 @@ def bench(
     ] = None,
     parts: Annotated[
         str,
-        option("Measuring", "--parts", metavar=LIST, help="Of --suite; also: scaling."),
+        option("Measuring", "--parts", metavar=LIST, help="Of --suite; also: scaling, cluster."),
     ] = bench_suite.DEFAULT,
+    minutes: Annotated[
+        float,
+        option("Measuring", "--minutes", metavar="N", help="After which --suite begins no more."),
+    ] = bench_suite.MINUTES,
     quick: Annotated[
         bool, option("Measuring", "--quick", help="--suite with tiny sizes, to try it.")
     ] = False,

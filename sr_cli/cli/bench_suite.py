@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.suite.found import Part
 
 DEFAULT = "checks,speed,arithmetic"
+MINUTES = 7.5
 
 
 def asked(ctx: typer.Context) -> bool:
@@ -28,8 +29,8 @@ def asked(ctx: typer.Context) -> bool:
         if ctx.params["images"]:
             raise UsageError("--suite has pictures of its own: leave DATA out.")
         return True
-    if ctx.params["quick"] or is_chosen(ctx, "parts"):
-        raise UsageError("--parts and --quick are of --suite FILE.md: add that.")
+    if ctx.params["quick"] or is_chosen(ctx, "parts") or is_chosen(ctx, "minutes"):
+        raise UsageError("--parts, --minutes and --quick are of --suite FILE.md: add that.")
     return False
 
 
@@ -49,7 +50,7 @@ def suite(ctx: typer.Context, machine: ResolvedMachine) -> None:
     reports.check_reports(csv=page, plot=_figure(page) if "scaling" in chosen else None)
     numbers = page.with_suffix(".json")
     known = _read(numbers)
-    found = _measured(chosen, machine, quick=quick)
+    found = _measured(chosen, machine, ctx.params["minutes"], quick=quick)
     for part in found:
         _show(part, page, machine, f"srx bench --suite FILE.md --parts {part.title}", quick=quick)
     record = known.get(machine.processor, {}) | {part.title: part.record for part in found}
@@ -61,7 +62,9 @@ def suite(ctx: typer.Context, machine: ResolvedMachine) -> None:
     _end(list(failures(found)))
 
 
-def _measured(chosen: Sequence[str], machine: ResolvedMachine, *, quick: bool) -> list[Part]:
+def _measured(
+    chosen: Sequence[str], machine: ResolvedMachine, minutes: float, *, quick: bool
+) -> list[Part]:
     from sr_cli.evaluation.suite.run import run, tasks
     from sr_cli.evaluation.suite.scope import CPU, GPU, QUICK, Scope
 
@@ -77,7 +80,8 @@ def _measured(chosen: Sequence[str], machine: ResolvedMachine, *, quick: bool) -
             show(begun, what)
             begun += 1
 
-        scope = Scope(machine.device, machine.asked_dtype, sizes, Path(scratch))
+        own = machine.device, machine.asked_dtype, sizes, Path(scratch)
+        scope = Scope(*own, budget=60 * minutes)
         return [run(part, scope, machine.processor, progress) for part in chosen]
 
 

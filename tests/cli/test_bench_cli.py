@@ -393,9 +393,10 @@ def test_a_suite_that_fails_says_so(
     bench: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sr_cli.evaluation.suite import checks, run
+    from sr_cli.evaluation.suite.commands import Ended
 
     monkeypatch.setattr(run, "TASKS", {"checks": (checks.command,)})
-    monkeypatch.setattr(checks, "_srx", lambda *_: (0, {}))
+    monkeypatch.setattr(checks, "srx", lambda *_: Ended(0, {}, ""))
     code, _, err = bench("--suite", tmp_path / "page.md", "--quick", "--parts", "checks")
     assert code == 1
     assert "srx upscale: a missing file: does not hold (exit code 0 instead of 2)" in err

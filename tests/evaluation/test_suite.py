@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from sr_cli.errors import InputError
-from sr_cli.evaluation.suite import checks, cost, run, speed
+from sr_cli.evaluation.suite import checks, cluster, commands, cost, run, speed
 from sr_cli.evaluation.suite.arithmetic import H100, Run, runs
+from sr_cli.evaluation.suite.commands import Ended
 from sr_cli.evaluation.suite.counting import Work, counted, without_values
 from sr_cli.evaluation.suite.document import replaced, write_piece
 from sr_cli.evaluation.suite.found import Finding, Part, failures
@@ -87,8 +89,33 @@ def test_tiles_that_do_not_become_smaller_are_noticed(
 def test_a_command_that_ends_otherwise_is_noticed(
     scope: Scope, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "_srx", lambda *_: (0, {}))
+    monkeypatch.setattr(checks, "srx", lambda *_: Ended(0, {}, ""))
     assert sum(finding.failed for finding in found(scope, checks.command).values()) == 3
+
+
+@pytest.mark.parametrize(
+    ("made", "killed", "holds"), [(8, True, True), (7, True, False), (8, False, False)]
+)
+def test_a_cluster_that_loses_a_picture_or_no_worker_is_noticed(
+    scope: Scope, monkeypatch: pytest.MonkeyPatch, made: int, killed: bool, holds: bool
+) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: srx[ray]")
+
+    def call(count: int, *words: object) -> Ended:
+        out = Path(str(next(word for word in words if "alone" in str(word) or "tog" in str(word))))
+        out.mkdir()
+        for i in range(8):
+            (out / f"{i}.png").write_bytes(bytes([i]))
+        return Ended(0, {"results": [{}] * count}, "")
+
+    monkeypatch.setattr(cluster, "_nodes", lambda _: nullcontext("nowhere"))
+    monkeypatch.setattr(cluster, "_kill", lambda *_: killed)
+    monkeypatch.setattr(commands, "srx", lambda *words: call(8, *words))
+    monkeypatch.setattr(commands, "begin", lambda *words: words)
+    monkeypatch.setattr(commands, "end", lambda words: call(made, *words))
+    assert (
+        found(scope, cluster.two_nodes)["all are there once, with the same bytes"].passed is holds
+    )
 
 
 def test_what_breaks_is_a_finding_and_what_is_late_is_left_out(

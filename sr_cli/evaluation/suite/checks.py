@@ -1,8 +1,5 @@
 """What must hold on every device: the same pixels, however they are computed."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +13,7 @@ from sr_cli.engine.images import Picture, load, save
 from sr_cli.engine.timing import Stopwatch
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import SrxError, is_out_of_memory
+from sr_cli.evaluation.suite.commands import Ended, srx
 from sr_cli.evaluation.suite.found import Finding, levels
 from sr_cli.evaluation.suite.networks import MOMENT
 from sr_cli.evaluation.suite.scope import Scope, levels_apart, photo
@@ -193,30 +191,20 @@ def command(scope: Scope) -> Iterator[Finding]:
     damaged = lrs / "2.png"
     damaged.write_bytes(b"\x89PNG\r\n\x1a\n no picture")
     words = ("upscale", lrs, out, "--json", *scope.commands)
-    code, report = _srx(*words)
-    done = code == 1 and len(report.get("results", ())) == 2
-    yield Finding("srx upscale: two pictures, a damaged one", passed=done, note=_exited(code, 1))
+    call = srx(*words)
+    done = call.code == 1 and len(call.report.get("results", ())) == 2
+    yield Finding("srx upscale: two pictures, a damaged one", passed=done, note=_exited(call, 1))
     if done:
         made = to_tensor(load(out / "0.png").rgb)
         apart = levels_apart(made, scope.default(to_tensor(load(lrs / "0.png").rgb)))
         yield levels("srx upscale: its file and the engine", apart, 1)
     damaged.unlink()
-    code, report = _srx(*words)
-    kept = code == 0 and len(report.get("skipped", ())) == 2
-    yield Finding("srx upscale: once more, all kept", passed=kept, note=_exited(code, 0))
-    code, _ = _srx("upscale", lrs / "none.png", out)
-    yield Finding("srx upscale: a missing file", passed=code == 2, note=_exited(code, 2))
+    call = srx(*words)
+    kept = call.code == 0 and len(call.report.get("skipped", ())) == 2
+    yield Finding("srx upscale: once more, all kept", passed=kept, note=_exited(call, 0))
+    call = srx("upscale", lrs / "none.png", out)
+    yield Finding("srx upscale: a missing file", passed=call.code == 2, note=_exited(call, 2))
 
 
-def _exited(code: int, wanted: int) -> str:
-    return f"exit code {code}" if code == wanted else f"exit code {code} instead of {wanted}"
-
-
-def _srx(*words: object) -> tuple[int, dict[str, Any]]:
-    """Exit code and JSON document of a call of the command in a process of its own."""
-    line = [sys.executable, "-m", "sr_cli", *map(str, words)]
-    ended = subprocess.run(line, check=False, capture_output=True, text=True)
-    try:
-        return ended.returncode, json.loads(ended.stdout)
-    except ValueError:
-        return ended.returncode, {}
+def _exited(call: Ended, wanted: int) -> str:
+    return f"exit code {call.code}" + f" instead of {wanted}" * (call.code != wanted)

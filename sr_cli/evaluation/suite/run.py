@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from sr_cli.evaluation.suite import checks, speed
+from sr_cli.evaluation.suite import checks, cluster, speed
 from sr_cli.evaluation.suite.found import Finding, Part
 from sr_cli.evaluation.suite.scope import QUICK, Scope
 
@@ -18,6 +18,7 @@ TASKS: Final[Mapping[str, tuple[Task, ...]]] = {
         checks.command,
     ),
     "speed": (speed.noise, speed.small, speed.large, speed.latent),
+    "cluster": (cluster.two_nodes,),
 }
 """The parts that look at a device."""
 PARTS = (*TASKS, "arithmetic", "scaling")

@@ -5,11 +5,8 @@ peak memory is its own. Beside the clock's seconds stand the processor's, which 
 machine lengthen less.
 """
 
-import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +14,15 @@ from shutil import copyfile
 from time import monotonic, perf_counter, process_time
 
 import numpy as np
-import psutil
 
 from sr_cli.engine.arrays import to_rgb
 from sr_cli.engine.images import Picture, save
 from sr_cli.errors import DeviceError
+from sr_cli.evaluation.suite.commands import begin, end
 from sr_cli.evaluation.suite.scope import Scope, photo
 
 SCALE = 4
-MEGAPIXELS = (0.1, 0.25, 1.0, 4.0, 16.0, 64.0)
+MEGAPIXELS = (0.1, 0.25, 1.0, 4.0, 16.0, 64.0, 256.0, 900.0)
 """Of output: the sizes that are measured, as long as there is time."""
 SMALL = 32
 """Side of the LR pictures that are counted."""
@@ -113,13 +110,12 @@ class Scaling:
 def measure(scope: Scope, progress: Callable[[str], None], *, quick: bool) -> Scaling:
     """All series, each up to what there is time for. Raises DeviceError where a run fails."""
     bench = _Bench(scope, *scope.commands)
-    cores = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else 1
     progress("scaling: megapixels")
     pixels = bench.series(bench.of_size, (0.05, 0.1) if quick else MEGAPIXELS, 0.45)
     progress("scaling: steps")
     steps = bench.series(bench.of_steps, (1, 2) if quick else STEPS, 0.6)
     progress("scaling: workers")
-    most = range(1, 2 if quick else min(cores, 8) + 1)
+    most = range(1, 2 if quick else min(scope.cores, 8) + 1)
     workers = bench.series(bench.of_workers, most, 0.75)
     progress("scaling: pictures")
     pictures = bench.series(bench.of_count, (1, 4) if quick else COUNTS, 1.0)
@@ -181,9 +177,9 @@ class _Bench:
     def writing(self) -> float:
         """CPU seconds for a megapixel of PNG."""
         picture = Picture(to_rgb(photo(1000, 1000).float() / 255))
-        begin = process_time()
+        before = process_time()
         save(picture, self.scope.scratch / "written.png")
-        return process_time() - begin
+        return process_time() - before
 
     def _picture(self, name: str, width: int, height: int) -> Path:
         file = self.scope.scratch / name
@@ -193,23 +189,13 @@ class _Bench:
     def _run(self, x: float, lines: Sequence[Sequence[object]]) -> Point:
         """Commands at the same time."""
         words = ("--overwrite", "--json", *self.words)
-        before, begin = _children(), perf_counter()
-        started = [
-            subprocess.Popen(
-                [sys.executable, "-m", "sr_cli", "upscale", *map(str, line), *words],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for line in lines
-        ]
-        ended = [process.communicate() for process in started]
-        wall, cpu = perf_counter() - begin, _children() - before
-        if any(process.returncode for process in started):
-            raise DeviceError(f"srx upscale failed: {ended[0][1].strip()[-500:]}")
-        reports = [json.loads(out) for out, _ in ended]
-        results = [result for report in reports for result in report["results"]]
-        peaks = [report["environment"].get("peak_memory_bytes", 0) for report in reports]
+        before, clock = _children(), perf_counter()
+        ended = [end(process) for process in [begin("upscale", *line, *words) for line in lines]]
+        wall, cpu = perf_counter() - clock, _children() - before
+        if broken := [call for call in ended if call.code]:
+            raise DeviceError(f"srx upscale failed: {broken[0].said[-500:]}")
+        results = [result for call in ended for result in call.report["results"]]
+        peaks = [call.report["environment"].get("peak_memory_bytes", 0) for call in ended]
         own = [result["peak_memory_bytes"] or 0 for result in results]
         memory = sum(peaks) or max(own, default=0)
         size = sum(Path(result["output"]).stat().st_size for result in results)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -63,6 +64,12 @@ class Scope:
     def commands(self) -> tuple[str, ...]:
         """Words for `srx upscale` to compute on the same device in the same way."""
         return ("--device", str(self.device), "--dtype", self.dtype)
+
+    @property
+    def cores(self) -> int:
+        """Of the machine, as far as this process may use them."""
+        affinity = getattr(psutil.Process(), "cpu_affinity", None)  # not on macOS
+        return len(affinity()) if affinity else os.cpu_count() or 1
 
     @property
     def late(self) -> bool:
