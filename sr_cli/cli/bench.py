@@ -15,15 +15,16 @@ from sr_cli.cli.machine import Machine, ResolvedMachine, environment
 from sr_cli.cli.options import LIST, WRITTEN, option
 from sr_cli.cli.parsing import parse_list
 from sr_cli.cli.rows import check, engine_rows, methods
+from sr_cli.cli.sets import Taken
+from sr_cli.cli.sets import sets as image_sets
 from sr_cli.cli.ui import terminal
-from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sr_cli.evaluation.bench import BenchOptions, Row
-    from sr_cli.evaluation.datasets import Half, Pairs
+    from sr_cli.evaluation.datasets import Pairs
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.peers import Peer
 
@@ -41,8 +42,20 @@ def bench(
     ] = None,
     lr: shared.Lr = None,
     scale: shared.DataScale = 4.0,
+    scales: Annotated[
+        str | None,
+        option(
+            "Data",
+            "--scales",
+            metavar=LIST,
+            show_default="that of --scale",
+            help="At several scales: for each metric a table with a column for each.",
+        ),
+    ] = None,
     degradation: shared.DataDegradation = None,
     half: shared.Half = "all",
+    per_folder: shared.PerFolder = None,
+    crop: shared.Crop = None,
     seed: shared.DataSeed = 0,
     steps: Annotated[
         str | None,
@@ -159,7 +172,8 @@ def bench(
         return
     settings = BenchOptions(warmup, repeat, batch)
     rows = engine_rows(ctx, steps, model, row)
-    sets = _sets(images, lr, scale, degradation, seed, half)
+    factors = _factors(scale, scales, update_card=update_card)
+    sets = image_sets(images, factors, Taken(lr, degradation, seed, half, per_folder, crop))
     if profile:
         bench_reports.profile(sets, rows, machine, as_json=as_json, markdown=markdown)
         return
@@ -181,7 +195,8 @@ def bench(
         terminal.document(
             {
                 "options": asdict(settings)
-                | {"scale": scale, "degradation": degradation, "half": half},
+                | {"scales": factors, "degradation": degradation, "half": half}
+                | {"per_folder": per_folder, "crop": crop},
                 "environment": environment(machine),
                 "metrics": {"conditions": measures.conditions, "missing": measures.missing},
                 "rows": [found_row.record for found_row in found],
@@ -196,48 +211,13 @@ def bench(
         bench_reports.update_card(found, sets[0], card_model)
 
 
-def _sets(
-    data: Sequence[Path] | None,
-    lr: Path | None,
-    scale: float,
-    degradation: str | None,
-    seed: int,
-    half: Half,
-) -> list[Pairs]:
-    """Each folder is a set, whatever it is called by; the files together are one."""
-    from sr_cli.evaluation import datasets
-
-    chosen = list({path.resolve(): path for path in data or datasets.examples()}.values())
-    folders = [path for path in chosen if path.is_dir()]
-    files = [path for path in chosen if not path.is_dir()]
-    if lr and (files or len(folders) != 1):
-        raise UsageError("--lr belongs to one folder of HR images: give exactly one.")
-    for file in files:
-        if not file.exists():
-            raise UsageError(f"The input {file} does not exist.")
-    found: list[Path | list[Path]] = [*folders, files] if files else [*folders]
-    UpscaleOptions(scale=scale)  # checks it
-    sets = [
-        datasets.pairs(each, lr=lr, scale=scale, degradation=degradation, seed=seed, half=half)
-        for each in found
-    ]
-    names = _names(sets, folders)
-    return [reports.usable(pairs.called(name)) for pairs, name in zip(sets, names, strict=True)]
-
-
-def _names(sets: Sequence[Pairs], folders: Sequence[Path]) -> list[str]:
-    """The sets' names; of those that share one, the ends of their folders' paths that differ.
-
-    A set of files, which has no folder, stands last and keeps its name.
-    """
-    names = [pairs.name for pairs in sets]
-    depth = 1
-    while shared := {name for name in names if names.count(name) > 1}:
-        depth += 1
-        for i, folder in enumerate(folders):
-            if names[i] in shared:
-                names[i] = Path(*folder.resolve().parts[-depth:]).as_posix()
-    return names
+def _factors(scale: float, scales: str | None, *, update_card: bool) -> list[float]:
+    if scales is None:
+        return [scale]
+    found = sorted(parse_list("--scales", scales, float, example="2,2.7,4"))
+    if update_card and len(found) > 1:
+        raise UsageError("--update-card is for one --scale.")
+    return found
 
 
 def _measured(
@@ -259,7 +239,9 @@ def _measured(
                 for peer in compared:
                     begun = done
 
-                    def advance(what: str = f"{pairs.title}: {peer.name}") -> None:
+                    where = f"{pairs.title} x{pairs.scale:g}: {peer.name}"
+
+                    def advance(what: str = where) -> None:
                         nonlocal done
                         done += 1
                         show(done, what)
@@ -270,7 +252,7 @@ def _measured(
                         )
                     )
                     done = begun + len(pairs)
-                    show(done, f"{pairs.title}: {peer.name}")
+                    show(done, where)
     except KeyboardInterrupt:
         terminal.line(f"interrupted: {len(found)} of {len(compared) * len(sets)} rows measured.")
         return found, True

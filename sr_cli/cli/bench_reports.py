@@ -18,26 +18,47 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.bench import Row
     from sr_cli.evaluation.datasets import Pairs
     from sr_cli.evaluation.metrics import Metrics
+    from sr_cli.evaluation.tables import Table
 
 
 def show(
     found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics, machine: ResolvedMachine
 ) -> None:
-    """A table for each set, and what the numbers depend on, for people."""
-    from sr_cli.evaluation.bench import table
-
-    for pairs, rows in _by_set(found, sets):
-        terminal.note(_title(pairs))
-        terminal.results(table(rows, measures))
+    """A table for each set, of several scales one for each metric; what the numbers depend on."""
+    for heading, made in _by_set(found, sets, measures):
+        terminal.note(heading)
+        for each in made:
+            terminal.results(each)
+    if len({pairs.scale for pairs in sets}) > 1:
+        for row in (row for row in found if row.failure):
+            terminal.note(f"{row.data} x{row.scale:g}, {row.method}: {row.failure}")
     for sentence in measures.undefined.values():
         terminal.note(sentence)
     terminal.note(f"{measures.conditions}.")
     terminal.note(machine.sentence)
 
 
-def _by_set(found: Sequence[Row], sets: Sequence[Pairs]) -> list[tuple[Pairs, list[Row]]]:
-    parts = [(pairs, [row for row in found if row.data == pairs.title]) for pairs in sets]
-    return [(pairs, rows) for pairs, rows in parts if rows]
+def _by_set(
+    found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics
+) -> list[tuple[str, list[Table]]]:
+    """What each set is, and its tables."""
+    from sr_cli.evaluation.bench import table
+    from sr_cli.evaluation.scales import by_scale
+
+    several = len({pairs.scale for pairs in sets}) > 1
+    titles: dict[str, list[Pairs]] = {}
+    for pairs in sets:
+        titles.setdefault(pairs.title, []).append(pairs)
+    made: list[tuple[str, list[Table]]] = []
+    for title, same in titles.items():
+        if not (rows := [row for row in found if row.data == title]):
+            continue
+        if several:
+            origins = ", ".join(pairs.made_by for pairs in same)
+            made.append((f"{title}: {len(same[0])} images, {origins}", by_scale(rows, measures)))
+        else:
+            made.append((_title(same[0]), [table(rows, measures)]))
+    return made
 
 
 def _title(pairs: Pairs) -> str:
@@ -46,11 +67,9 @@ def _title(pairs: Pairs) -> str:
 
 def tables(found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics) -> str:
     """The same tables in Markdown."""
-    from sr_cli.evaluation.bench import table
-
     return "\n\n".join(
-        f"**{_title(pairs)}**\n\n{table(rows, measures).markdown()}"
-        for pairs, rows in _by_set(found, sets)
+        "\n\n".join((f"**{heading}**", *(each.markdown() for each in made)))
+        for heading, made in _by_set(found, sets, measures)
     )
 
 
@@ -58,9 +77,15 @@ def draw(found: Sequence[Row], plot: Path, metric: str) -> None:
     """Latency against a metric, a point for each row that has both."""
     from sr_cli.evaluation.plots import latency_plot
 
-    several = len({row.data for row in found}) > 1
+    sets = len({row.data for row in found}) > 1
+    scales = len({row.scale for row in found}) > 1
+
+    def label(row: Row) -> str:
+        where = [row.data] * sets + [f"x{row.scale:g}"] * scales
+        return f"{' '.join(where)}: {row.method}" if where else row.method
+
     points = [
-        (f"{row.data}: {row.method}" if several else row.method, median, value, row.parameters or 0)
+        (label(row), median, value, row.parameters or 0)
         for row in found
         if (median := row.percentile(50)) and (value := row.scores.get(metric)) is not None
     ]
@@ -94,7 +119,10 @@ def profile(
         texts = [f"**{p.title}, {one.name}**\n\n{one.table.markdown()}" for p, one in found]
         typer.echo("\n\n".join(texts))
     if as_json:
-        records = [{"data": p.title, "outside": one.outside, **asdict(one)} for p, one in found]
+        records = [
+            {"data": p.title, "scale": p.scale, "outside": one.outside, **asdict(one)}
+            for p, one in found
+        ]
         terminal.document({"environment": environment(machine), "profiles": records})
 
 

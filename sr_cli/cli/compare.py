@@ -208,7 +208,7 @@ def _sets(
 
 
 def _files(path: Path) -> list[Path]:
-    from sr_cli.evaluation.datasets import images
+    from sr_cli.evaluation.layouts import images
 
     return images(path) if path.is_dir() else [path]
 

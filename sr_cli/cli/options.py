@@ -50,6 +50,26 @@ Half = Annotated[
         "one half, report the other.",
     ),
 ]
+PerFolder = Annotated[
+    int | None,
+    option(
+        "Data",
+        "--per-folder",
+        metavar="N",
+        show_default="all",
+        help="Of each folder, as of each sequence, N images spread evenly; 1: the middle one.",
+    ),
+]
+Crop = Annotated[
+    int | None,
+    option(
+        "Data",
+        "--crop",
+        metavar="N",
+        show_default="whole images",
+        help="Centre crops of the HR images of this side.",
+    ),
+]
 
 DataSeed = Annotated[int, option("Data", "--seed", metavar="N", help="Of the degradation.")]
 Rows = Annotated[

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sr_cli.engine.upscaler import Upscaler
-    from sr_cli.evaluation.datasets import Half
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.prf.found import Result
     from sr_cli.evaluation.prf.search import Search, SearchOptions
+    from sr_cli.evaluation.selection import Half
     from sr_cli.evaluation.tables import Table
 
 SCALES = {"diffsr": "1.6,2,2.7,3.5,4,8", "dossr": "1.6,2,2.7,3.5,4"}
@@ -53,6 +53,7 @@ def prf_search(
         ),
     ] = None,
     half: shared.Half = "all",
+    per_folder: shared.PerFolder = None,
     degradation: Annotated[
         Degradation, option("Search", "--degradation", help="What makes the LR images.")
     ] = UpscaleOptions.degradation,
@@ -146,7 +147,7 @@ def prf_search(
     )
     if update_card:
         _check_card(options)
-    files = _files(path, half)
+    files = _files(path, half, per_folder)
     machine = Machine(device, dtype, threads)
     engine = make_upscaler(options, machine)
     metrics = _metrics(engine)
@@ -204,10 +205,13 @@ def _search_options(
     return SearchOptions(scales, crop, rounds, thresholds, refit)
 
 
-def _files(path: Path | None, half: Half) -> list[Path]:
+def _files(path: Path | None, half: Half, per_folder: int | None = None) -> list[Path]:
+    """HR alone: LR images beside them are not read."""
     from sr_cli.evaluation import datasets
 
-    return list(datasets.pairs(path or datasets.examples(), half=half).hr_files)
+    data = path or datasets.examples()
+    found = datasets.pairs(data, degradation="bicubic", half=half, per_folder=per_folder)
+    return list(found.hr_files)
 
 
 def _schedules(names: Sequence[str] | None, engine: Upscaler) -> dict[str, Any]:
@@ -315,7 +319,7 @@ def _update_card(options: UpscaleOptions, result: Result, path: Path | None, hal
     from sr_cli.models.registry import card, write_card
 
     found = card(options.prior)
-    images = pairs(path or examples(), half=half)
+    images = pairs(path or examples(), degradation="bicubic", half=half)
     data = (images if path else images.called("examples")).title
     scores = {
         f"{data}, {row.scale:g}x, t = {point.t}": {

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sr_cli.engine.upscaler import Upscaler
-    from sr_cli.evaluation.datasets import Half, Pairs
+    from sr_cli.evaluation.datasets import Pairs
     from sr_cli.evaluation.ledger import Measured
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.sweep import SweepOptions, Trial
@@ -87,6 +87,8 @@ def sweep_t1(
     lr: shared.Lr = None,
     degradation: shared.DataDegradation = None,
     half: shared.Half = "all",
+    per_folder: shared.PerFolder = None,
+    crop: shared.Crop = None,
     seed: Annotated[
         int, option("Data", "--seed", metavar="N", help="Of the noise and the degradation.")
     ] = UpscaleOptions.seed,
@@ -151,6 +153,8 @@ def sweep_t1(
     interrupted command continues when run again. Metrics other than PSNR and SSIM need the extra
     `iqa`, plots the extra `plot`.
     """
+    from sr_cli.evaluation import datasets
+
     terminal.talk(quiet=quiet, verbose=verbose, progress=not no_progress)
     chosen = parse_list("--metrics", metrics, str, example="psnr,ssim")
     varied = _varied(t1, steps, order, variant, sampler, last_step, seeds)
@@ -164,18 +168,30 @@ def sweep_t1(
         tile=tile,
     )
     reports.check_reports(csv=csv, plot=plot, sheet=sheet)
-    pairs = _pairs(path, lr, scale, seed, degradation, half)
+    found = datasets.pairs(
+        path,
+        lr=lr,
+        scale=scale,
+        degradation=degradation,
+        seed=seed,
+        half=half,
+        per_folder=per_folder,
+        crop=crop,
+    )
+    pairs = reports.usable(found)
+    terminal.note(f"{pairs.title}: {len(pairs)} images, {pairs.made_by}")
     machine = Machine(device, dtype, threads)
     engine = make_upscaler(options, machine)
     measures = _metrics(chosen, engine, border, download)
-    found = _measured(pairs, varied, engine, measures, cache)
-    table = _report(found, varied, measures, csv, plot)
+    measured = _measured(pairs, varied, engine, measures, cache)
+    table = _report(measured, varied, measures, csv, plot)
     if sheet:
         from sr_cli.evaluation.sweep_figures import sheet as draw_sheet
 
         draw_sheet(pairs, varied, engine, sheet, sheet_by)
     if as_json:
         data = {"name": pairs.name, "half": half, "images": len(pairs), "lr": pairs.made_by}
+        data |= {"per_folder": per_folder, "crop": crop}
         terminal.document(
             {
                 "options": asdict(options) | asdict(varied),
@@ -224,17 +240,6 @@ def _time(text: str) -> int:
     if match["number"]:
         return int(match["number"])
     return 1000 * int(match["times"] or 1) // int(match["parts"] or 1)
-
-
-def _pairs(
-    path: Path, lr: Path | None, scale: float, seed: int, degradation: str | None, half: Half
-) -> Pairs:
-    from sr_cli.evaluation import datasets
-
-    found = datasets.pairs(path, lr=lr, scale=scale, degradation=degradation, seed=seed, half=half)
-    pairs = reports.usable(found)
-    terminal.note(f"{pairs.title}: {len(pairs)} images, {pairs.made_by}")
-    return pairs
 
 
 def _metrics(names: Sequence[str], engine: Upscaler, border: int, download: bool) -> Metrics:

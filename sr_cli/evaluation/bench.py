@@ -45,7 +45,7 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one data set.
+    """One method on one data set at one scale.
 
     seconds: of every timed call, one image each. images_per_second: `batch` images at a time.
     startup: seconds that a program takes before its first image.
@@ -65,6 +65,7 @@ class Row:
     failure: str | None = None
     exit_code: ExitCode = ExitCode.DONE
     startup: float | None = None
+    scale: float = 4.0
 
     def percentile(self, percent: float) -> float | None:
         """Of the seconds an image; 50 is the median."""
@@ -98,7 +99,8 @@ def measure(
         failure, code = str(error), error.exit_code
     except Exception as error:  # a peer may be anybody's network
         failure, code = f"{type(error).__name__}: {error}", ExitCode.SOME_FAILED
-    return Row(pairs.title, peer.name, len(pairs), failure=failure, exit_code=code)
+    row = Row(pairs.title, peer.name, len(pairs), failure=failure, exit_code=code)
+    return replace(row, scale=pairs.scale)
 
 
 def _measured(
@@ -123,7 +125,7 @@ def _measured(
         scorer.add(results[0], pair)
         on_image()
     row = Row(pairs.title, peer.name, len(pairs), method.nfe, method.parameters)
-    row = replace(row, scores=scorer.means())
+    row = replace(row, scores=scorer.means(), scale=pairs.scale)
     if told := method.spent:
         speed = len(told.seconds) / max(sum(told.seconds), 1e-9)
         row = replace(row, seconds=told.seconds, images_per_second=speed)
@@ -165,6 +167,7 @@ class Scorer:
         self._metrics = metrics
         self._scores: list[dict[str, float | None]] = []
         self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._added = 0
         self._folders = (folder / "results", folder / "hr")
         for each in self._folders:
             each.mkdir()
@@ -174,7 +177,8 @@ class Scorer:
         images = ((result.cpu() * 255).round() / 255, pair.hr)
         if self._metrics.of_sets:
             for image, folder in zip(images, self._folders, strict=True):
-                save(Picture(to_rgb(image)), folder / f"{pair.name}.png")
+                save(Picture(to_rgb(image)), folder / f"{self._added}.png")
+        self._added += 1
         if self._waiting and self._waiting[0][0].shape != images[0].shape:
             self._flush()
         self._waiting.append(images)
@@ -196,8 +200,9 @@ class Scorer:
 
 
 def table(rows: Sequence[Row], metrics: Metrics, *, data: bool = False) -> Table:
-    """The rows beside each other; with `data` a column says on what each was measured."""
-    columns = [Column("data")] if data else []
+    """The rows beside each other; with `data` columns say on what and at which scale each was
+    measured."""
+    columns = [Column("data"), Column("scale")] if data else []
     columns += [Column("method"), Column("NFE"), Column("params (M)")]
     columns += [Column(name, "lower", 3) for name in ("s/image", "p10", "p90")]
     columns += [Column("images/s", "higher"), Column("memory (MiB)", digits=0)]
@@ -210,7 +215,7 @@ def table(rows: Sequence[Row], metrics: Metrics, *, data: bool = False) -> Table
         columns.append(Column("note"))
 
     def cells(row: Row) -> tuple[Cell, ...]:
-        values: list[Cell] = [row.data] if data else []
+        values: list[Cell] = [row.data, row.scale] if data else []
         values += [row.method, row.nfe, _in(1e6, row.parameters)]
         values += [row.percentile(50), row.percentile(10), row.percentile(90)]
         values += [row.images_per_second, _in(2**20, row.memory)]

@@ -14,8 +14,9 @@ from sr_cli.evaluation import page
 from sr_cli.evaluation.bench import Clock
 from sr_cli.evaluation.datasets import Pair, Pairs
 from sr_cli.evaluation.metrics import Metrics, column, mean
+from sr_cli.evaluation.parts import cut
 from sr_cli.evaluation.peers import Method, Peer
-from sr_cli.evaluation.subjects import Group, Part, Subject, cut, levels, nothing
+from sr_cli.evaluation.subjects import Group, Part, Subject, levels, nothing
 from sr_cli.evaluation.tables import Cell, Column, Table
 
 LIMIT = 200e6

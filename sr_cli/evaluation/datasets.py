@@ -1,24 +1,14 @@
-"""Pairs of LR and HR images, matched by name in the layouts that data sets are published in.
-
-    Set5/HR + Set5/LR                          also GT, target, GTmod12 / LQ, input; any case
-    Set5/HR + Set5/LR_bicubic/X4               also LR/X4, LRbicx4, LR_unknown/x4
-    DIV2K_valid_HR + DIV2K_valid_LR_bicubic/X4 the folder that holds both, or the HR folder itself
-    test_HR + test_LR                          DRealSR and StableSR's crops
-    x_HR.png + x_LR4.png                       RealSR: both in one folder
-    x.png                                      HR alone: LR is made of it, as on demand elsewhere
+"""Pairs of LR and HR images: matched by name in the published layouts, or LR made of HR.
 
 Names match when they are equal but for what tells the two apart: 0801 and 0801x4, a_HR and a_LR4,
-a_x1 and a_x4.
-
-A half of a set, to choose settings on one and to report the other: of the paths of the HR
-images, sorted as text, the 1st, 3rd, … are the first half, the 2nd, 4th, … the second.
+a_x1 and a_x4; of sequences their folders count too.
 """
 
-import re
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args, overload
+from typing import overload
 
 import numpy as np
 from PIL import Image
@@ -28,22 +18,15 @@ from sr_cli.degradation.degrade import KINDS, Randomness, degrade
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.images import Picture, load, probe
-from sr_cli.engine.inputs import pictures
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
-from sr_cli.evaluation.matching import key, partners
+from sr_cli.evaluation.layouts import layout
+from sr_cli.evaluation.matching import Named, partners
+from sr_cli.evaluation.parts import box, centre, corner, cut
+from sr_cli.evaluation.selection import Half, Selection
 
 PACKAGE = Path(__file__).parents[1]
 EXAMPLES = ("astronaut.png", "cat.png", "coffee.png", "galaxies.png")
-HR_FOLDER = re.compile(r"(?P<set>.*?)[_-]?(HR|GT|target|original)(mod\d+)?", re.IGNORECASE)
-LR_FOLDER = re.compile(
-    r"(?P<set>.*?)[_-]?(LR|LQ|input)(_?(bicubic|bic|unknown))?(_?x(?P<scale>[\d.]+))?",
-    re.IGNORECASE,
-)
-LR_FILE = re.compile(r"(?P<key>.+)_LR(?P<scale>[\d.]*)", re.IGNORECASE)
-
-
-Half = Literal["first", "second", "all"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +45,7 @@ class Pair:
 @dataclass(frozen=True)
 class _Files:
     name: str
-    hr: Path
+    hr: Named
     lr: Path | None
 
 
@@ -77,10 +60,10 @@ class Pairs(Sequence[Pair]):
         degradation: str,
         seed: int,
         *,
-        half: Half,
+        selection: Selection,
     ) -> None:
         self.name = name
-        self.half = half
+        self.selection = selection
         self.scale = scale
         self._files = files
         self._degradation = degradation
@@ -88,8 +71,8 @@ class Pairs(Sequence[Pair]):
 
     @property
     def title(self) -> str:
-        """The set's name, and which half of it these are, for reports."""
-        return self.name if self.half == "all" else f"{self.name}, {self.half} half"
+        """The set's name, and what of it these are, for reports."""
+        return self.name + self.selection.text
 
     @property
     def given(self) -> bool:
@@ -109,6 +92,11 @@ class Pairs(Sequence[Pair]):
     @property
     def hr_files(self) -> tuple[Path, ...]:
         """Where the HR images are."""
+        return tuple(files.hr.path for files in self._files)
+
+    @property
+    def hr_named(self) -> tuple[Named, ...]:
+        """The same with their folders below the set's."""
         return tuple(files.hr for files in self._files)
 
     def __len__(self) -> int:
@@ -126,20 +114,21 @@ class Pairs(Sequence[Pair]):
         if isinstance(index, slice):
             return self._with(self._files[index])
         files = self._files[index]
-        picture = load(files.hr)
+        picture = load(files.hr.path)
         hr = to_tensor(picture.rgb)
         if files.lr is None:
-            return Pair(files.name, *self._made(files, hr), rgb_profile(picture))
+            return Pair(files.name, *self._made(files.hr.path, hr), rgb_profile(picture))
         picture = load(files.lr)
         lr = to_tensor(picture.rgb)
         height, width = self._target(lr)
         spare = (hr.shape[1] - height, hr.shape[2] - width)
         if not all(0 <= side < max(self.scale, 1) for side in spare):
             raise UsageError(
-                f"{files.hr} ({hr.shape[2]}x{hr.shape[1]}) is not {self.scale:g} times as large "
-                f"as {files.lr} ({lr.shape[2]}x{lr.shape[1]}): give the right --scale."
+                f"{files.hr.path} ({hr.shape[2]}x{hr.shape[1]}) is not {self.scale:g} times as "
+                f"large as {files.lr} ({lr.shape[2]}x{lr.shape[1]}): give the right --scale."
             )
-        return Pair(files.name, lr, hr[:, :height, :width], rgb_profile(picture))
+        hr = hr[:, :height, :width]
+        return Pair(files.name, *self._cropped(lr, hr), rgb_profile(picture))
 
     def large_enough(self) -> tuple["Pairs", list[Path]]:
         """Those without an HR image that is too small to be reduced, and the files of the others.
@@ -147,24 +136,39 @@ class Pairs(Sequence[Pair]):
         Raises InputError when a file cannot be read.
         """
         small = [
-            files.hr
+            files.hr.path
             for files in self._files
-            if files.lr is None and min(probe(files.hr)) < self.scale
+            if files.lr is None and min(probe(files.hr.path)) < self.scale
         ]
-        return self._with([files for files in self._files if files.hr not in small]), small
+        return self._with([files for files in self._files if files.hr.path not in small]), small
 
     def called(self, name: str) -> "Pairs":
         """The same pairs under another name."""
-        return Pairs(name, self._files, self.scale, self._degradation, self._seed, half=self.half)
+        return self._with(self._files, name)
 
-    def _with(self, files: Sequence[_Files]) -> "Pairs":
-        return Pairs(self.name, files, self.scale, self._degradation, self._seed, half=self.half)
+    def _with(self, files: Sequence[_Files], name: str | None = None) -> "Pairs":
+        other = copy.copy(self)
+        other._files, other.name = files, name or self.name
+        return other
 
-    def _made(self, files: _Files, hr: Tensor) -> tuple[Tensor, Tensor]:
+    def _cropped(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """The centre of both, where a part is wanted."""
+        if self.selection.crop is None:
+            return lr, hr
+        side = max(int(self.selection.crop / self.scale), 1)
+        part = box((lr.shape[2], lr.shape[1]), side, self.scale)
+        lr = cut(lr, part[:2], part[2:])
+        height, width = self._target(lr)
+        place = corner(part, self.scale, (hr.shape[2], hr.shape[1]), (width, height))
+        return lr, cut(hr, place, (width, height))
+
+    def _made(self, file: Path, hr: Tensor) -> tuple[Tensor, Tensor]:
         """LR of 1/scale the size, and HR cropped to what an enlargement of that gives."""
+        if self.selection.crop is not None:
+            hr = centre(hr, self.selection.crop)
         size = [int(side / self.scale) for side in hr.shape[1:]]
         if min(size) < 1:
-            raise UsageError(f"{files.hr} is too small to be reduced by {self.scale:g}.")
+            raise UsageError(f"{file} is too small to be reduced by {self.scale:g}.")
         height, width = self._target(hr[:, : size[0], : size[1]])
         hr = hr[:, :height, :width].contiguous()
         return reduced(hr, (size[0], size[1]), self._degradation, self._seed), hr
@@ -182,9 +186,12 @@ def rgb_profile(picture: Picture) -> bytes | None:
 def matched(lr: Sequence[Path], hr: Sequence[Path], scale: float) -> Pairs:
     """LR images, each with the HR image of its name; where there is one of each, whatever they are
     called. Raises UsageError when one has no partner."""
-    found = dict(zip(lr, hr, strict=True)) if len(lr) == len(hr) == 1 else partners(lr, hr)
-    files = [_Files(file.stem, other, file) for file, other in found.items()]
-    return Pairs("images", files, scale, "bicubic", 0, half="all")
+    low, high = ([Named(file) for file in files] for files in (lr, hr))
+    found = hr if len(lr) == len(hr) == 1 else partners(low, high)
+    files = [
+        _Files(each.name, Named(other), each.path) for each, other in zip(low, found, strict=True)
+    ]
+    return Pairs("images", files, scale, "bicubic", 0, selection=Selection())
 
 
 def reduced(hr: Tensor, size: tuple[int, int], degradation: str, seed: int) -> Tensor:
@@ -210,12 +217,15 @@ def pairs(
     degradation: str | None = None,
     seed: int = 0,
     half: Half = "all",
+    per_folder: int | None = None,
+    crop: int | None = None,
 ) -> Pairs:
-    """The pairs of a folder in one of the layouts above, of HR files, or of two folders.
+    """The pairs of a folder in one of the `layouts`, of HR files, or of two folders.
 
     lr: the folder of the LR images, where `path` has only HR. degradation: one of
     `degradations.KINDS` makes LR of HR, whether there is LR or not; None takes what is there, or
-    else makes it by "bicubic". half: see above. Nothing is read yet but folders.
+    else makes it by "bicubic". half, per_folder, crop: of a `Selection`. Nothing is read yet but
+    folders.
 
     Raises:
         UsageError: no image is there, or none in this half; a file has no partner; two files have
@@ -227,24 +237,25 @@ def pairs(
         raise UsageError(f"The degradation is one of {known}, not {degradation!r}.")
     if degradation is not None and lr is not None:
         raise UsageError("--lr gives LR images and --degradation makes them: choose one.")
-    name, hr_files, lr_files = _found(path, lr, scale)
-    if lr_files is None or degradation is not None:
-        files = [_Files(file.stem, file, None) for file in hr_files]
+    selection = Selection(half, per_folder, crop)
+    if isinstance(path, Path):
+        found = layout(path, lr, scale, alone=degradation is not None)
+        name, high, low = found.name, found.hr, found.lr
     else:
-        files = _matched(hr_files, lr_files)
-    return Pairs(name, _half(files, half, name), scale, degradation or "bicubic", seed, half=half)
+        name, high, low = "images", [Named(file) for file in path], None
+    files = [_Files(each.name, each, None) for each in high] if low is None else _matched(high, low)
+    by_hr = {each.hr: each for each in files}
+    chosen = [by_hr[hr] for hr in selection.of([each.hr for each in files], name)]
+    return Pairs(name, chosen, scale, degradation or "bicubic", seed, selection=selection)
 
 
-def _half(files: Sequence[_Files], half: Half, name: str) -> Sequence[_Files]:
-    if half not in get_args(Half):
-        raise UsageError(f"half must be one of {', '.join(get_args(Half))}, not {half!r}.")
-    if half == "all":
-        return files
-    order = sorted(files, key=lambda each: each.hr.as_posix())
-    chosen = order[half == "second" :: 2]
-    if not chosen:
-        raise UsageError(f"{name} has a single image, so no second half.")
-    return chosen
+def _matched(hr: Sequence[Named], lr: Sequence[Named]) -> list[_Files]:
+    """The files of each pair; none may be left over on either side."""
+    found = partners(hr, lr)
+    left = sorted({each.path for each in lr} - set(found))
+    if left:
+        raise UsageError(f"{left[0]} has no partner in {hr[0].root}.")
+    return [_Files(each.key, each, other) for each, other in zip(hr, found, strict=True)]
 
 
 def examples() -> list[Path]:
@@ -257,87 +268,3 @@ def examples() -> list[Path]:
         if all(file.is_file() for file in files):
             return files
     raise UsageError("The examples are not installed: name images or folders of them.")
-
-
-def images(folder: Path) -> list[Path]:
-    """What `inputs.pictures` finds in a folder. Raises UsageError when there is nothing."""
-    _check_folder(folder)
-    found = pictures(folder)
-    if not found:
-        raise UsageError(f"There is no image in {folder}.")
-    return found
-
-
-def _check_folder(path: Path) -> None:
-    if not path.is_dir():
-        missing = f"There is no folder {path}."
-        raise UsageError(f"{path} is a file, not a folder." if path.exists() else missing)
-
-
-def _found(
-    path: Path | Sequence[Path], lr: Path | None, scale: float
-) -> tuple[str, Sequence[Path], Sequence[Path] | None]:
-    """A name for the set, its HR files, and its LR files if there are any."""
-    if not isinstance(path, Path):
-        return "images", path, None
-    if lr is not None:
-        return _title(path), images(path), images(lr)
-    _check_folder(path)
-    folders = list(_folders(path, scale))
-    if len(folders) > 1:
-        several = " and ".join(str(hr) for hr, _ in folders)
-        raise UsageError(f"{path} holds several sets, {several}: name one of them.")
-    if folders:
-        hr_folder, lr_folder = folders[0]
-        low = images(lr_folder) if lr_folder else None
-        return _title(path), images(hr_folder), low
-    files = images(path)
-    marked = [(file, LR_FILE.fullmatch(file.stem)) for file in files]
-    beside = [file for file, match in marked if match and _is_scale(match["scale"], scale)]
-    return _title(path), [file for file, match in marked if not match], beside or None
-
-
-def _title(folder: Path) -> str:
-    """The folder's name; its parent's if it is only a mark: Set5 of Set5/HR."""
-    folder = folder.resolve()
-    own = HR_FOLDER.fullmatch(folder.name)
-    return folder.parent.name if own and not own["set"] else folder.name
-
-
-def _folders(path: Path, scale: float) -> Iterator[tuple[Path, Path | None]]:
-    """HR folders with their LR folder: of `path`, or `path` itself and its neighbours."""
-    own = HR_FOLDER.fullmatch(path.resolve().name)
-    inside = sorted(entry for entry in path.iterdir() if entry.is_dir())
-    beside = sorted(e for e in path.resolve().parent.iterdir() if e.is_dir()) if own else []
-    for folder in inside:
-        match = HR_FOLDER.fullmatch(folder.name)
-        if match:
-            yield folder, _partner(match["set"], inside, scale)
-    if own and (partner := _partner(own["set"], beside, scale)):
-        yield path, partner
-
-
-def _partner(name: str, folders: Sequence[Path], scale: float) -> Path | None:
-    """The LR folder of the set `name` at this scale."""
-    for folder in folders:
-        match = LR_FOLDER.fullmatch(folder.name)
-        if not match or match["set"].lower() != name.lower():
-            continue
-        if not _is_scale(match["scale"], scale):
-            continue
-        inner = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
-        return inner.get(f"x{scale:g}", folder)
-    return None
-
-
-def _is_scale(text: str | None, scale: float) -> bool:
-    return not text or float(text) == scale
-
-
-def _matched(hr: Sequence[Path], lr: Sequence[Path]) -> list[_Files]:
-    """The files of each pair; none may be left over on either side."""
-    found = partners(hr, lr)
-    left = sorted(set(lr) - set(found.values()))
-    if left:
-        raise UsageError(f"{left[0]} has no partner in {hr[0].parent}.")
-    return [_Files(key(file), file, other) for file, other in found.items()]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sr_cli.errors import UsageError
@@ -9,30 +10,61 @@ from sr_cli.errors import UsageError
 MARK = re.compile(r"(?<=.)(_(HR|GT|LR[\d.]*|LQ)|_?x\d+(\.\d+)?)$", re.IGNORECASE)
 
 
-def partners(hr: Sequence[Path], others: Sequence[Path]) -> dict[Path, Path]:
+@dataclass(frozen=True)
+class Named:
+    """A file, and the folder below its set's folder that it lies in."""
+
+    path: Path
+    folder: Path = Path()
+
+    @property
+    def name(self) -> str:
+        """Its path below the set's folder, without suffix: 0801, 000/00000012."""
+        return (self.folder / self.path.stem).as_posix()
+
+    @property
+    def key(self) -> str:
+        """The name that HR, LR and results of one image share: 0801 for 0801x4.png."""
+        return (self.folder / MARK.sub("", self.path.stem)).as_posix()
+
+    @property
+    def root(self) -> Path:
+        """The set's folder."""
+        return self.path.parents[len(self.folder.parts)]
+
+
+def named(file: Path, folder: Path) -> Named:
+    """A file of a folder, or of one below it."""
+    return Named(file, file.parent.relative_to(folder))
+
+
+def flat(names: Sequence[str]) -> dict[str, str]:
+    """A file name for each name, without folders and of its own: 000_00000012 for 000/00000012."""
+    found = [name.replace("/", "_") for name in names]
+    if len(set(found)) < len(set(names)):
+        found = [f"{i}_{name}" for i, name in enumerate(found)]
+    return dict(zip(names, found, strict=True))
+
+
+def partners(hr: Sequence[Named], others: Sequence[Named]) -> list[Path]:
     """Of each HR file the one of `others` that has its name, or has it but for the marks.
 
     Raises UsageError when one has no partner, or when marks alone tell two files apart.
     """
-    stems = {file.stem: file for file in others}
-    if all(file.stem in stems for file in hr):
-        return {file: stems[file.stem] for file in hr}
+    names = {each.name: each.path for each in others}
+    if all(each.name in names for each in hr):
+        return [names[each.name] for each in hr]
     high, low = _by_key(hr), _by_key(others)
-    for name, file in high.items():
-        if name not in low:
-            raise UsageError(f"{file} has no partner in {others[0].parent}.")
-    return {file: low[name] for name, file in high.items()}
+    for key, file in high.items():
+        if key not in low:
+            raise UsageError(f"{file} has no partner in {others[0].root}.")
+    return [low[each.key] for each in hr]
 
 
-def key(file: Path) -> str:
-    """The name that HR, LR and results of one image share: 0801 for 0801x4.png."""
-    return MARK.sub("", file.stem)
-
-
-def _by_key(files: Sequence[Path]) -> dict[str, Path]:
+def _by_key(files: Sequence[Named]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for file in files:
-        other = found.setdefault(key(file), file)
-        if other != file:
-            raise UsageError(f"{other} and {file} have the same name but for their marks.")
+    for each in files:
+        other = found.setdefault(each.key, each.path)
+        if other != each.path:
+            raise UsageError(f"{other} and {each.path} have the same name but for their marks.")
     return found

@@ -17,8 +17,9 @@ from sr_cli.engine.source import preprocessed
 from sr_cli.engine.steps import calibration
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import InputError, ModelError
-from sr_cli.evaluation.datasets import Pair, Pairs, images
+from sr_cli.evaluation.datasets import Pair, Pairs
 from sr_cli.evaluation.judging import with_judge
+from sr_cli.evaluation.layouts import at_scale, frames
 from sr_cli.evaluation.matching import partners
 from sr_cli.models.preprocess import load_preprocessor, realesrgan_files
 from sr_cli.models.resampling import resize
@@ -150,12 +151,13 @@ def interpolation(name: str) -> Peer:
 
 
 def stored(name: str, folder: Path) -> Peer:
-    """Results on disk, matched by name; of several data sets each in a folder of its name."""
+    """Results on disk, matched by name; of several data sets each in a folder of its name, of
+    several scales in folders X2, X2.7 and so on."""
 
     def make(pairs: Pairs) -> Method:
         own = folder / pairs.name
-        files = partners(pairs.hr_files, images(own if own.is_dir() else folder))
-        by_name = dict(zip(pairs.names, files.values(), strict=True))
+        files = frames(at_scale(own if own.is_dir() else folder, pairs.scale))
+        by_name = dict(zip(pairs.names, partners(pairs.hr_named, files), strict=True))
         return Method(lambda group: [read(by_name[pair.name], pair) for pair in group])
 
     return Peer(name, make, timed=False, reads=True)

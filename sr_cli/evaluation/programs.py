@@ -18,6 +18,7 @@ from sr_cli.engine.images import Picture, save
 from sr_cli.engine.inputs import pictures
 from sr_cli.errors import InputError, ModelError, UsageError
 from sr_cli.evaluation.datasets import Pairs
+from sr_cli.evaluation.matching import flat
 from sr_cli.evaluation.peers import Method, Peer, Spent, read
 
 INPUT, OUTPUT, SCALE = "{input}", "{output}", "{scale}"
@@ -78,10 +79,11 @@ def program(name: str, command: Command) -> Peer:
             if len(pairs) > 1:
                 whole = _run(name, command, folder / "all", folder / "all-out", pairs.scale)
             results = folder / ("all-out" if len(pairs) > 1 else "first-out")
-            files = _results(name, results, pairs.names)
+            names = flat(pairs.names)
+            files = _results(name, results, list(names.values()))
             images = {}
             for pair in pairs:  # whose files are gone when somebody reads of them
-                file = files[pair.name]
+                file = files[names[pair.name]]
                 images[pair.name] = read(file, pair, f"The {file.name} that {name} made")
         spent = _spent(first, whole, sizes)
         return Method(lambda group: [images[pair.name] for pair in group], spent=spent)
@@ -99,13 +101,13 @@ class _Ran:
 
 def _write(pairs: Pairs, first: Path, whole: Path) -> list[int]:
     """LR images as PNG by their pairs' names: the first one, and all; their pixels."""
-    sizes = []
+    names, sizes = flat(pairs.names), []
     for folder in (first, whole):
         folder.mkdir()
     for i, pair in enumerate(pairs):
         picture = Picture(to_rgb(pair.lr))
         for folder in (first, whole) if i == 0 else (whole,):
-            save(picture, folder / f"{pair.name}.png")
+            save(picture, folder / f"{names[pair.name]}.png")
         sizes.append(pair.lr.shape[1] * pair.lr.shape[2])
     return sizes
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from math import sqrt
 from pathlib import Path
@@ -19,7 +18,9 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
 from sr_cli.evaluation import page
 from sr_cli.evaluation.datasets import Pair, Pairs, rgb_profile
+from sr_cli.evaluation.matching import Named
 from sr_cli.evaluation.page import Box, Levels
+from sr_cli.evaluation.parts import box, corner, cut
 
 CROP, LEAST = 256, 32
 """Input pixels of a side that are compared unless told: at most, and at least."""
@@ -54,17 +55,8 @@ class Part:
         return max(LEAST, min(CROP, int(sqrt(BUDGET / results) / scale)))
 
     def box(self, size: tuple[int, int], side: int, scale: float) -> Box:
-        """The part of a picture of (width, height). Where a pixel of the input is no whole number
-        of pixels of the result, its corner is one that falls onto a whole one."""
-        grid = Fraction(str(scale)).limit_denominator(100).denominator
-        middle = self.at or (size[0] // 2, size[1] // 2)
-        corner, sides = [], []
-        for place, length in zip(middle, size, strict=True):
-            kept = min(side or length, length)
-            start = max(0, min(place - kept // 2, length - kept))
-            corner.append(start - start % grid)
-            sides.append(kept)
-        return corner[0], corner[1], sides[0], sides[1]
+        """The part of a picture of (width, height), as `parts.box`."""
+        return box(size, side, scale, self.at)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,18 +115,15 @@ class Group:
                 hr = nothing(size_of(*picture.size))
                 pair = Pair(file.name, to_tensor(picture.rgb), hr, rgb_profile(picture))
             size = (pair.lr.shape[2], pair.lr.shape[1])
-            left, top, width, height = box = self.part.box(size, self.side, scale)
+            left, top, width, height = part = self.part.box(size, self.side, scale)
             large, shown = (pair.hr.shape[2], pair.hr.shape[1]), size_of(width, height)
-            corner = (
-                min(round(left * scale), large[0] - shown[0]),
-                min(round(top * scale), large[1] - shown[1]),
-            )
+            place = corner(part, scale, large, shown)
             lr = cut(pair.lr, (left, top), (width, height))
-            hr = cut(pair.hr, corner, shown) if self.originals else nothing(shown)
+            hr = cut(pair.hr, place, shown) if self.originals else nothing(shown)
             name = self.names[i]
-            part, whole = Pair(name, lr, hr, pair.icc), Pair(name, lr, nothing(large))
+            shown_pair, whole = Pair(name, lr, hr, pair.icc), Pair(name, lr, nothing(large))
             small = page.thumbnail(levels(pair.lr), pair.icc)
-            yield Subject(pair.name, part, size, box, whole, corner, self.originals, small)
+            yield Subject(pair.name, shown_pair, size, part, whole, place, self.originals, small)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -154,7 +143,7 @@ class _Parts(Pairs):
 
     def __init__(self, group: Group) -> None:
         pairs = group.pairs
-        super().__init__(pairs.name, (), pairs.scale, "", 0, half=pairs.half)
+        super().__init__(pairs.name, (), pairs.scale, "", 0, selection=pairs.selection)
         self._group = group
 
     @property
@@ -164,6 +153,10 @@ class _Parts(Pairs):
     @property
     def hr_files(self) -> tuple[Path, ...]:
         return self._group.pairs.hr_files
+
+    @property
+    def hr_named(self) -> tuple[Named, ...]:
+        return self._group.pairs.hr_named
 
     def __len__(self) -> int:
         return len(self._group.subjects)
@@ -177,12 +170,6 @@ def levels(image: Tensor) -> Levels:
     """(3, H, W) in [0, 1] → (H, W, 3) of 8 bits."""
     rgb: Levels = (to_rgb(image).clip(0, 1) * 255).round().astype("uint8")
     return rgb
-
-
-def cut(image: Tensor, corner: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(width, height) pixels of (3, H, W) from (left, top) on."""
-    (left, top), (width, height) = corner, size
-    return image[:, top : top + height, left : left + width].contiguous()
 
 
 def nothing(size: tuple[int, int]) -> Tensor:

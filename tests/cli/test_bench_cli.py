@@ -191,6 +191,59 @@ def test_baselines_stand_beside_and_files_are_one_set(bench: Srx, photos: Path) 
     assert methods[4:] == ["(defaults)", "Real-ESRGAN x4plus", "Real-ESRGAN x4plus, ncnn"]
 
 
+def test_several_scales_stand_beside_each_other(bench: Srx, photos: Path, tmp_path: Path) -> None:
+    """A table for each metric that there is; a row of JSON and of CSV for each scale and method."""
+    run = (photos, "--scales", "4,2,2.7", "--row=", "--baselines", "--csv", "t.csv")
+    code, out, err = bench(*run, "--markdown")
+    assert code == 0, err
+    title, *tables = out.split("\n\n")
+    assert "LR by bicubic x1/2, LR by bicubic x1/2.7, LR by bicubic x1/4" in title
+    assert [table.split(" |")[0] for table in tables] == ["| psnr", "| s/image"]
+    assert tables[0].splitlines()[0] == "| psnr | 2× | 2.7× | 4× |"
+    shown = {
+        line.split(" | ")[0].strip("| "): [cell.strip("*| ") for cell in line.split(" | ")[1:]]
+        for line in tables[0].splitlines()[2:]
+    }
+    rows = list(csv.DictReader(Path("t.csv").read_text().splitlines()))
+    for method, cells in shown.items():
+        own = [row for row in rows if row["method"] == method]
+        assert [f"{float(row['psnr']):.2f}" for row in own] == cells
+        assert [float(row["scale"]) for row in own] == [2, 2.7, 4]
+    for scale in (2, 4):  # the control: as each scale by itself
+        alone = bench(photos, "--scale", scale, "--row=", "--no-baselines", "--json")[1]
+        (row,) = json.loads(alone)["rows"]
+        assert shown["(defaults)"][(2, 2.7, 4).index(scale)] == f"{row['scores']['psnr']:.2f}"
+        assert row["scale"] == scale
+
+
+def test_a_scale_that_given_images_do_not_have_stops_before_measuring(
+    bench: Srx, photos: Path
+) -> None:
+    Path("pair/HR").mkdir(parents=True)
+    Path("pair/LR").mkdir()
+    Image.open(photos / "0.png").save("pair/HR/a.png")
+    Image.open(photos / "0.png").resize((32, 24)).save("pair/LR/a.png")
+    code, _, err = bench("pair", "--scales", "2,4", "--row=", "--no-baselines")
+    assert code == 2
+    assert "is not 4 times as large" in err
+    code, _, err = bench("pair", "--scales", "2", "--row=", "--no-baselines")
+    assert code == 0, err
+
+
+def test_results_of_several_scales_lie_in_folders_of_theirs(bench: Srx, photos: Path) -> None:
+    for name in ("X2", "x4"):
+        Path("theirs", name).mkdir(parents=True)
+        for photo in photos.iterdir():
+            Image.open(photo).save(Path("theirs", name, photo.name))
+    Image.new("RGB", (64, 48)).save("theirs/X2/0.png")
+    run = (photos, "--no-baselines", "--row=", "--peer", "it=theirs", "--scales", "2,4", "--json")
+    code, out, err = bench(*run)
+    assert code == 0, err
+    found = [row["scores"]["psnr"] for row in json.loads(out)["rows"] if row["method"] == "it"]
+    assert found[0] < 60
+    assert found[1] == 80
+
+
 def test_without_arguments_the_examples_are_measured(
     bench: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -360,6 +413,11 @@ def test_the_card_is_updated_only_when_asked(bench: Srx, photos: Path) -> None:
         ("--plot photos", "'photos' is a directory"),
         ("--plot gone/t.png", "make it first"),
         ("--scale 0", "scale"),
+        ("--scales 2,0", "scale"),
+        ("--scales 2,two", "--scales"),
+        ("--scales 2,4 --update-card", "one --scale"),
+        ("--crop 8", "crop must be at least 32"),
+        ("--per-folder 0", "per_folder must be at least 1"),
         ("--repeat 0", "repeat"),
         ("gone.png", "gone.png"),
     ],

@@ -14,7 +14,7 @@ from sr_cli.engine.inputs import pictures
 from sr_cli.engine.manifest import Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import InputError, UsageError
-from sr_cli.evaluation import datasets
+from sr_cli.evaluation import layouts
 from sr_cli.training.data import Crops, image_files
 
 OPTIONS = UpscaleOptions(scale=2, steps=3)
@@ -84,7 +84,7 @@ def test_commands_agree_on_what_the_pictures_of_a_folder_are() -> None:
     (IN / "folder.png").mkdir()
     assert [job.input for job in found_by(IN, OUT, recursive=True).jobs] == shown
     assert pictures(IN) == pictures(IN, recursive=True) == shown
-    assert datasets.images(IN) == shown
+    assert layouts.images(IN) == shown
     assert image_files(IN) == shown
     Crops(IN, crop=2, seed=0, length=1)
     for name in ("deeper/f10.png", "deeper/f9.png", ".hidden/g.png"):
@@ -92,7 +92,7 @@ def test_commands_agree_on_what_the_pictures_of_a_folder_are() -> None:
     deeper = [IN / "deeper" / name for name in ("f9.png", "f10.png")]
     assert [job.input for job in found_by(IN, OUT, recursive=True).jobs] == deeper + shown
     assert image_files(IN) == pictures(IN, recursive=True) == deeper + shown
-    assert datasets.images(IN) == shown
+    assert layouts.images(IN) == shown
 
 
 def test_a_folder_of_pictures_that_cannot_be_read_is_named(
@@ -104,7 +104,7 @@ def test_a_folder_of_pictures_that_cannot_be_read_is_named(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    for find in (pictures, datasets.images, image_files):
+    for find in (pictures, layouts.images, image_files):
         with pytest.raises(InputError, match=r"in cannot be read: Permission denied"):
             find(IN)
 

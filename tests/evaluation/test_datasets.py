@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import Pair, pairs
-from sr_cli.evaluation.matching import partners
+from sr_cli.evaluation.matching import Named, flat, partners
 
 
 def save(path: Path, level: int, side: int) -> Path:
@@ -111,7 +112,12 @@ def test_files_that_only_marks_tell_apart_are_refused(tmp_path: Path) -> None:
 def test_equal_names_need_no_marks(tmp_path: Path) -> None:
     files = [save(tmp_path / "HR" / f"{name}.png", 1, 8) for name in ("max2", "max3")]
     others = [save(tmp_path / "out" / f"{name}.png", 1, 8) for name in ("max3", "max2")]
-    assert partners(files, others) == {files[0]: others[1], files[1]: others[0]}
+    assert partners([*map(Named, files)], [*map(Named, others)]) == others[::-1]
+
+
+def test_flat_names_stay_apart() -> None:
+    assert flat(["000/a", "001/a"]) == {"000/a": "000_a", "001/a": "001_a"}
+    assert len(set(flat(["a/b_c", "a_b/c"]).values())) == 2
 
 
 def test_sizes_that_do_not_fit_the_scale_are_refused(tmp_path: Path) -> None:
@@ -159,6 +165,123 @@ def test_degradations_are_seeded_and_do_not_depend_on_order(
     assert all(torch.equal(forward[name], backward[name]) for name in ("0", "1"))
     other = pairs(files, degradation=degradation, seed=4)[0].lr
     assert not torch.equal(other, forward["0"])
+
+
+SEQUENCES = {
+    "REDS": ("val_sharp/{}/0000000{}.png", "val_sharp_bicubic/X4/{}/0000000{}.png"),
+    "UDM10": ("GT/{}/000{}.png", "BIx4/{}/000{}.png"),
+    "Vimeo90K": ("GT/00001/{}/im{}.png", "LR/00001/{}/im{}.png"),
+}
+
+
+@pytest.mark.parametrize("layout", SEQUENCES)
+def test_frames_of_sequences_are_matched_by_their_path(layout: str, tmp_path: Path) -> None:
+    """Every sequence has frames of the same names, and other pictures in them."""
+    for i, sequence in enumerate(("000", "001")):
+        for frame in (1, 2):
+            for place, side in zip(SEQUENCES[layout], (8, 2), strict=True):
+                level = 40 * i + 10 * frame + (side == 2)
+                save(tmp_path / place.format(sequence, frame), level, side)
+    found = pairs(tmp_path)
+    assert [levels(pair) for pair in found] == [(11, 10), (21, 20), (51, 50), (61, 60)]
+    assert len(set(found.names)) == 4
+    assert all(pair.name.split("/")[-2] in ("000", "001") for pair in found)
+    lr = tmp_path / SEQUENCES[layout][1].format("001", 2)
+    lr.rename(lr.parents[1] / lr.name)  # the same file in the folder above is another frame
+    with pytest.raises(UsageError, match="has no partner"):
+        pairs(tmp_path)
+
+
+def test_sequences_without_lr_are_reduced_and_folders_beside_pictures_are_not(
+    tmp_path: Path,
+) -> None:
+    for name in ("00001/0001/im1", "00001/0002/im1"):
+        save(tmp_path / "sequences" / f"{name}.png", 7, 8)
+    assert pairs(tmp_path).names == ("sequences/00001/0001/im1", "sequences/00001/0002/im1")
+    assert pairs(tmp_path / "sequences").names == ("00001/0001/im1", "00001/0002/im1")
+    save(tmp_path / "sequences" / "own.png", 7, 8)
+    assert pairs(tmp_path / "sequences").names == ("own",)
+
+
+def test_sets_below_a_folder_are_not_taken_for_sequences(tmp_path: Path) -> None:
+    for name in ("Set5", "Set14"):
+        save(tmp_path / name / "HR" / "a.png", 1, 8)
+        save(tmp_path / name / "LR" / "a.png", 1, 2)
+    with pytest.raises(UsageError, match=r"holds the set .*: name that one"):
+        pairs(tmp_path)
+    for name in ("unsharp", "charts"):  # no marks
+        save(tmp_path / "frames" / name / "a.png", 1, 8)
+    assert len(pairs(tmp_path / "frames")) == 2
+
+
+def test_several_folders_of_lr_are_not_chosen_between(tmp_path: Path) -> None:
+    for folder, side in (("GT", 8), ("BIx4", 2), ("BDx4", 2)):
+        save(tmp_path / folder / "a" / "0.png", side, side)
+    with pytest.raises(UsageError, match=r"several folders of LR.*--lr"):
+        pairs(tmp_path)
+    assert levels(pairs(tmp_path / "GT", lr=tmp_path / "BDx4")[0]) == (2, 8)
+    assert pairs(tmp_path, degradation="bicubic").made_by == "LR by bicubic x1/4"
+    assert pairs(tmp_path, scale=2, degradation=None).made_by == "LR by bicubic x1/2"
+
+
+def sequences(folder: Path, frames: int = 7) -> Path:
+    for sequence in "abc":
+        for frame in range(1, frames + 1):
+            save(folder / sequence / f"im{frame}.png", 10 * frame, 8)
+    return folder
+
+
+def test_of_each_folder_some_are_taken_spread_evenly(tmp_path: Path) -> None:
+    folder = sequences(tmp_path / "set")
+    assert pairs(folder, per_folder=1).names == ("a/im4", "b/im4", "c/im4")
+    assert pairs(folder, per_folder=2).names[:3] == ("a/im2", "a/im6", "b/im2")
+    found = pairs(folder, per_folder=99)
+    assert found.names == pairs(folder).names
+    assert found.title == "set, 99 of each folder"
+    assert pairs(folder / "a", per_folder=3).names == ("im2", "im4", "im6")
+    with pytest.raises(UsageError, match="per_folder must be at least 1"):
+        pairs(folder, per_folder=0)
+
+
+def test_halves_of_several_sequences_share_none(tmp_path: Path) -> None:
+    folder = sequences(tmp_path)
+    first, second = (pairs(folder, half=half).names for half in ("first", "second"))
+    assert {name[0] for name in first} == {"a", "c"}
+    assert {name[0] for name in second} == {"b"}
+    assert len(first) + len(second) == len(pairs(folder))
+
+
+@pytest.mark.parametrize("scale", [2, 2.7, 4])
+def test_a_crop_is_the_centre_of_both(scale: float, tmp_path: Path) -> None:
+    """Given LR is cut where HR is: what was made of the whole HR says where that was."""
+    whole = pairs([photo(tmp_path / "a.png", size=(200, 150))], scale=scale)[0]
+    assert min(whole.hr.shape[1:]) > 100
+    made = pairs([tmp_path / "a.png"], scale=scale, crop=64)
+    top, left = (150 - 64) // 2, (200 - 64) // 2
+    hr = made[0].hr
+    assert 64 - scale < hr.shape[1] == hr.shape[2] <= 64
+    full = np.asarray(Image.open(tmp_path / "a.png"))
+    shown = full[top : top + hr.shape[1], left : left + hr.shape[2]]
+    assert np.array_equal((hr.permute(1, 2, 0) * 255).round().numpy(), shown)
+    assert made.title == "images, crops of 64"
+    for folder, image in (("HR", whole.hr), ("LR", whole.lr)):
+        levels_ = (image.permute(1, 2, 0) * 255).round().byte().numpy()
+        (tmp_path / "given" / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(levels_).save(tmp_path / "given" / folder / "a.png")
+    cut = pairs(tmp_path / "given", scale=scale, crop=64)[0]
+    small = (cut.hr.shape[1] // scale, cut.hr.shape[2] // scale)
+    assert max(abs(a - b) for a, b in zip(cut.lr.shape[1:], small, strict=True)) <= 1
+    near = interpolate(cut.lr[None], cut.hr.shape[1:], mode="bilinear")[0]
+    shifted = torch.roll(near, 8, 2)
+    assert (near - cut.hr).abs().mean() < 0.5 * (shifted - cut.hr).abs().mean()
+    for crop in (0, 31):
+        with pytest.raises(UsageError, match="crop must be at least 32"):
+            pairs([tmp_path / "a.png"], crop=crop)
+
+
+def test_a_crop_larger_than_the_image_is_the_image(tmp_path: Path) -> None:
+    photo(tmp_path / "a.png")
+    assert torch.equal(pairs(tmp_path, crop=64)[0].hr, pairs(tmp_path)[0].hr)
 
 
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:

@@ -22,11 +22,12 @@ from sr_cli.errors import UsageError
 from sr_cli.evaluation import ledger as ledgers
 from sr_cli.evaluation.ledger import Ledger
 from sr_cli.evaluation.metrics import Metrics, load, luma
+from sr_cli.evaluation.parts import centre
 from sr_cli.evaluation.prf.found import Found, Point, Result, fit_thresholds, with_fields
 from sr_cli.evaluation.prf.losses import RADIUS, SpectrumErrors, radial, signature_errors
 from sr_cli.evaluation.prf.plots import draw
 from sr_cli.evaluation.prf.report import record, spectra, table
-from sr_cli.evaluation.prf.search import Search, SearchOptions, centre, refine
+from sr_cli.evaluation.prf.search import Search, SearchOptions, refine
 
 BAR = alpha_bar()
 

@@ -71,6 +71,19 @@ def test_a_program_is_scored_as_if_it_were_our_own(data: Pairs, tmp_path: Path, 
     assert row.memory > 2**20
 
 
+def test_a_program_gets_sequences_as_one_folder(data: Pairs, tmp_path: Path) -> None:
+    """Whose frames have the same names, by which results would be mixed up."""
+    for i, file in enumerate(data.hr_files):
+        folder = tmp_path / "nested" / str(i)
+        folder.mkdir(parents=True)
+        file.rename(folder / "im1.png")
+    nested = pairs(tmp_path / "nested")
+    assert nested.names == ("0/im1", "1/im1", "2/im1")
+    row = row_of(script(tmp_path), nested)
+    own = measure(interpolation("nearest"), nested, METRICS, BenchOptions(), device=CPU)
+    assert row.scores["psnr"] == pytest.approx(own.scores["psnr"], abs=1e-6)
+
+
 def test_a_slow_start_is_in_the_start_up_and_in_the_table(data: Pairs, tmp_path: Path) -> None:
     row = row_of(script(tmp_path, "\n    time.sleep(0.3)\n" + ENLARGE), data)
     assert row.startup is not None

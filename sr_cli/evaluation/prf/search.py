@@ -21,6 +21,7 @@ from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import reduced
 from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
 from sr_cli.evaluation.metrics import Metrics, mean
+from sr_cli.evaluation.parts import centre
 from sr_cli.evaluation.prf.found import (
     CRITERIA,
     Found,
@@ -190,9 +191,3 @@ def refine(function: Callable[[int], float], grid: Sequence[int], rounds: int) -
             high = right
         else:
             low = left
-
-
-def centre(image: Tensor, side: int) -> Tensor:
-    """The middle of (3, H, W), at most `side` pixels high and wide."""
-    top, left = (max(0, (length - side) // 2) for length in image.shape[-2:])
-    return image[:, top : top + side, left : left + side].contiguous()
