@@ -1,6 +1,8 @@
 """Noise depends on its key and its position alone, and it is white and Gaussian."""
 
 from collections.abc import Callable
+from itertools import combinations
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from sr_cli.diffusion.noise import (
     noise_key,
     noise_keys,
     normals,
+    quantiles,
     squares64,
 )
 
@@ -98,6 +101,46 @@ def test_keys_are_as_the_paper_asks() -> None:
         assert len(set(key[:8])) == len(set(key[8:])) == 8
         assert "0" not in key
         assert int(key, 16) % 2
+
+
+# ------------------------------------------------------------------------------------ the quantiles
+
+
+def test_the_quantiles_are_the_normal_distribution_s() -> None:
+    """To the last bit those of another library, so that they are the same on every machine."""
+    upper = [NormalDist().inv_cdf((i + 0.5) / 2**16) for i in range(2**15, 2**16)]
+    scaled = np.array(upper) / np.sqrt(np.mean(np.square(upper)))
+    table = quantiles(torch.device("cpu")).numpy()
+    np.testing.assert_array_equal(table[2**15 :], scaled.astype(np.float32))
+    np.testing.assert_array_equal(table, -table[::-1])
+    assert np.square(table.astype(np.float64)).mean() == pytest.approx(1, abs=1e-7)
+    assert table.max() == pytest.approx(4.325, abs=1e-4)
+    assert (np.diff(table) > 0).all()
+
+
+def test_sixteen_bits_say_a_value() -> None:
+    """Their order is that of the values, as signed numbers; a word's lowest come first."""
+    table = quantiles(torch.device("cpu"))
+    sixteen = [0x8000, 0xFFFF, 0x0000, 0x7FFF]
+    (word,) = noise_keys([sum(bits << 16 * i for i, bits in enumerate(sixteen))])
+    z = normals(word.view(1, 1))
+    assert z.dtype == torch.float32
+    assert z.tolist() == [table[[0, 2**15 - 1, 2**15, 2**16 - 1]].tolist()]
+
+
+def test_values_are_equal_to_the_last_bit_wherever_they_are_drawn() -> None:
+    """Equal to what whole numbers and a table say, with no arithmetic of floats between."""
+    table = quantiles(torch.device("cpu")).tolist()
+
+    def value(channel: int, row: int, col: int) -> float:
+        counter = channel * noise.CHANNEL + row * noise.ROW + col // 4
+        sixteen = published(counter % WORD, KEY) >> 16 * (col % 4) & 0xFFFF
+        return float(table[(sixteen + 2**15) % 2**16])
+
+    z = plane(KEY, (-3, 4), (-6, 7), 2)
+    expected = [[[value(c, y, x) for x in range(-6, 7)] for y in range(-3, 4)] for c in range(2)]
+    assert z.tolist() == expected
+    assert z.tolist() != np.roll(expected, 1, axis=2).tolist()
 
 
 # --------------------------------------------------------------------------------------- the plane
@@ -192,7 +235,10 @@ def test_digest_is_of_shape_type_and_values() -> None:
 
 
 def check_white_gaussian(z: Noise) -> None:
-    """Moments, spectrum and neighbours of z, each within five standard errors (or their like)."""
+    """Moments, spectrum and neighbours of z, each within five standard errors (or their like).
+
+    Its first column is that of a word of the generator.
+    """
     z = z.astype(np.float64)
     n = z.size
     assert abs(z.mean()) < 5 / np.sqrt(n)
@@ -210,19 +256,26 @@ def check_white_gaussian(z: Noise) -> None:
         band = power[:, (radius >= low) & (radius < high)]
         assert abs(band.mean() - 1) < 5 * np.sqrt(2 / band.size)
 
-    # Neighbours, those that share a word of the generator by themselves.
+    # Neighbours, those that share a word of the generator by themselves: their products, and how
+    # often two of them are in two of 16 parts of one probability.
     for a, b in ((z[:, 1:], z[:, :-1]), (z[..., 1:], z[..., :-1]), (z[1:], z[:-1])):
         assert abs((a * b).mean()) < 5 / np.sqrt(a.size)
-    pair = z[:, ::2] * z[:, 1::2]
-    assert abs(pair.mean()) < 5 / np.sqrt(pair.size)
-    assert abs((z[:, ::2] ** 2 * z[:, 1::2] ** 2).mean() - 1) < 5 * np.sqrt(8 / pair.size)
+    fours = z.reshape(-1, 4).T
+    parts = (16 * torch.special.ndtr(torch.from_numpy(fours)).numpy()).astype(int)
+    for i, j in combinations(range(4), 2):
+        a, b = fours[[i, j]]
+        assert abs((a * b).mean()) < 5 / np.sqrt(a.size)
+        assert abs((a**2 * b**2).mean() - 1) < 5 * np.sqrt(8 / a.size)
+        found = np.bincount(16 * parts[i] + parts[j], minlength=256)
+        expected = a.size / 256
+        assert ((found - expected) ** 2 / expected).sum() < 255 + 6 * np.sqrt(2 * 255)
 
     # All of the distribution, and its tails: P(D > 2.2/√n) ≈ 1e-4 (Kolmogorov and Smirnov).
     ordered = np.sort(z, axis=None)
     below = torch.special.ndtr(torch.from_numpy(ordered)).numpy()
     assert np.abs(below - (np.arange(n) + 0.5) / n).max() < 2.2 / np.sqrt(n)
-    assert 4 < -ordered[0] < 6.7
-    assert 4 < ordered[-1] < 6.7
+    assert 4.2 < -ordered[0] < 4.4
+    assert 4.2 < ordered[-1] < 4.4
 
 
 def test_is_white_and_gaussian() -> None:
@@ -233,10 +286,18 @@ def repeated_block(z: Noise) -> Noise:
     return np.tile(z[:, :64, :64], (1, 8, 8))
 
 
-def one_radius(z: Noise) -> Noise:
-    """The second of each pair is as large as the first, with a sign of its own."""
+def one_size(z: Noise) -> Noise:
+    """The last of each four is as large as the second, with a sign of its own."""
     z = z.copy()
-    z[:, 1::2] = np.abs(z[:, ::2]) * np.sign(z[:, 1::2])
+    z[..., 3::4] = np.abs(z[..., 1::4]) * np.sign(z[..., 3::4])
+    return z
+
+
+def one_sign(z: Noise) -> Noise:
+    """In the left half the third of each four has the sign of the fourth."""
+    z = z.copy()
+    left = z[..., : z.shape[-1] // 2]
+    left[..., 2::4] = np.abs(left[..., 2::4]) * np.sign(left[..., 3::4])
     return z
 
 
@@ -252,7 +313,8 @@ def uniform(z: Noise) -> Noise:
     "spoil",
     [
         repeated_block,
-        one_radius,
+        one_size,
+        one_sign,
         smoothed,
         uniform,
         lambda z: z * np.float32(1.02),
@@ -311,13 +373,3 @@ def test_a_plane_without_the_generator_would_be_noticed(monkeypatch: pytest.Monk
     monkeypatch.setattr(noise, "squares64", lambda weyl, key: weyl)
     with pytest.raises(AssertionError):
         check_white_gaussian(plane(KEY, (0, 512), (-256, 256), 3))
-
-
-def test_the_ends_of_the_words_give_numbers() -> None:
-    """Radius and angle where their 32 bits are all 0, all 1 or their first alone."""
-    ends = [0, 2**32 - 1, 2**31]
-    bits = noise_keys([high << 32 | low for high in ends for low in ends])
-    z = normals(bits.view(1, 1, 3, 3).clone())
-    assert z.isfinite().all()
-    assert float(z.abs().max()) == pytest.approx((64 * np.log(2)) ** 0.5)
-    assert float(z[0, 0, 2:4].abs().max()) < 1e-3

@@ -139,7 +139,7 @@ def test_the_runner_draws_the_noise_of_srx() -> None:
         keys = noise_keys([noise_key(3, of_srx.picture, 2)])
         expected = gaussian_noise(keys, rows, cols, 3)[0].numpy()
         found = own.noise(key, rows[0], cols[0], rows[1] - rows[0], cols[1] - cols[0])
-        assert np.abs(found - expected).max() < 1e-5
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("options", [OPTIONS, OTHER], ids=lambda options: options.model)
