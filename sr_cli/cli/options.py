@@ -146,8 +146,8 @@ Preprocess = Annotated[
         "--preprocess",
         metavar="NAME|FILE",
         show_default="the model's",
-        help="What makes the first, smooth enlargement: compact, none (bicubic), realesrgan, or a "
-        "checkpoint that spandrel reads.",
+        help="What makes the first, smooth enlargement: compact, none (bicubic), realesrgan, "
+        "anime, or a checkpoint that spandrel reads.",
     ),
 ]
 Model = Annotated[

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
@@ -12,9 +12,10 @@ from typing import Any, Literal, TypeVar
 import typer
 
 from sr_cli.cli.presets import PRESETS
-from sr_cli.engine.options import AUTO, Method, OutputOptions, UpscaleOptions
+from sr_cli.engine.options import AUTO, DIFFUSION_ONLY, Method, OutputOptions, UpscaleOptions
 from sr_cli.engine.size import Exact, LongSide, ShortSide, Size
 from sr_cli.errors import UsageError
+from sr_cli.models.kinds import is_alone
 
 CHOSEN = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 """Where values come from that somebody chose, the strongest first."""
@@ -111,11 +112,29 @@ def check_method(ctx: typer.Context) -> None:
     In srx.toml and in variables they wait for their method.
     """
     for method, names in OPTIONS_OF.items():
-        for name in names if method != ctx.params["method"] else ():
-            source = ctx.get_parameter_source(name)
-            if source is not None and source.name == "COMMANDLINE":
-                flag = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{flag} belongs to --method {method}: add that, or leave it out.")
+        if method != ctx.params["method"]:
+            _refuse(ctx, names, f"belongs to --method {method}: add that, or leave it out.")
+
+
+def _refuse(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
+    """Raise UsageError, with that reason, where one of these is on the command line."""
+    for name in names:
+        if _rank(ctx, name) == CHOSEN.index("COMMANDLINE"):
+            raise UsageError(f"--{name.replace('_', '-')} {reason}")
+
+
+def _without_diffusion(ctx: typer.Context) -> dict[str, Any]:
+    """What the options of diffusion are where a network alone is the model: as nobody chose them.
+
+    Raises UsageError where the command line has one; in srx.toml and in variables they wait for a
+    model of theirs.
+    """
+    model = ctx.params["model"]
+    if ctx.params["method"] != "dossr" or not is_alone(model):
+        return {}
+    reason = f"is for diffusion, and {model} is a network alone: leave it out, or choose another"
+    _refuse(ctx, (*DIFFUSION_ONLY, "preset"), f"{reason} --model.")
+    return {name: getattr(UpscaleOptions, name) for name in DIFFUSION_ONLY}
 
 
 def output_options(ctx: typer.Context) -> OutputOptions:
@@ -130,7 +149,7 @@ def upscale_options(ctx: typer.Context) -> UpscaleOptions:
     check_method(ctx)
     values = {field.name: ctx.params[field.name] for field in fields(UpscaleOptions)}
     with naming_options(ctx):
-        values |= _preset(ctx) | {"scale": _size(ctx)}
+        values |= _preset(ctx) | _without_diffusion(ctx) | {"scale": _size(ctx)}
         for name in ("t1", "batch"):
             values[name] = _whole_or_auto(name, values[name])
         if values["method"] != "dossr":

@@ -165,7 +165,7 @@ def prf_search(
     if as_json:
         terminal.document(
             {
-                "options": asdict(options) | asdict(wanted),
+                "options": options.recorded | asdict(wanted),
                 "environment": environment(machine.resolve()) | {"texture": engine.texture},
                 "images": [str(file) for file in files],
                 "metrics": {"conditions": metrics.conditions, "missing": metrics.missing},

@@ -83,10 +83,13 @@ def check(
     texture without a dial and for results on disk that lack an image."""
     from sr_cli.engine.steps import check_texture
     from sr_cli.models.loading import DIFFUSION
+    from sr_cli.models.preprocess import load_preprocessor
     from sr_cli.models.registry import card
 
     for options in rows.values():
-        if options.method == "dossr":
+        if options.alone:
+            load_preprocessor(options.model)
+        elif options.method == "dossr":
             check_texture(options, card(options.model, DIFFUSION))
     for peer in (peer for peer in compared if peer.reads):
         for pairs in sets:

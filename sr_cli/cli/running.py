@@ -279,7 +279,7 @@ class Run:
                 peak = mebibytes(self.engine["peak_memory_bytes"])
                 terminal.note(f"peak memory of the run: {peak}")
             if as_json:
-                settings = asdict(self.options) | asdict(self.files) | asdict(self.machine)
+                settings = self.options.recorded | asdict(self.files) | asdict(self.machine)
                 settings |= {"recursive": recursive}
                 found = environment(self.computed_on) | self.engine
                 terminal.document(document(settings, found, shown))

@@ -117,7 +117,7 @@ def sweep_t1(
     ] = UpscaleOptions.texture,
     color: Annotated[
         Color, option("Network", "--color", help="Take the colours of the input over.")
-    ] = UpscaleOptions.color,
+    ] = "wavelet",
     tile: shared.Tile = None,
     device: shared.Device = "auto",
     dtype: shared.Dtype = "auto",

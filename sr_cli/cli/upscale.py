@@ -100,7 +100,17 @@ def upscale(
             help="Draw N seeds of each picture, keep the best by its input and NIQE.",
         ),
     ] = UpscaleOptions.best_of,
-    model: shared.Model = UpscaleOptions.model,
+    model: Annotated[
+        str,
+        option(
+            "Diffusion",
+            "--model",
+            metavar="NAME|FILE",
+            help="embedded (camera photographs), clean (pictures that were only made smaller), or "
+            "an imported model. Or a network alone, without diffusion: anime, realesrgan, or a "
+            "checkpoint that spandrel reads.",
+        ),
+    ] = UpscaleOptions.model,
     method: shared.Method = UpscaleOptions.method,
     prior: shared.Prior = UpscaleOptions.prior,
     sampler: shared.Sampler = UpscaleOptions.sampler,
@@ -114,8 +124,13 @@ def upscale(
     ] = UpscaleOptions.degradation,
     preprocess: shared.Preprocess = UpscaleOptions.preprocess,
     color: Annotated[
-        Color,
-        option("Diffusion", "--color", help="Take the colours of the input over."),
+        Color | None,
+        option(
+            "Diffusion",
+            "--color",
+            show_default="wavelet; of a network alone: none",
+            help="Take the colours of the input over.",
+        ),
     ] = UpscaleOptions.color,
     recursive: Annotated[
         bool,

@@ -11,10 +11,12 @@ from torch import Tensor
 from sr_cli.engine.arrays import Form, finite, levels
 from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, color_fix
 from sr_cli.engine.guard import guarded, shrunk
-from sr_cli.engine.options import Color
+from sr_cli.engine.options import Color, UpscaleOptions
 from sr_cli.engine.tiling import Tiler, cached
 from sr_cli.engine.timing import Timer
 from sr_cli.errors import DeviceError
+from sr_cli.models.model import Model
+from sr_cli.models.resampling import resize
 
 WORTH_A_NOTE = 0.01
 """Share of a picture on which the guard doubted the network."""
@@ -54,7 +56,7 @@ class Finish:
         by_cells = self.color == "wavelet" and not self.exact
         if not by_cells:
             with self.timer("colour"):
-                image = self._recoloured(image, source)
+                image = recoloured(image, source, self.color, self.device)
                 smaller = shrunk(image, lr)
         with self.timer("guard"):
             result, strayed = guarded(
@@ -70,26 +72,70 @@ class Finish:
             on_note(note)
         return result[0]
 
-    def _recoloured(self, image: Tensor, source: Tensor) -> Tensor:
-        """By the colour fix, in tiles where it is one of tiles (AdaIN is not); float32.
 
-        May be `image` itself.
-        """
-        fix = partial(color_fix, self.color)
-        if self.color != "wavelet":
-            return fix(image, source)
-        fixed = torch.empty_like(image)
-        tiler = Tiler(self.device, 1, [cached(COLOR_TILE, self.device)], WAVELET_MARGIN)
-        tiler.fill(fix, lambda _, w: (image[(..., *w)], source[(..., *w)]), [fixed])
-        return fixed
+@dataclass(frozen=True)
+class Unguarded:
+    """What a network alone gave → the result: the same, but for a colour fix that was asked for.
+
+    device: computes.
+    """
+
+    color: Color
+    device: torch.device
+    timer: Timer
+
+    def __call__(
+        self,
+        image: Tensor,
+        smaller: Tensor,
+        source: Tensor,
+        lr: Tensor,
+        *,
+        form: Form,
+        on_note: Callable[[str], None],
+    ) -> Tensor:
+        """As `Finish`; but `source` is the image itself, whose colours are those of `lr` enlarged
+        by bicubic interpolation."""
+        check_numbers(smaller, self.device, "fetch them again")
+        with self.timer("colour"):
+            if self.color != "none":
+                height, width = image.shape[-2:]
+                plain = resize(levels(lr.to(image.device))[None], (height, width))
+                image = recoloured(image, plain, self.color, self.device)
+        return form(image.clamp(0, 1))[0]
 
 
-def check_numbers(image: Tensor, device: torch.device) -> None:
+def finish_of(
+    options: UpscaleOptions, model: Model, device: torch.device, timer: Timer
+) -> Finish | Unguarded:
+    """What is done after these options' walk with that model."""
+    if options.alone:
+        return Unguarded(options.color_fix, device, timer)
+    return Finish(options.color_fix, model.tiling == "blend", device, timer)
+
+
+def recoloured(image: Tensor, source: Tensor, color: Color, device: torch.device) -> Tensor:
+    """By the colour fix, in tiles where it is one of tiles (AdaIN is not); float32.
+
+    May be `image` itself.
+    """
+    fix = partial(color_fix, color)
+    if color != "wavelet":
+        return fix(image, source)
+    fixed = torch.empty_like(image)
+    tiler = Tiler(device, 1, [cached(COLOR_TILE, device)], WAVELET_MARGIN)
+    tiler.fill(fix, lambda _, w: (image[(..., *w)], source[(..., *w)]), [fixed])
+    return fixed
+
+
+def check_numbers(
+    image: Tensor, device: torch.device, remedy: str = "try another --t1 or --steps"
+) -> None:
     """Raise DeviceError where an image that float32 gave on a device holds what is no number."""
     if not finite(image):
         raise DeviceError(
             f"The networks gave no picture, even with --dtype float32 on {device}: "
-            "their weights may be damaged; try another --t1 or --steps."
+            f"their weights may be damaged; {remedy}."
         )
 
 

@@ -139,8 +139,9 @@ class Keeper:
     def _tag(self, size: tuple[int, int]) -> str:
         options = self.options
         wide, high = options.size.of(*size)
-        name = options.model if options.method == "dossr" else options.prior
-        return (
+        name = Path(options.model).name if options.method == "dossr" else options.prior
+        made = (
             f"srx {__version__}: enlarged by a neural network from {size[0]}x{size[1]} to "
-            f"{wide}x{high}, model {name}, steps {self.steps}, seed {options.seed}"
+            f"{wide}x{high}, model {name}"
         )
+        return made if options.alone else f"{made}, steps {self.steps}, seed {options.seed}"

@@ -308,7 +308,9 @@ def _file(value: Any) -> File | None:
 
 
 def _recorded(options: UpscaleOptions, files: OutputOptions) -> dict[str, Any]:
-    kept = {k: v for k, v in asdict(options).items() if k not in _MACHINE}
+    kept = {k: v for k, v in options.recorded.items() if k not in _MACHINE}
+    if options.alone:
+        kept["model"] = options.model_name  # the digest among the networks says which file
     return kept | {k: v for k, v in asdict(files).items() if k in _WRITTEN}
 
 
@@ -318,8 +320,10 @@ def _usual() -> dict[str, Any]:
 
 
 def _networks(options: UpscaleOptions) -> dict[str, str]:
-    from sr_cli.models import registry
+    from sr_cli.models import alone, registry
 
+    if options.alone:
+        return {"model": alone.identity(options.model)}
     names = {"model": options.model if options.method == "dossr" else options.prior}
     first = options.preprocess
     if first is None and options.method == "dossr":

@@ -24,12 +24,11 @@ def file_name(path: Path, options: UpscaleOptions, files: OutputOptions) -> str:
         UsageError: the template makes no name of this file.
         ModelError: the template needs the steps of a model that is not there.
     """
-    model = options.model if options.method == "dossr" else Path(options.prior).absolute().name
     values: dict[str, str | int | float] = {
         "stem": path.stem,
         "ext": path.suffix[1:],
         "seed": options.seed,
-        "model": model,
+        "model": options.model_name,
     }
     if files.name_needs_steps:
         values["steps"] = _steps(options)
@@ -49,6 +48,8 @@ def _steps(options: UpscaleOptions) -> int:
 
     if options.steps is not None:
         return options.steps
+    if options.alone:
+        return 0
     return STEPS if options.method == "diffsr" else card(options.model).limits.steps
 
 

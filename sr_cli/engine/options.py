@@ -6,12 +6,14 @@ import os
 import re
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from sr_cli.diffusion.names import LastStep, SamplerName, Schedule, Variant
 from sr_cli.engine.size import Scale, Size
 from sr_cli.errors import UsageError
+from sr_cli.models.kinds import is_alone
 
 Color = Literal["wavelet", "adain", "none"]
 Method = Literal["dossr", "diffsr"]
@@ -43,6 +45,11 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     _require(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.")
 
 
+DIFFUSION_ONLY = (
+    *("steps", "order", "variant", "last_step", "texture", "t1", "best_of", "schedule"),
+    *("degradation", "preprocess", "overlap"),
+)
+"""Options that a network alone has no use for."""
 MOST_DRAWS = 64
 """Seeds of one picture, all of whose results are in memory at a time."""
 
@@ -65,6 +72,10 @@ class UpscaleOptions:
     with `prior` (a name, a folder or a hub id) by `sampler`. Its t1 is "auto" if it is None, 0
     leaves the enlargement as it is, and it takes at most t1 steps.
 
+    `model` may also be a network alone, a checkpoint's path or one of `models.kinds.NAMED`: its
+    output is resized to `size`, without diffusion, guard or, unless asked for, colour fix, and what
+    is in DIFFUSION_ONLY must be left as it is. `color` None is "wavelet", and "none" there.
+
     Of `best_of` seeds from `seed` on the one is kept that `engine.choice` says.
 
     Raises:
@@ -79,7 +90,7 @@ class UpscaleOptions:
     texture: float | None = None
     t1: int | Literal["auto"] | None = None
     preprocess: str | None = None
-    color: Color = "wavelet"
+    color: Color | None = None
     seed: int = 0
     best_of: int = 1
     tile: int | None = None
@@ -96,6 +107,34 @@ class UpscaleOptions:
         _ = self.size  # which checks itself
         self._check_sampling()
         self._check_machine()
+        for name in DIFFUSION_ONLY if self.alone else ():
+            usual = getattr(self, name) == getattr(UpscaleOptions, name)
+            _require(usual, f"{name} is for diffusion; {self.model} is a network alone.")
+
+    @property
+    def alone(self) -> bool:
+        """Whether a regression network enlarges by itself, without diffusion."""
+        return self.method == "dossr" and is_alone(self.model)
+
+    @property
+    def color_fix(self) -> Color:
+        """What is done to the colours."""
+        return self.color or ("none" if self.alone else "wavelet")
+
+    @property
+    def model_name(self) -> str:
+        """Of what enlarges, for names of files: as LOOKS says, without folders."""
+        if self.method == "diffsr":
+            return Path(self.prior).absolute().name
+        if not self.alone:
+            return self.model
+        stem = re.sub(r"[^\w.-]+", "-", Path(self.model).stem)
+        return stem if re.match("[A-Za-z]", stem) else f"model-{stem}"
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """For reports and manifests."""
+        return asdict(self) | {"color": self.color_fix}
 
     @property
     def size(self) -> Size:
@@ -116,7 +155,7 @@ class UpscaleOptions:
         if self.texture is not None:
             sentence = f"texture must lie between 0 and 1, not {self.texture:g}."
             _require(0 <= self.texture <= 1, sentence)
-        _one_of("color", self.color, get_args(Color))
+        _one_of("color", self.color_fix, get_args(Color))
         _one_of("method", self.method, get_args(Method))
         _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("degradation", self.degradation, get_args(Degradation))

@@ -26,6 +26,9 @@ def check(options: UpscaleOptions, *, device: str = "auto", dtype: str = "auto")
     resolve_dtype(dtype, resolve_device(device))
     if options.preprocess is not None:
         load_preprocessor(options.preprocess)
+    if options.alone:
+        load_preprocessor(options.model)
+        return ()
     if options.method == "dossr":
         card = registry.card(options.model, DIFFUSION)
     elif options.prior in registry.names():

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
+from sr_cli.device import resolve_dtype
 from sr_cli.diffusion.path import Path, time_grid
 from sr_cli.diffusion.samplers import table
 from sr_cli.diffusion.schedules import alpha_bar
@@ -13,6 +16,7 @@ from sr_cli.engine.size import Scale
 from sr_cli.errors import UsageError
 from sr_cli.models.calibration import Calibration, Setting, find
 from sr_cli.models.model import Model
+from sr_cli.models.preprocess import without_bfloat16
 from sr_cli.models.registry import Card, card, cards
 
 Sizes = tuple[tuple[int, int], tuple[int, int]]
@@ -39,6 +43,8 @@ def course(options: UpscaleOptions, model: Model, t1: int) -> Course:
     Raises UsageError when the steps do not fit between t1 and 0.
     """
     bar = alpha_bar(options.schedule) if options.schedule else model.alpha_bar
+    if options.alone:
+        return Course(Path.plain(bar), (), (1.0, 0.0))
     if options.method == "diffsr":
         if t1 == 0:
             return Course(Path.plain(bar), (), (1.0, 0.0))
@@ -55,9 +61,15 @@ def course(options: UpscaleOptions, model: Model, t1: int) -> Course:
     return Course(path, steps, start(path, steps[0].s))
 
 
-def makes_pixels(options: UpscaleOptions) -> bool:
-    """Whether the networks of these options work on pixels. Raises ModelError for unknown ones."""
-    return options.method == "diffsr" or card(options.model).kind != "dossr"
+def dtype_of(options: UpscaleOptions, name: str, device: torch.device) -> torch.dtype:
+    """What `resolve_dtype` says for the networks of these options; never bfloat16 for one alone.
+
+    Raises what that does, and ModelError for an unknown model.
+    """
+    if options.alone:
+        return without_bfloat16(resolve_dtype(name, device, pixels=True), device)
+    pixels = options.method == "diffsr" or card(options.model).kind != "dossr"
+    return resolve_dtype(name, device, pixels=pixels)
 
 
 def setting(options: UpscaleOptions, model: Model | Card) -> Setting:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from sr_cli.device import compile_all, resolve_device, resolve_dtype, to_host
+from sr_cli.device import compile_all, resolve_device, to_host
 from sr_cli.engine.arrays import FLOATS, Form
 from sr_cli.engine.cells import Cells
 from sr_cli.engine.choice import Judge, best_of
 from sr_cli.engine.events import Event
-from sr_cli.engine.finish import Finish, overflowed
+from sr_cli.engine.finish import finish_of, overflowed
 from sr_cli.engine.guard import shrunk
 from sr_cli.engine.images import Picture
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
@@ -33,13 +33,13 @@ from sr_cli.engine.steps import (
     calibration,
     check_texture,
     course,
-    makes_pixels,
+    dtype_of,
 )
 from sr_cli.engine.stream.plan import Parts, parts_of
 from sr_cli.engine.tiling import OnNote, OnTile, ignore, of_group
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.errors import UsageError, enough_memory
-from sr_cli.models.loading import DIFFUSION, load_model, load_prior
+from sr_cli.models.loading import UPSCALING, load_model, load_prior
 from sr_cli.models.model import Model
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.protocol import Preprocessor
@@ -78,13 +78,13 @@ class Upscaler:
     ) -> None:
         self.options = options = options or UpscaleOptions()
         self._device = resolve_device(device)
-        self._dtype = resolve_dtype(dtype, self._device, pixels=makes_pixels(options))
+        self._dtype = dtype_of(options, dtype, self._device)
         self._timer = timer
         with enough_memory("the networks"):
             if options.method == "diffsr":
                 self._model = load_prior(options.prior, self._device, self._dtype)
             else:
-                self._model = load_model(options.model, self._device, self._dtype, DIFFUSION)
+                self._model = load_model(options.model, self._device, self._dtype, UPSCALING)
             self._preprocess = self._preprocessor()
         self._in_float32 = cache(  # shared by the copies that `using` makes
             partial(Upscaler, options, device=self.device, dtype="float32", timer=timer)
@@ -238,14 +238,14 @@ class Upscaler:
         if that does not help. sources: what `self.sources(lrs)` gave. forms: of the results, else
         float32 in [0, 1]. on_step and on_note as for one picture, with its index before.
         """
-        sources = self.sources(lrs) if sources is None else sources
+        sources = sources or self.sources(lrs, on_step if self.options.alone else ignore)
         if self.options.best_of > 1:
             return best_of(self, lrs, sources, forms, on_step, on_note)
         if self._course is None:
             return self._from_calibrated_starts(lrs, sources, forms, on_step, on_note)
         images = self._walked(self._course, lrs, sources, on_step, on_note)
-        blends, results = self._model.tiling == "blend", list[Tensor]()
-        finish = Finish(self.options.color, blends, self._device, self._timer)
+        results = list[Tensor]()
+        finish = finish_of(self.options, self._model, self._device, self._timer)
         for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
             form, note = forms[i] if forms else FLOATS, partial(on_note, i)
             image = images.pop(0)[..., : source.shape[-2], : source.shape[-1]]
@@ -269,9 +269,7 @@ class Upscaler:
         tiler = self._cells.tiler([(lr.shape[-1], lr.shape[-2]) for lr in lrs], on_note)
         codec = TiledCodec(self._model, tiler, self._timer)
         walk = Walk(self._model.denoiser, course, tiler=tiler, timer=self._timer)
-        coded = codec.encode([self._cells.padded(source) for source in sources], noises)
-        states = walk(coded, noises, on_step)
-        del coded
+        states = walk(codec.encode([*map(self._cells.padded, sources)], noises), noises, on_step)
         return codec.decode(states)
 
     def _repeated(
@@ -322,9 +320,9 @@ class Upscaler:
         """As `parts_of`."""
         return parts_of(self, sizes, on_note, exact=exact)
 
-    def sources(self, lrs: Sequence[Tensor]) -> list[Tensor]:
+    def sources(self, lrs: Sequence[Tensor], on_tile: OnTile = ignore) -> list[Tensor]:
         """The plain enlargement of each picture: (1, 3, H', W') in [0, 1], on the device if it has
-        room for all that is made of it."""
+        room for all that is made of it. on_tile is told of the preprocessor's tiles."""
         options, sizes = self.options, [(lr.shape[-1], lr.shape[-2]) for lr in lrs]
         with self._timer("preprocess"):
             return enlargements(
@@ -334,6 +332,7 @@ class Upscaler:
                 device=self._device,
                 batch=self._cells.batch(sizes),
                 core=PREPROCESS_TILE if options.tile is None else options.tile,
+                on_tile=on_tile,
             )
 
     def _preprocessor(self) -> Preprocessor:

@@ -36,7 +36,7 @@ def conditions(engine: Upscaler, metrics: Metrics, varied: Collection[str]) -> d
     model = engine.model
     return {
         "versions": [__version__, torch.__version__],
-        "options": {k: v for k, v in asdict(engine.options).items() if k not in varied},
+        "options": {k: v for k, v in engine.options.recorded.items() if k not in varied},
         "weights": dict(_weights(engine)),
         "card": [digest(model.alpha_bar).hex(), model.last_step, engine.texture],
         "machine": [engine.device, engine.dtype, torch.get_num_threads()],

@@ -84,6 +84,8 @@ def engine(name: str, options: UpscaleOptions, *, device: torch.device, dtype: s
 def _calls(upscaler: Upscaler, scale: float) -> int:
     """Of the network for one image of this scale: Diff-SR's samplers take at most t1 steps."""
     options = upscaler.options
+    if options.alone:
+        return 1
     if options.method == "dossr":
         return upscaler.steps * options.best_of
     found = calibration(options, upscaler.model).start(scale) if options.automatic else options.t1

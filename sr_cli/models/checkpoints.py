@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sr_cli.errors import ModelError
+from sr_cli.models.kinds import SUFFIXES
 
 SPARE = 512 << 20
 """Bytes of memory that reading a pickle may take beside four times its size."""
 PREFIXES = ("module.", "netG.")
 """That spandrel takes off."""
-SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -6,12 +6,15 @@ from dataclasses import replace
 import torch
 
 from sr_cli.errors import ModelError, UsageError, enough_memory
-from sr_cli.models import embedded, prior, registry
+from sr_cli.models import alone, embedded, prior, registry
+from sr_cli.models.kinds import is_alone
 from sr_cli.models.model import Model
 from sr_cli.models.registry import Card
 
 DIFFUSION = ("embedded", "dossr")
 """Kinds of cards that --model takes."""
+UPSCALING = (*DIFFUSION, "alone")
+"""What --model takes: these, and regression networks that are models of their own."""
 
 
 def load_model(
@@ -23,6 +26,9 @@ def load_model(
         ModelError: it is missing, damaged, of another kind or no diffusion model.
         DeviceError: it does not fit into the device's memory, or the device failed.
     """
+    if "alone" in kinds and is_alone(name):
+        with enough_memory(f"the weights of {name}"):
+            return alone.load(name, device, dtype)
     found = registry.card(name, kinds)
     try:
         with enough_memory(f"the weights of {name}"):

@@ -1,4 +1,4 @@
-"""Weights of an ncnn network (`.param`, `.bin`), as far as Real-ESRGAN's RRDBNet needs it.
+"""Weights of an ncnn network (`.param`, `.bin`), as far as Real-ESRGAN's networks need it.
 
 Formats: the ncnn wiki's "param and model file structure"; ncnn's ModelBin::load gives the tags.
 """
@@ -16,7 +16,7 @@ from sr_cli.errors import ModelError
 MAGIC = "7767517"
 TAG_FLOAT16 = 0x01306B47
 TAG_FLOAT32 = 0
-WITHOUT_WEIGHTS = {"Input", "Split", "Concat", "Eltwise", "BinaryOp", "Interp"}
+WITHOUT_WEIGHTS = {"Input", "Split", "Concat", "Eltwise", "BinaryOp", "Interp", "PixelShuffle"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def read_rrdbnet(param: Path, binary: Path) -> dict[str, Tensor]:
 
     Raises ModelError when a file is missing, damaged or of another network.
     """
-    convolutions = read_convolutions(param, binary)
+    convolutions = [layer for layer in read_layers(param, binary) if isinstance(layer, Convolution)]
     blocks, rest = divmod(len(convolutions) - 6, 15)
     if blocks < 1 or rest:
         raise ModelError(f"{param} is no RRDBNet: it has {len(convolutions)} convolutions.")
@@ -46,8 +46,24 @@ def read_rrdbnet(param: Path, binary: Path) -> dict[str, Tensor]:
     return state
 
 
-def read_convolutions(param: Path, binary: Path) -> list[Convolution]:
-    """The convolutions of a graph in its order; float16 weights become float32.
+def read_compact(param: Path, binary: Path) -> dict[str, Tensor]:
+    """State dict of Real-ESRGAN's SRVGGNetCompact, with its authors' names.
+
+    Raises ModelError when a file is missing or damaged.
+    """
+    state = {}
+    for place, layer in enumerate(read_layers(param, binary)):
+        if isinstance(layer, Convolution):
+            state[f"body.{place}.weight"] = layer.weight
+            state[f"body.{place}.bias"] = layer.bias
+        else:
+            state[f"body.{place}.weight"] = layer
+    return state
+
+
+def read_layers(param: Path, binary: Path) -> list[Convolution | Tensor]:
+    """The convolutions of a graph and the slopes, (channels,) float32, of its PReLUs, in its order;
+    float16 weights become float32.
 
     Raises ModelError when a file is missing or damaged, or a layer's weights are of another kind.
     """
@@ -59,29 +75,35 @@ def read_convolutions(param: Path, binary: Path) -> list[Convolution]:
             f"{param} and {binary.name} cannot be read: install them again."
         ) from error
     try:
-        convolutions = _read_layers(lines, data)
+        layers = _read_layers(lines, data)
         data.expect_end()
     except (KeyError, IndexError, ValueError) as error:
         raise ModelError(
             f"{param} and {binary.name} are no ncnn model that srx can read: {error}"
         ) from error
-    return convolutions
+    return layers
 
 
-def _read_layers(lines: list[str], data: "_Reader") -> list[Convolution]:
+def _read_layers(lines: list[str], data: "_Reader") -> list[Convolution | Tensor]:
     if lines[:1] != [MAGIC]:
         raise ValueError("the magic number is missing")
-    convolutions = []
+    layers: list[Convolution | Tensor] = []
     for line in lines[2:]:
         kind, _name, inputs, outputs, *fields = line.split()
-        if kind == "Convolution":
+        if kind in ("Convolution", "PReLU"):
             options = dict(field.split("=") for field in fields[int(inputs) + int(outputs) :])
-            convolutions.append(_read_convolution(options, data))
+            read = _read_convolution if kind == "Convolution" else _read_slopes
+            layers.append(read(options, data))
         elif kind not in WITHOUT_WEIGHTS:
             raise ValueError(f"layer type {kind} is not supported")
     if len(lines) - 2 != int(lines[1].split()[0]):
         raise ValueError("layers are missing")
-    return convolutions
+    return layers
+
+
+def _read_slopes(options: dict[str, str], data: "_Reader") -> Tensor:
+    """Parameter 0 is their number; they have no tag."""
+    return torch.from_numpy(data.float32(int(options["0"])))
 
 
 def _read_convolution(options: dict[str, str], data: "_Reader") -> Convolution:

@@ -54,6 +54,7 @@ DANGEROUS = [
     ("upscale", 'preprocess = "evil.pth"'),
     ("upscale", 'preprocess = "/evil.pth"'),
     ("upscale", 'model = "../x"'),
+    ("upscale", 'model = "evil.pth"'),
     ("upscale", 'device = "cuda:7"'),
     ("upscale", "threads = 1"),
     ("upscale", "tile = 16"),

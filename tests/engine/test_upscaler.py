@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sr_cli.device import resolve_dtype
 from sr_cli.diffusion.solvers import Step, start
-from sr_cli.engine import finish, guard, sampling, upscaler
+from sr_cli.engine import finish, guard, sampling
 from sr_cli.engine.images import load
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.steps import conditions
@@ -330,11 +330,13 @@ def test_unknown_models_and_devices_are_refused() -> None:
 def test_the_tiles_of_the_colour_fix_do_not_show(
     monkeypatch: pytest.MonkeyPatch, color: str, *, exact: bool
 ) -> None:
+    real = finish.Finish
+
     def finishing(color: Any, _: bool, *rest: Any) -> finish.Finish:
-        return finish.Finish(color, exact, *rest)
+        return real(color, exact, *rest)
 
     lr = photo(30, 40)
-    monkeypatch.setattr(upscaler, "Finish", finishing)
+    monkeypatch.setattr(finish, "Finish", finishing)
     module, name = (finish, "COLOR_TILE") if exact else (guard, "COLOR_TILE")
     usual = upscaled(lr, color=color)
     monkeypatch.setattr(module, name, 50 if exact else 12)

@@ -11,7 +11,15 @@ from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor, nn
 
 from sr_cli.errors import ModelError
-from sr_cli.models.ncnn import TAG_FLOAT16, TAG_FLOAT32, read_convolutions, read_rrdbnet
+from sr_cli.models.compact import CompactNet
+from sr_cli.models.ncnn import (
+    TAG_FLOAT16,
+    TAG_FLOAT32,
+    Convolution,
+    read_compact,
+    read_layers,
+    read_rrdbnet,
+)
 
 Layers = list[tuple[Tensor, Tensor]]
 
@@ -47,15 +55,16 @@ def odd_layers() -> Layers:
 def test_round_trip(tmp_path: Path, half: bool) -> None:
     layers = odd_layers()
     for read, (weight, bias) in zip(
-        read_convolutions(*write(tmp_path, layers, half=half)), layers, strict=True
+        read_layers(*write(tmp_path, layers, half=half)), layers, strict=True
     ):
+        assert isinstance(read, Convolution)
         assert torch.equal(read.weight, weight.half().float() if half else weight)
         assert torch.equal(read.bias, bias)
 
 
 def test_float16_weights_are_padded_to_four_bytes(tmp_path: Path) -> None:
     with pytest.raises(ModelError):
-        read_convolutions(*write(tmp_path, odd_layers(), pad=False))
+        read_layers(*write(tmp_path, odd_layers(), pad=False))
 
 
 def small_rrdbnet() -> nn.Module:
@@ -88,7 +97,7 @@ def test_weights_of_a_wrong_length(tmp_path: Path, end: int | str) -> None:
     content = binary.read_bytes()
     binary.write_bytes(content[:end] if isinstance(end, int) else content + b"\0")
     with pytest.raises(ModelError, match=r"net\.bin"):
-        read_convolutions(param, binary)
+        read_layers(param, binary)
 
 
 @pytest.mark.parametrize(
@@ -112,14 +121,14 @@ def test_damaged_graph(tmp_path: Path, old: str, new: str) -> None:
     assert old in text
     param.write_text(text.replace(old, new, 1))
     with pytest.raises(ModelError, match=r"net\.param"):
-        read_convolutions(param, binary)
+        read_layers(param, binary)
 
 
 def test_weights_of_another_type(tmp_path: Path) -> None:
     param, binary = write(tmp_path, odd_layers())
     binary.write_bytes(b"\x38\x4b\x0d\x00" + binary.read_bytes()[4:])  # ncnn's tag of int8
     with pytest.raises(ModelError, match="0xd4b38"):
-        read_convolutions(param, binary)
+        read_layers(param, binary)
 
 
 @pytest.mark.parametrize("missing", [0, 1])
@@ -127,11 +136,35 @@ def test_missing_file(tmp_path: Path, missing: int) -> None:
     files = write(tmp_path, odd_layers())
     files[missing].unlink()
     with pytest.raises(ModelError, match="cannot be read"):
-        read_convolutions(*files)
+        read_layers(*files)
 
 
 def test_graph_that_is_no_text(tmp_path: Path) -> None:
     param, binary = write(tmp_path, odd_layers())
     param.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ModelError, match="cannot be read"):
-        read_convolutions(param, binary)
+        read_layers(param, binary)
+
+
+def test_compact_has_slopes_between_convolutions(tmp_path: Path) -> None:
+    net = CompactNet(num_feat=4, num_conv=1, upscale=2)
+    lines, content = ["Input data 0 1 b0"], b""
+    for place, layer in enumerate(net.body):
+        tensors = [tensor.detach() for tensor in layer.parameters()]
+        size = tensors[0].numel()
+        ends = f"l{place} 1 1 b{place} b{place + 1} 0={len(tensors[0])}"
+        if isinstance(layer, nn.Conv2d):
+            lines.append(f"Convolution {ends} 1=3 4=1 5=1 6={size}")
+            content += np.array(TAG_FLOAT32, "<u4").tobytes()
+        else:
+            lines.append(f"PReLU {ends}")
+        content += b"".join(tensor.numpy().astype("<f4").tobytes() for tensor in tensors)
+    param, binary = tmp_path / "net.param", tmp_path / "net.bin"
+    param.write_text("\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines, ""]))
+    binary.write_bytes(content)
+    state = read_compact(param, binary)
+    assert state.keys() == net.state_dict().keys()
+    assert all(torch.equal(state[name], value) for name, value in net.state_dict().items())
+    binary.write_bytes(content[:-4])  # the control: the reader counts the slopes
+    with pytest.raises(ModelError):
+        read_compact(param, binary)

@@ -205,7 +205,7 @@ def test_tensors_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_unknown_name_and_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="choose none, compact, realesrgan or the path"):
+    with pytest.raises(ModelError, match="choose none, compact, realesrgan, anime or the path"):
         load_preprocessor("sharper")
     with pytest.raises(ModelError, match=r"no model file .*gone\.pth"):
         load_preprocessor(str(tmp_path / "gone.pth"))

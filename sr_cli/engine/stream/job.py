@@ -113,7 +113,7 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
     notes: list[str] = []
     parts = engine.parts(sizes, notes.append)
     kept = held.nbytes + carried_bytes(
-        after[0], reach(result.size, held.size, keeper.options.color)
+        after[0], reach(result.size, held.size, keeper.options.color_fix)
     )
     side = window_side(parts, sizes, kept, result.pixel.nbytes * after[0])
 
@@ -170,8 +170,8 @@ class _Making:
         float32 does not.
         """
         parts, held, size = self.parts, self.held, self.result.size
-        finisher = Finisher(held, size, parts.options.color, parts.device, parts.timer)
-        carried = Carried(size, reach(size, held.size, parts.options.color))
+        finisher = Finisher(held, size, parts.options.color_fix, parts.device, parts.timer)
+        carried = Carried(size, reach(size, held.size, parts.options.color_fix))
         for place, block, ready in carried.blocks(self._walked()):
             if all(span.stop > span.start for span in ready):
                 hr = finisher(place, block, ready)

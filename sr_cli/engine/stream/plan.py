@@ -44,7 +44,7 @@ def can_stream(options: UpscaleOptions, sizes: Sizes) -> bool:
 
     Raises ModelError for unknown networks.
     """
-    if options.color == "adain" or options.tile == 0 or options.overlap is not None:
+    if options.color_fix == "adain" or options.tile == 0 or options.overlap is not None:
         return False
     if any(large < small for small, large in zip(*sizes, strict=True)):
         return False
@@ -74,7 +74,7 @@ def needed(options: UpscaleOptions, sizes: Sizes, format: str) -> int:  # noqa: 
     small, large = (math.prod(size) for size in sizes)
     if not streams(options, sizes):
         # In float32: preprocessed, decoded, with its colours fixed, all at one time.
-        return (2 + (options.color != "none")) * 12 * large
+        return (2 + (options.color_fix != "none")) * 12 * large
     collected = 0 if format in BY_ROWS else ENCODED * large
     return max(reading.BYTES_PER_PIXEL * small, collected)
 
