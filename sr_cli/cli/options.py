@@ -184,7 +184,7 @@ Metrics = Annotated[
         "--metrics",
         metavar=LIST,
         help="psnr, ssim, lpips, dists, niqe, clipiqa, musiq, maniqa, maniqa-pipal, topiq; in "
-        "bench also fid.",
+        "bench and prf-search also fid.",
     ),
 ]
 Border = Annotated[

@@ -10,10 +10,10 @@ import typer
 
 from sr_cli import __version__
 from sr_cli.cli import options as shared
-from sr_cli.cli import reports
+from sr_cli.cli import prf_reports, reports
 from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.machine import Machine, environment, make_upscaler
-from sr_cli.cli.options import LIST, option
+from sr_cli.cli.options import LIST, WRITTEN, option
 from sr_cli.cli.parsing import check_method, parse_list
 from sr_cli.cli.ui import terminal
 from sr_cli.diffusion.names import Schedule
@@ -97,7 +97,19 @@ def prf_search(
     device: shared.Device = "auto",
     dtype: shared.Dtype = "auto",
     threads: shared.Threads = None,
+    metrics: shared.Metrics = "psnr,ssim,lpips",
+    download: shared.Download = False,
     plot: shared.Curves = None,
+    sheet: Annotated[
+        Path | None,
+        option(
+            "Reports and defaults",
+            "--sheet",
+            metavar="FILE.png",
+            help="Crops side by side by noise level: of one scale some images, else each scale.",
+            **WRITTEN,
+        ),
+    ] = None,
     cache: shared.Cache = None,
     update_card: Annotated[
         bool,
@@ -123,7 +135,8 @@ def prf_search(
     """
     terminal.talk(quiet=quiet, verbose=verbose, progress=not no_progress)
     check_method(ctx)
-    reports.check_reports(csv=None, plot=plot)
+    reports.check_reports(csv=None, plot=plot, sheet=sheet)
+    chosen = parse_list("--metrics", metrics, str, example="psnr,lpips")
     schedules = None
     if schedule is not None:
         schedules = parse_list("--schedule", schedule, str, example="linear,cosine")
@@ -146,29 +159,31 @@ def prf_search(
         t1=0 if method == "diffsr" else None,
     )
     if update_card:
-        _check_card(options)
+        prf_reports.check_card(options)
     files = _files(path, half, per_folder)
     machine = Machine(device, dtype, threads)
     engine = make_upscaler(options, machine)
-    metrics = _metrics(engine)
+    measures = _metrics(chosen, engine, download=download)
     searches = {
-        name: _search(wanted, files, engine.using(schedule=chosen), metrics, cache)
-        for name, chosen in _schedules(schedules, engine).items()
+        name: _search(wanted, files, engine.using(schedule=walk), measures, cache)
+        for name, walk in _schedules(schedules, engine).items()
     }
     results = _run(searches)
     kept = {name: str(_keep(searches[name], result, half)) for name, result in results.items()}
     tables = {name: _report(name, searches[name], results[name], kept[name]) for name in kept}
     if update_card:
-        _update_card(options, next(iter(results.values())), path, half)
+        prf_reports.update_card(options, next(iter(results.values())), path, half)
     if plot:
-        _draw(searches, results, plot)
+        prf_reports.draw_curves(searches, results, plot)
+    if sheet:
+        prf_reports.draw_sheet(searches, results, sheet)
     if as_json:
         terminal.document(
             {
                 "options": options.recorded | asdict(wanted),
                 "environment": environment(machine.resolve()) | {"texture": engine.texture},
                 "images": [str(file) for file in files],
-                "metrics": {"conditions": metrics.conditions, "missing": metrics.missing},
+                "metrics": {"conditions": measures.conditions, "missing": measures.missing},
                 "calibrations": kept,
                 "schedules": {
                     name: _record(result) | {"rows": tables[name].records()}
@@ -222,11 +237,13 @@ def _schedules(names: Sequence[str] | None, engine: Upscaler) -> dict[str, Any]:
     return {name: name for name in names}
 
 
-def _metrics(engine: Upscaler) -> Metrics:
+def _metrics(names: Sequence[str], engine: Upscaler, *, download: bool) -> Metrics:
     import torch
 
-    names, device = ("psnr", "ssim", "lpips"), torch.device(engine.device)
-    return reports.load_metrics(names, device, remark="t* is by the spectrum's amplitudes.")
+    found = reports.load_metrics(names, torch.device(engine.device), download=download)
+    if "lpips" not in set(names) - set(found.missing):
+        terminal.note("Without LPIPS t* is by the spectrum's amplitudes.")
+    return found
 
 
 def _search(
@@ -301,45 +318,3 @@ def _record(result: Result) -> dict[str, Any]:
     from sr_cli.evaluation.prf.report import record
 
     return record(result)
-
-
-def _check_card(options: UpscaleOptions) -> None:
-    from sr_cli.models.registry import names
-
-    if options.method != "diffsr" or options.prior not in names():
-        raise UsageError("--update-card is for a prior that has a card.")
-    reports.check_card(options.prior)
-
-
-def _update_card(options: UpscaleOptions, result: Result, path: Path | None, half: Half) -> None:
-    """Write the scores at t* and without noise into the prior's card, and what fits the PRF."""
-    from dataclasses import replace
-
-    from sr_cli.evaluation.datasets import examples, pairs
-    from sr_cli.models.registry import card, write_card
-
-    found = card(options.prior)
-    images = pairs(path or examples(), degradation="bicubic", half=half)
-    data = (images if path else images.called("examples")).title
-    scores = {
-        f"{data}, {row.scale:g}x, t = {point.t}": {
-            name: value and round(value, 4) for name, value in point.scores.items()
-        }
-        for row in result.found
-        for point in (row.at(row.reference), row.star)
-    }
-    limits = found.limits
-    if result.thresholds is None:
-        terminal.note("No noise helps at any scale, so the card gets no thresholds.")
-    else:
-        limits = replace(limits, prf=result.thresholds)
-    write_card(replace(found, limits=limits, scores=scores))
-    terminal.note(f"what was measured is in the card of {options.prior}")
-
-
-def _draw(searches: dict[str, Search], results: dict[str, Result], path: Path) -> None:
-    from sr_cli.evaluation.prf.plots import draw
-    from sr_cli.evaluation.prf.report import spectra
-
-    name = next(iter(searches))
-    draw(results, spectra(searches[name], results[name]), path)

@@ -49,14 +49,13 @@ def load_metrics(
     border: int = 0,
     *,
     download: bool = False,
-    remark: str = "",
 ) -> Metrics:
-    """The metrics; a note for each whose weights are missing, and the remark after it."""
+    """The metrics; a note for each whose weights are missing."""
     from sr_cli.evaluation.metrics import load
 
     metrics = load(names, device, border, download=download)
     for sentence in metrics.missing.values():
-        terminal.note(f"{sentence} {remark}".rstrip())
+        terminal.note(sentence)
     return metrics
 
 

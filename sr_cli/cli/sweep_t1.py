@@ -135,7 +135,7 @@ def sweep_t1(
         ),
     ] = None,
     sheet_by: Annotated[
-        Literal["t1", "steps", "order"],
+        Literal["t1", "steps", "order", "seed"],
         option("Reports and defaults", "--sheet-by", help="What differs between its columns."),
     ] = "t1",
     cache: shared.Cache = None,
@@ -168,6 +168,8 @@ def sweep_t1(
         tile=tile,
     )
     reports.check_reports(csv=csv, plot=plot, sheet=sheet)
+    if sheet and sheet_by == "seed" and not varied.seeds:
+        raise UsageError("--sheet-by seed needs --seeds A,B: the seeds to set side by side.")
     found = datasets.pairs(
         path,
         lr=lr,

@@ -2,17 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sr_cli.engine.arrays import to_rgb
-from sr_cli.engine.images import Picture, save
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.timing import Stopwatch
 from sr_cli.engine.upscaler import Upscaler
@@ -21,6 +17,7 @@ from sr_cli.evaluation.datasets import Pair, Pairs
 from sr_cli.evaluation.memory import MemoryMeter
 from sr_cli.evaluation.metrics import Metrics, column, mean
 from sr_cli.evaluation.peers import Method, Peer
+from sr_cli.evaluation.set_files import SetFiles
 from sr_cli.evaluation.tables import Cell, Column, Table
 
 SCORED_TOGETHER = 8
@@ -92,8 +89,8 @@ def measure(
 ) -> Row:
     """The row of one method; a failure makes a row too. on_image() is called after each image."""
     try:
-        with TemporaryDirectory(prefix="srx-") as scratch:
-            scorer = Scorer(metrics, Path(scratch))
+        with SetFiles(metrics) as files:
+            scorer = Scorer(metrics, files)
             return _measured(peer, pairs, scorer, options, clock=Clock(device), on_image=on_image)
     except SrxError as error:
         failure, code = str(error), error.exit_code
@@ -158,27 +155,18 @@ class Clock:
 
 
 class Scorer:
-    """Collects the scores of results, as they would be in 8-bit files.
+    """Collects the scores of results, as they would be in 8-bit files."""
 
-    folder: an empty one for the files that metrics of whole sets read.
-    """
-
-    def __init__(self, metrics: Metrics, folder: Path) -> None:
+    def __init__(self, metrics: Metrics, files: SetFiles) -> None:
         self._metrics = metrics
         self._scores: list[dict[str, float | None]] = []
         self._waiting: list[tuple[Tensor, Tensor]] = []
-        self._added = 0
-        self._folders = (folder / "results", folder / "hr")
-        for each in self._folders:
-            each.mkdir()
+        self._files = files
 
     def add(self, result: Tensor, pair: Pair) -> None:
         """One result, (3, H, W) in [0, 1], of the size of the pair's HR."""
         images = ((result.cpu() * 255).round() / 255, pair.hr)
-        if self._metrics.of_sets:
-            for image, folder in zip(images, self._folders, strict=True):
-                save(Picture(to_rgb(image)), folder / f"{self._added}.png")
-        self._added += 1
+        self._files.add(*images)
         if self._waiting and self._waiting[0][0].shape != images[0].shape:
             self._flush()
         self._waiting.append(images)
@@ -190,7 +178,7 @@ class Scorer:
         self._flush()
         columns = {name: [s[name] for s in self._scores] for name in self._scores[0]}
         means = {name: mean(values) for name, values in columns.items()}
-        return means | self._metrics.score_sets(*self._folders)
+        return means | self._files.scores()
 
     def _flush(self) -> None:
         if self._waiting:

@@ -18,7 +18,7 @@ from sr_cli.evaluation.scene import Scene
 from sr_cli.evaluation.sweep import DOS, PLAIN, SweepOptions, Trial, restored, table
 from sr_cli.models.resampling import resize
 
-SheetBy = Literal["t1", "steps", "order"]
+SheetBy = Literal["t1", "steps", "order", "seed"]
 ROWS = 4
 """Images on a sheet."""
 SIDE = 160
@@ -81,9 +81,9 @@ def sheet(
 ) -> None:
     """The busiest crop of the first images: LR (bicubic), results, and HR.
 
-    by: what differs from column to column: `t1`, and every sampler after that; `steps`; or `order`.
-    The others are the t1 nearest to 500, the number of steps nearest to 5 and the highest order.
-    Raises as `contact_sheet`.
+    by: what differs from column to column: `t1`, and every sampler after that; `steps`; `order`;
+    or `seed`. The others are the t1 nearest to 500, the number of steps nearest to 5 and the
+    highest order. Raises as `contact_sheet`.
     """
     trials = _columns(options, by)
     crops, names = [], []
@@ -92,8 +92,7 @@ def sheet(
         scene = Scene(engine, pair.lr, pair.hr)
         bicubic = resize(pair.lr[None], (pair.hr.shape[1], pair.hr.shape[2]))[0].clamp(0, 1)
         results = [restored(scene, trial)[0] for trial in trials.values()]
-        rows, cols = busiest(pair.hr, SIDE)
-        crops.append([_square(image[:, rows, cols]) for image in (bicubic, *results, pair.hr)])
+        crops.append(busiest_crops(pair.hr, (bicubic, *results, pair.hr)))
         names.append(pair.name)
     contact_sheet(crops, ["LR, bicubic", *trials, "HR"], names, path)
 
@@ -109,11 +108,21 @@ def _columns(options: SweepOptions, by: SheetBy) -> dict[str, Trial]:
         }
     if by == "order":
         return {f"order {n}": Trial(DOS, steps, t1, n, variant, ending) for n in options.order}
+    if by == "seed":
+        return {
+            f"seed {n}": Trial(DOS, steps, t1, order, variant, ending, n) for n in options.seeds
+        }
     found = {f"t1 = {t}": Trial(DOS, steps, t, order, variant, ending) for t in options.t1}
     for name in options.sampler:
         rival = Trial(name, steps, last_step=ending)
         found[name] = replace(rival, order=order, variant=variant) if name == PLAIN else rival
     return found
+
+
+def busiest_crops(hr: Tensor, images: Sequence[Tensor]) -> list[Tensor]:
+    """Of each of these images, as large as HR, what lies where HR has most fine detail."""
+    rows, cols = busiest(hr, SIDE)
+    return [_square(image[:, rows, cols]) for image in images]
 
 
 def busiest(image: Tensor, side: int) -> tuple[slice, slice]:

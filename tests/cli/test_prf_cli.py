@@ -98,6 +98,15 @@ def test_the_document_holds_rows_and_points(srx: Srx, tmp_path: Path) -> None:
     assert plot.is_file()
 
 
+def test_metrics_that_are_missing_are_named_and_what_decides_then(srx: Srx) -> None:
+    found = ("prf-search", "HR", "--scale", "2", *FAST)
+    code, _, err = srx(*found, "--metrics", "psnr,fid", "--sheet", "s.png")
+    assert code == 0
+    assert "fid has no weights" in err or "fid needs pyiqa" in err
+    assert "Without LPIPS t* is by the spectrum's amplitudes." in err
+    assert Image.open("s.png").size[0] > Image.open("s.png").size[1]
+
+
 def test_limits_come_from_options_or_are_written_into_the_card(
     srx: Srx, tiny: Path, tmp_path: Path
 ) -> None:
@@ -198,6 +207,8 @@ def test_any_model_and_the_conditions_of_an_upscaling_can_be_searched(
         (("--update-card", "--method", "dossr"), 2, "has a card"),
         (("--plot", "missing/a.png"), 2, "does not exist"),
         (("--plot", "HR"), 2, "is a directory"),
+        (("--sheet", "a.jpg"), 2, "a.jpg"),
+        (("--metrics", "beauty"), 2, "no metric 'beauty'"),
         (("--cache", "HR"), 2, "is a directory"),
     ],
 )

@@ -186,6 +186,8 @@ def test_a_changed_option_is_measured_again(
         (("--metrics", "fid"), "whole sets"),
         (("--plot", "p.doc"), "p.doc must end in"),
         (("--sheet", "no/s.png"), "make it first"),
+        (("--sheet", "s.png", "--sheet-by", "seed"), "needs --seeds"),
+        (("--crop", "7"), "crop must be at least 32"),
         (("--csv", "no/t.csv"), "make it first"),
         (("--csv", "HR"), "is a directory"),
         (("--plot", "HR"), "is a directory"),

@@ -23,11 +23,14 @@ from sr_cli.evaluation import ledger as ledgers
 from sr_cli.evaluation.ledger import Ledger
 from sr_cli.evaluation.metrics import Metrics, load, luma
 from sr_cli.evaluation.parts import centre
+from sr_cli.evaluation.plots import GAP
 from sr_cli.evaluation.prf.found import Found, Point, Result, fit_thresholds, with_fields
 from sr_cli.evaluation.prf.losses import RADIUS, SpectrumErrors, radial, signature_errors
 from sr_cli.evaluation.prf.plots import draw
 from sr_cli.evaluation.prf.report import record, spectra, table
 from sr_cli.evaluation.prf.search import Search, SearchOptions, refine
+from sr_cli.evaluation.prf.sheets import sheet
+from sr_cli.evaluation.sweep_figures import SIDE
 
 BAR = alpha_bar()
 
@@ -295,6 +298,62 @@ def test_what_one_image_has_no_score_of_is_not_compared(
     for point in (p for row in search().run(lambda _: None).found for p in row.points):
         assert point.scores["of the first"] is None
         assert point.scores["psnr"] is not None
+
+
+def test_fid_is_of_all_results_of_a_time_and_measured_once(
+    search: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is of files, it is handed those of every image, also of what the ledger knows of an
+    interrupted search."""
+    seen: list[tuple[int, float]] = []
+
+    def fid(results: str, hrs: str, **_: object) -> float:
+        pairs = [sorted(Path(folder).iterdir()) for folder in (results, hrs)]
+        levels = [[np.asarray(Image.open(file), float) for file in files] for files in pairs]
+        error = np.mean([np.abs(a - b).mean() for a, b in zip(*levels, strict=True)])
+        seen.append((len(pairs[0]), float(error)))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return float(error)
+
+    monkeypatch.setattr("sr_cli.evaluation.metrics.create", lambda *_: fid)
+    path = tmp_path / "ledger.jsonl"
+
+    def made() -> Search:
+        found = search(Ledger(path))
+        found.metrics = Metrics(["psnr", "fid"], torch.device("cpu"), 0, {})
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        made().run(lambda _: None)
+    result = made().run(lambda _: None)
+    points = [point for row in result.found for point in row.points]
+    assert [count for count, _ in seen] == [2] * (len(points) + 1)  # one was interrupted
+    for point in points:
+        assert point.scores["fid"] in [error for _, error in seen]
+    assert len({point.scores["fid"] for point in points}) > len(points) // 2
+    assert "fid" in table(result).records()[0]
+    made().run(lambda _: None)
+    assert len(seen) == len(points) + 1
+
+
+def test_crops_stand_beside_each_other_by_noise(
+    search: Make, files: list[Path], tmp_path: Path
+) -> None:
+    """A row for each scale, or for each image at the only one; the columns of the times differ."""
+    sizes = []
+    for scales in ((1.6, 2.7), (2.7,)):
+        made = search()
+        made.options = replace(made.options, scales=scales)
+        result = made.run(lambda _: None)
+        sheet(made, result, tmp_path / "sheet.png")
+        sizes.append(Image.open(tmp_path / "sheet.png").size)
+    assert [width // SIDE for width, _ in sizes] == [2 + 2 + 1] * 2  # LR, two times, t*, HR
+    assert [height // SIDE for _, height in sizes] == [2, len(files)]
+    picture = np.asarray(Image.open(tmp_path / "sheet.png"))
+    edge = picture.shape[1] - 5 * (SIDE + GAP)
+    columns = [picture[:, edge + i * (SIDE + GAP) :][:, :SIDE] for i in range(5)]
+    assert not np.array_equal(columns[1], columns[2])
 
 
 def test_larger_scales_are_farther_away(search: Make) -> None:

@@ -22,7 +22,7 @@ from sr_cli.errors import InputError, UsageError
 from sr_cli.evaluation.datasets import Pairs, pairs
 from sr_cli.evaluation.ledger import Ledger, Measured, key
 from sr_cli.evaluation.metrics import Metrics, load, psnr
-from sr_cli.evaluation.plots import Panel
+from sr_cli.evaluation.plots import GAP, Panel
 from sr_cli.evaluation.scene import Scene
 from sr_cli.evaluation.sweep import (
     DOS,
@@ -410,7 +410,12 @@ def test_the_sheet_has_a_column_for_each_setting(
     width, height = Image.open(tmp_path / "sheet.png").size
     assert width // SIDE == 2 + len(SMALL.t1) + len(SMALL.sampler)
     assert height // SIDE == len(data)
-    for by, columns in (("steps", SMALL.steps), ("order", SMALL.order)):
-        sheet(data, SMALL, engine, tmp_path / "sheet.png", by)  # type: ignore[arg-type]
+    seeded = replace(SMALL, seeds=(0, 1, 7))
+    for by, columns in (("steps", SMALL.steps), ("order", SMALL.order), ("seed", seeded.seeds)):
+        sheet(data, seeded, engine, tmp_path / "sheet.png", by)  # type: ignore[arg-type]
         width, _ = Image.open(tmp_path / "sheet.png").size
         assert width // SIDE == 2 + len(columns)
+    picture = np.asarray(Image.open(tmp_path / "sheet.png"))
+    left = picture.shape[1] - 5 * (SIDE + GAP)
+    first, second = (picture[:, left + i * (SIDE + GAP) :][:, :SIDE] for i in (1, 2))
+    assert not np.array_equal(first, second)  # of other seeds

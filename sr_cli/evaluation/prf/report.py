@@ -3,26 +3,35 @@
 from dataclasses import asdict
 from typing import Any
 
+from sr_cli.evaluation.metrics import DIGITS
 from sr_cli.evaluation.prf.found import Found, Point, Result
 from sr_cli.evaluation.prf.losses import Array, radial
 from sr_cli.evaluation.prf.search import Search
 from sr_cli.evaluation.tables import Cell, Column, Table
 
-SCORES = {"lpips": 3, "psnr": 2, "ssim": 3, "low": 3, "high": 3}
-"""Decimals of what the table shows of t* and of the reference; low, high: of the spectrum."""
+FIRST = ("lpips", "psnr", "ssim")
+"""The order in which scores stand in the table; others follow, and the spectrum's come last."""
+SPECTRAL = ("low", "high")
+HIDDEN = "amplitude"
 
 
 def table(result: Result) -> Table:
     """One row a scale: the analytic field and its t*, the measured t*, scores at it and beside."""
     reference = result.found[0].reference
     beside = "t 0" if reference == 0 else "T/2"
-    shown = [name for name in SCORES if result.found[0].best(name)]
+    shown = _shown(result.found[0])
     columns = [Column(name) for name in ("scale", "PRF", "its t*", "t*")]
     columns += [Column("t*/T", digits=3)]
-    columns += [Column(name, digits=SCORES[name]) for name in shown]
+    columns += [Column(name, digits=DIGITS.get(name, 3)) for name in shown]
     columns += [Column("s", digits=2)]
-    columns += [Column(f"{name}, {beside}", digits=SCORES[name]) for name in shown]
+    columns += [Column(f"{name}, {beside}", digits=DIGITS.get(name, 3)) for name in shown]
     return Table(tuple(columns), tuple(_row(row, result, shown) for row in result.found))
+
+
+def _shown(row: Found) -> list[str]:
+    """What was measured of t*, in the table's order."""
+    others = [name for name in row.star.scores if name not in (*FIRST, *SPECTRAL, HIDDEN)]
+    return [name for name in (*FIRST, *others, *SPECTRAL) if row.best(name)]
 
 
 def _row(row: Found, result: Result, shown: list[str]) -> tuple[Cell, ...]:

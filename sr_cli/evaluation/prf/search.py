@@ -33,6 +33,7 @@ from sr_cli.evaluation.prf.found import (
 )
 from sr_cli.evaluation.prf.losses import SpectrumErrors, signature_errors
 from sr_cli.evaluation.scene import Scene
+from sr_cli.evaluation.set_files import SetFiles
 
 GOLDEN = (5**0.5 - 1) / 2
 GRIDS: dict[str, tuple[float, ...]] = {
@@ -87,6 +88,7 @@ class Search:
         self.T = len(self.alpha_bar)
         self.grid = sorted({self._time(share) for share in GRIDS[chosen.method]})
         self.reference = 0 if chosen.method == "diffsr" else self._time(0.5)
+        self.files = files
         self.images = [centre(to_tensor(load(file).rgb), options.crop) for file in files]
 
     @property
@@ -142,20 +144,29 @@ class Search:
         self, scale: float, t: int, scenes: Sequence["Scene"], on_done: Callable[[str], None]
     ) -> Point:
         fixed = conditions(self.engine, self.metrics, {"t1"})
+        whole = key(fixed, t, sorted(scene.identity for scene in scenes))
+        of_set = self.ledger.get(whole)
         cells = []
-        for scene in scenes:
-            name = key(fixed, t, scene.identity)
-            measured = self.ledger.get(name)
-            if measured is None:
-                result, seconds = scene.through(self.engine.using(t1=t))
-                spectral = asdict(SpectrumErrors.between(result, scene.hr))
-                measured = Measured(self.metrics.score(result, scene.hr) | spectral, seconds)
-                self.ledger.put(name, measured, scale=scale, t=t)
-            cells.append(measured)
-            on_done(f"{scale:g}x at t/T = {t / self.T:.3f}")
+        with SetFiles(self.metrics) as files:
+            for scene in scenes:
+                name = key(fixed, t, scene.identity)
+                measured = self.ledger.get(name)
+                if measured is None or (files.wanted and of_set is None):
+                    result, seconds = scene.through(self.engine.using(t1=t))
+                    files.add(result, scene.hr)
+                if measured is None:
+                    spectral = asdict(SpectrumErrors.between(result, scene.hr))
+                    measured = Measured(self.metrics.score(result, scene.hr) | spectral, seconds)
+                    self.ledger.put(name, measured, scale=scale, t=t)
+                cells.append(measured)
+                on_done(f"{scale:g}x at t/T = {t / self.T:.3f}")
+            if files.wanted and of_set is None:
+                of_set = Measured(files.scores(), 0.0)
+                self.ledger.put(whole, of_set, scale=scale, t=t)
         columns = {name: [cell.scores[name] for cell in cells] for name in cells[0].scores}
         # Times are compared with each other, so each is judged by all images or by none.
         scores = {name: None if None in v else mean(v) for name, v in columns.items()}
+        scores |= of_set.scores if of_set else {}
         return Point(t, scores, median(cell.seconds for cell in cells))
 
     def _signature(self, on_done: Callable[[str], None]) -> prf.Array:
