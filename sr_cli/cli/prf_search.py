@@ -17,7 +17,7 @@ from sr_cli.cli.options import LIST, WRITTEN, option
 from sr_cli.cli.parsing import check_method, parse_list
 from sr_cli.cli.ui import terminal
 from sr_cli.diffusion.names import Schedule
-from sr_cli.engine.options import Degradation, UpscaleOptions
+from sr_cli.engine.options import Color, Degradation, UpscaleOptions
 from sr_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -91,6 +91,9 @@ def prf_search(
     last_step: shared.LastStep = UpscaleOptions.last_step,
     texture: shared.Texture = UpscaleOptions.texture,
     preprocess: shared.Preprocess = UpscaleOptions.preprocess,
+    color: Annotated[
+        Color, option("Diffusion", "--color", help="Take the colours of the input over.")
+    ] = "wavelet",
     seed: Annotated[
         int, option("Diffusion", "--seed", metavar="N", help="Of the noise and the degradation.")
     ] = UpscaleOptions.seed,
@@ -154,6 +157,7 @@ def prf_search(
         last_step=last_step,
         texture=texture if method == "dossr" else None,
         preprocess=preprocess,
+        color=color,
         seed=seed,
         degradation=degradation,
         t1=0 if method == "diffsr" else None,

@@ -85,6 +85,7 @@ def conditions(options: UpscaleOptions, model: Model) -> dict[str, Any]:
     own: dict[str, Any] = {
         "steps": model.steps_of(options.steps),
         "preprocess": chosen if isinstance(chosen, str) else "the model's own",
+        "color": options.color_fix,
     }
     if options.method == "diffsr":
         return own

@@ -141,6 +141,19 @@ def test_dossr_can_be_searched(srx: Srx) -> None:
     assert srx(*auto, "--device", "cpu")[0] == 0
 
 
+def test_without_the_colour_fix_other_numbers_are_found_and_the_calibration_says_so(
+    srx: Srx,
+) -> None:
+    run = ("prf-search", "HR", "--scale", "2", "--json", *FAST)
+    fixed, free = (json.loads(srx(*run, "--color", c)[1]) for c in ("wavelet", "none"))
+    last = [d["schedules"]["scaled_linear"]["scales"][0]["points"][-1] for d in (fixed, free)]
+    assert last[0]["low"] < last[1]["low"]  # what the fix hides
+    walk = ("--method", "diffsr", "--steps", "2", "--scale", "2", "--device", "cpu")
+    said = "color none, not wavelet"
+    assert said in srx("upscale", "HR/a.png", "out", *walk)[2]
+    assert said not in srx("upscale", "HR/a.png", "free", *walk, "--color", "none")[2]
+
+
 def test_other_scales_keep_the_starts_that_ship(
     srx: Srx, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
