@@ -17,8 +17,8 @@ from spandrel.architectures.Compact import Compact
 from torch import Tensor
 
 from sr_cli.engine import finish
-from sr_cli.models.embedded import EmbeddedConfig
 from sr_cli.models.limits import Limits
+from sr_cli.models.network import EmbeddedConfig
 from sr_cli.models.registry import Card, write_card
 from sr_cli.training import criterion, vgg
 from sr_cli.training.adversarial import Discriminator

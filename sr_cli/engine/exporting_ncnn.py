@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from sr_cli.engine.exporting_graph import INSTALL, Enlargement, Place, Work, place
 from sr_cli.errors import ModelError
 from sr_cli.files import whole
-from sr_cli.models.embedded import Block, EmbeddedDenoiser, capped
+from sr_cli.models.embedded import EmbeddedDenoiser
+from sr_cli.models.network import Block, capped
 
 
 class Folded(nn.Module):

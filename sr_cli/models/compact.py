@@ -12,6 +12,8 @@ from typing import Self
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
+from sr_cli.models.rows import Rows, convolved
+
 
 class CompactNet(nn.Module):
     """(N, 3, H, W) in [0, 1] → (N, 3, upscale·H, upscale·W), which may leave [0, 1] a little."""
@@ -47,3 +49,12 @@ class CompactNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return interpolate(x, scale_factor=self.upscale, mode="nearest") + self.residual(x)
+
+    def by_rows(self, rows: Rows, height: int) -> Rows:
+        """The residual of a picture of that height whose rows come from above to below."""
+        for layer in self.body:
+            if isinstance(layer, nn.Conv2d):
+                rows = convolved(rows, layer, height)
+            else:
+                rows = map(layer, rows)
+        return map(nn.PixelShuffle(self.upscale), rows)

@@ -1,239 +1,26 @@
-"""The embedded residual denoiser: pixel space through pixel-unshuffle, finite receptive field.
+"""The denoiser around the embedded network: preconditioned, whole or by rows.
 
 With z = x − (a + m)·y = a·r0 + σ·ε and r0 = x0 − y, all that x tells about x0 depends only on z and
 the ratio a/σ; so one network, conditioned on y and log(a·s/σ), serves every t1, every schedule and
 every solver. The preconditioning is that of Karras et al. 2022, §5, for data deviation s.
-No normalisation across space and no attention: a tile with the margin `receptive_field()` gives
-the same pixels as the whole image.
 """
 
 import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Iterator
+from functools import partial
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sr_cli.device import layout
-from sr_cli.errors import UsageError
+from sr_cli.models import rows
 from sr_cli.models.graphs import Graphed
 from sr_cli.models.model import Model
+from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.pixels import PixelCodec
 from sr_cli.models.registry import Card, load_weights
-from sr_cli.models.strips import by_strips
-
-LOG_RATIO = (-7.0, 3.0)
-"""Range of log(a·s/σ) that the network tells apart; outside it saturates."""
-
-
-@dataclass(frozen=True)
-class EmbeddedConfig:
-    """Shape of the network.
-
-    widths: channels at each level; level k works at `unshuffle · 2^k` pixels a cell.
-    blocks: residual blocks at each level, in the encoder and again in the decoder (once at the
-        last level).
-    embed: width of the noise-level embedding. s: standard deviation of x0 − y for [−1, 1] images.
-    conditional: whether the network sees y; one that does not has y = 0, so s is that of x0.
-    cap: the largest root mean square over the channels of a cell that a layer is shown, beyond
-        which the cell is scaled down: photographs stay below it, and nothing can run away. 0: none.
-    detail: channels at full resolution beside the picture's three, which one more convolution
-        reads, so that neighbouring cells agree along their edges. 0: none.
-    refine: residual blocks at full resolution before it; they need detail.
-    dial: whether the network is told how much texture is wanted (0 to 1, beside the noise level).
-    Raises UsageError.
-    """
-
-    widths: tuple[int, ...] = (64, 96, 128)
-    blocks: tuple[int, ...] = (2, 2, 3)
-    unshuffle: int = 4
-    embed: int = 128
-    s: float = 0.12
-    conditional: bool = True
-    cap: float = 0.0
-    detail: int = 0
-    refine: int = 0
-    dial: bool = False
-
-    def __post_init__(self) -> None:
-        widths, blocks = self.widths, self.blocks
-        if len(widths) != len(blocks) or not widths or min(*widths, *blocks) < 1:
-            shape = " and --blocks ".join(",".join(map(str, v)) for v in (widths, blocks))
-            raise UsageError(
-                f"--widths {shape}: there must be as many of both, all whole numbers above 0."
-            )
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """From a card's architecture. Raises TypeError when a value is unknown."""
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-        }
-        return cls(**fields)
-
-    @property
-    def multiple_of(self) -> int:
-        """Image sides must be multiples of this many pixels."""
-        return self.unshuffle << (len(self.widths) - 1)
-
-    @property
-    def bytes_per_pixel(self) -> int:
-        """Peak memory of a float32 forward pass for each pixel, as measured on a GPU, rounded up; a
-        CPU, which works on strips at full resolution, needs a quarter less."""
-        return 4 * (self.widths[0] + (3 + self.detail if self.detail else 0))
-
-    def preconditioning(self, ratio: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """For ratio = a/σ ≥ 0, (N,): log(a·s/σ), (N,), and c_in, c_skip, c_out, (N, 1, 1, 1).
-
-        They are for z/σ = ratio·(x0 − y) + ε: x0 − y = c_skip·z/σ + c_out·F(c_in·z/σ, y, log)
-        (Karras et al. 2022, Table 1).
-        """
-        signal = ratio * self.s
-        total = (signal.square() + 1)[:, None, None, None]
-        c_skip = (signal * self.s)[:, None, None, None] / total
-        return signal.log(), total.rsqrt(), c_skip, self.s * total.rsqrt()
-
-    def receptive_field(self) -> int:
-        """Pixels beyond a cell-aligned tile that can influence it: the margin of exact tiling."""
-        reach = 1 + 2 * self.refine if self.detail else 0
-
-        def convolve(level: int, convolutions: int) -> None:
-            nonlocal reach
-            cell = self.unshuffle * 2**level
-            reach = -(-reach // cell) * cell + convolutions * cell
-
-        last = len(self.widths) - 1
-        convolve(0, 1)
-        for level in range(last):
-            convolve(level, 2 * self.blocks[level])
-        convolve(last, 2 * self.blocks[last])
-        for level in reversed(range(last)):
-            convolve(level, 2 * self.blocks[level])
-        convolve(0, 1)
-        return reach
-
-
-def capped(x: Tensor, cap: float) -> Tensor:
-    """x, (N, C, H, W), with every cell whose root mean square over C is above cap > 0 scaled to it.
-
-    Each cell is looked at alone, so that tiles stay exact.
-    """
-    if not cap:
-        return x
-    power = x.float().square().mean(dim=1, keepdim=True)
-    return x * (cap * torch.rsqrt(power.clamp(min=cap**2))).to(x.dtype)
-
-
-class Block(nn.Module):
-    """Two 3×3 convolutions around a SiLU, modulated by the noise level, on a residual branch."""
-
-    def __init__(self, width: int, embed: int, cap: float = 0.0) -> None:
-        super().__init__()
-        self.cap = cap
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.modulation = nn.Linear(embed, 2 * width)
-        silence(self.conv2)
-        silence(self.modulation)
-
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        scale, shift = self.modulation(level)[:, :, None, None].chunk(2, dim=1)
-        h: Tensor = self.conv2(
-            F.silu(torch.addcmul(shift, self.conv1(capped(x, self.cap)), 1 + scale))
-        )
-        return x + h
-
-
-def silence(layer: nn.Conv2d | nn.Linear) -> None:
-    """Begin at zero: residual branches and the output say nothing before they learn."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-
-
-class EmbeddedNet(nn.Module):
-    """F(c_in·z, y, log(a·s/σ)): (N, 3, H, W) images → (N, 3, H, W); H, W multiples of 16."""
-
-    def __init__(self, config: EmbeddedConfig) -> None:
-        super().__init__()
-        self.config = config
-        widths, blocks, cell = config.widths, config.blocks, 3 * config.unshuffle**2
-        self.level = nn.Sequential(
-            nn.Linear(16 + config.dial, config.embed),
-            nn.SiLU(),
-            nn.Linear(config.embed, config.embed),
-            nn.SiLU(),
-        )
-        self.head = nn.Conv2d((1 + config.conditional) * cell, widths[0], 3, padding=1)
-
-        def stage(index: int) -> nn.ModuleList:
-            blank = (Block(widths[index], config.embed, config.cap) for _ in range(blocks[index]))
-            return nn.ModuleList(blank)
-
-        inner = range(len(widths) - 1)
-        self.encoder = nn.ModuleList(stage(i) for i in inner)
-        self.down = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 2, stride=2) for i in inner)
-        self.middle = stage(len(widths) - 1)
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(widths[i + 1], widths[i], 2, stride=2) for i in inner
-        )
-        self.decoder = nn.ModuleList(stage(i) for i in inner)
-        self.tail = nn.Conv2d(widths[0], cell + config.detail * config.unshuffle**2, 3, padding=1)
-        if config.detail:
-            self.refine = nn.ModuleList(
-                Block(3 + config.detail, config.embed) for _ in range(config.refine)
-            )
-            self.finish = nn.Conv2d(3 + config.detail, 3, 3, padding=1)
-            silence(self.finish)
-        else:
-            silence(self.tail)
-
-    def forward(
-        self, z: Tensor, y: Tensor, log_ratio: Tensor, texture: Tensor | None = None
-    ) -> Tensor:
-        """z, y: (N, 3, H, W); log_ratio and texture: (N,), or (1,) for all. y is read by
-        conditional networks alone, and texture (0 to 1, None: 1) by those with a dial."""
-        features = fourier(log_ratio)
-        if self.config.dial:
-            texture = torch.ones_like(log_ratio) if texture is None else texture
-            features = torch.cat((features, 1 - texture[:, None]), dim=1)
-        level = self.level(features)
-        factor = self.config.unshuffle
-        seen = torch.cat((z, y), dim=1) if self.config.conditional else z
-        x = self.head(F.pixel_unshuffle(seen, factor))
-        skips = []
-        for stage, down in zip(self.encoder, self.down, strict=True):
-            for block in stage.children():
-                x = block(x, level)
-            skips.append(x)
-            x = down(x)
-        for block in self.middle:
-            x = block(x, level)
-        for stage, up, skip in reversed(list(zip(self.decoder, self.up, skips, strict=True))):
-            x = up(x) + skip
-            for block in stage.children():
-                x = block(x, level)
-        margin = 1 + -(-(1 + 2 * self.config.refine) // factor)
-        return by_strips(lambda part: self._picture(part, level), x, cell=factor, margin=margin)
-
-    def _picture(self, x: Tensor, level: Tensor) -> Tensor:
-        """From the last features, at the first level, to full resolution."""
-        full: Tensor = F.pixel_shuffle(self.tail(capped(x, self.config.cap)), self.config.unshuffle)
-        if not self.config.detail:
-            return full
-        for block in self.refine:
-            full = block(full, level)
-        picture: Tensor = full[:, :3] + self.finish(F.silu(full))
-        return picture
-
-
-def fourier(log_ratio: Tensor) -> Tensor:
-    """(N,) → (N, 16): cosines of the log-ratio over its range, lowest frequency first."""
-    low, high = LOG_RATIO
-    phase = (log_ratio.clamp(low, high) - low) / (high - low) * math.pi
-    return torch.cos(phase[:, None] * torch.arange(16, device=phase.device, dtype=phase.dtype))
+from sr_cli.models.rows import Flow
 
 
 class EmbeddedDenoiser:
@@ -288,8 +75,16 @@ class EmbeddedDenoiser:
         """x0 from x_t = a·x0 + m·y + σ·ε: x, y, result (N, 3, H, W) float32; the rest is unused."""
         if not self.net.config.conditional:  # u = x − m·y knows nothing of y
             x, y = x - m * y, torch.zeros_like(y)
-        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with self.precision(x.device):
             return self.recover(x, y, sigma=sigma, a=a, m=m)
+
+    def precision(self, device: torch.device) -> torch.autocast:
+        """In which the network computes, inside `with`."""
+        return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def by_rows(self, height: int, *, a: float, m: float, sigma: float) -> "ByRows":
+        """`predict_x0` of one picture of that height whose rows come from above to below."""
+        return ByRows(self, height, a=a, m=m, sigma=sigma)
 
     def recover(
         self,
@@ -305,18 +100,69 @@ class EmbeddedDenoiser:
 
         texture: (N,), 0 to 1, or None for that of this denoiser.
         """
-        sigma = max(sigma, a / self.largest)
-        known = a / sigma
-        if self.net.config.conditional and known < self.least:
-            known = 0.0
-        # One for the whole batch: in bfloat16 the same level, embedded N times, differs from once.
-        ratio = torch.full((1,), known, device=x.device)
+        sigma, ratio = self.noise_of(sigma, a, x.device)
         z = (x - (a + m) * y) / sigma
         log_ratio, c_in, c_skip, c_out = self.net.config.preconditioning(ratio)
         texture = torch.full_like(ratio, self.texture) if texture is None else texture
         log_ratio = log_ratio.expand(len(texture))
         output = self._graphed(c_in * z, y, log_ratio, texture)
         return y + c_skip * z + c_out * output.float()
+
+    def noise_of(self, sigma: float, a: float, device: torch.device) -> tuple[float, Tensor]:
+        """σ as the network is shown it, and a/σ as it is told it, (1,).
+
+        One for the whole batch: in bfloat16 the same level, embedded N times, differs from once.
+        """
+        sigma = max(sigma, a / self.largest)
+        known = a / sigma
+        if self.net.config.conditional and known < self.least:
+            known = 0.0
+        return sigma, torch.full((1,), known, device=device)
+
+
+class ByRows:
+    """x0 of a picture whose rows come from above to below; they come out later than they go in."""
+
+    def __init__(
+        self, denoiser: EmbeddedDenoiser, height: int, *, a: float, m: float, sigma: float
+    ) -> None:
+        self._denoiser, self._a, self._m = denoiser, a, m
+        device = next(denoiser.net.parameters()).device
+        self._sigma, ratio = denoiser.noise_of(sigma, a, device)
+        log_ratio, *self._factors = denoiser.net.config.preconditioning(ratio)
+        texture = torch.full_like(ratio, denoiser.texture)
+        with denoiser.precision(device):
+            level = denoiser.net.told(log_ratio, texture)
+        net = denoiser.net
+        self._flow = Flow(partial(rows.embedded, net=net, level=level, height=height))
+
+    def __call__(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """Take the next rows, (1, 3, n, W) float32, n a multiple of the network's; what it makes of
+        those that can be told now, for `x0`."""
+        c_in, *_ = self._factors
+        y, z = self._shown(x, y)
+        self._flow.put(self._denoiser.net.seen(c_in * z, y))
+        return self._outputs(x.device)
+
+    def _outputs(self, device: torch.device) -> Iterator[Tensor]:
+        while True:
+            with self._denoiser.precision(device):
+                output = next(self._flow.rows, None)
+            if output is None:
+                return
+            yield output
+
+    def x0(self, x: Tensor, y: Tensor, output: Tensor) -> Tensor:
+        """E[x0 | x, y] of rows, of what went in there and what came out."""
+        _, c_skip, c_out = self._factors
+        y, z = self._shown(x, y)
+        return y + c_skip * z + c_out * output.float()
+
+    def _shown(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """y and z, as in `EmbeddedDenoiser.predict_x0`."""
+        if not self._denoiser.net.config.conditional:
+            x, y = x - self._m * y, torch.zeros_like(y)
+        return y, (x - (self._a + self._m) * y) / self._sigma
 
 
 def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:

@@ -5,8 +5,9 @@ A network is anything that spandrel reads, RGB in and out, ×1 to ×8.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from sr_cli.models.compact import CompactNet
 from sr_cli.models.ncnn import read_compact, read_rrdbnet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.registry import card, load_weights
+from sr_cli.models.rows import Flow, Waiting
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
@@ -43,6 +45,11 @@ class NoPreprocessor:
     def __call__(self, lr: Tensor) -> Tensor:
         return lr.clamp(0, 1)
 
+    def by_rows(self, height: int) -> Callable[[Tensor], Iterator[Tensor]]:
+        """As `protocol.ByRows`."""
+        del height
+        return lambda rows: iter((self(rows),))
+
 
 class CompactPreprocessor:
     """Real-ESRGAN's compact family.
@@ -59,9 +66,22 @@ class CompactPreprocessor:
 
     @torch.no_grad()
     def __call__(self, lr: Tensor) -> Tensor:
-        base = interpolate(lr.float(), scale_factor=self.scale, mode="nearest")
-        image: Tensor = base + self._model.residual(lr.to(self._dtype))
+        return self._added(lr, self._model.residual(lr.to(self._dtype)))
+
+    def _added(self, lr: Tensor, residual: Tensor) -> Tensor:
+        image = interpolate(lr.float(), scale_factor=self.scale, mode="nearest") + residual
         return image.clamp(0, 1)
+
+    def by_rows(self, height: int) -> Callable[[Tensor], Iterator[Tensor]]:
+        """As `protocol.ByRows`."""
+        flow, waiting = Flow(partial(self._model.by_rows, height=height)), Waiting()
+
+        def larger(rows: Tensor) -> Iterator[Tensor]:
+            flow.put(waiting.put(rows).to(self._dtype))
+            for residual in flow.rows:
+                yield self._added(waiting.take(residual.shape[-2] // self.scale), residual)
+
+        return larger
 
 
 class NetworkPreprocessor:

@@ -4,7 +4,8 @@ Images are (N, 3, H, W) float32 tensors, RGB in [0, 1]; "state" is the space whe
 What limits a model (scale, multiples, margins, trained t1) is data in its card, not in code.
 """
 
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -32,6 +33,28 @@ class Denoiser(Protocol):
         alpha = √ᾱ_t, sigma = √(1 − ᾱ_t), a = alpha·(1 − η_t), m = alpha·η_t; t is the index 0…T−1.
         An unconditional network ignores y and hint.
         """
+        ...
+
+
+class RowsOfX0(Protocol):
+    """`predict_x0` of one picture whose rows come from above to below, (1, C, h, W) at a time."""
+
+    def __call__(self, x: Tensor, y: Tensor) -> Iterator[Tensor]:
+        """Take the next rows, a multiple of what the card says, float32; what the network makes of
+        those rows that can be told by now: later than they come, after the last ones all."""
+        ...
+
+    def x0(self, x: Tensor, y: Tensor, output: Tensor) -> Tensor:
+        """E[x0 | x, y] of rows, from what went in there and what came out."""
+        ...
+
+
+@runtime_checkable
+class InRows(Protocol):
+    """A denoiser of a finite receptive field that takes a picture row by row."""
+
+    def by_rows(self, height: int, *, a: float, m: float, sigma: float) -> RowsOfX0:
+        """For one picture of so many rows, a multiple of what the card says."""
         ...
 
 
@@ -68,4 +91,19 @@ class Preprocessor(Protocol):
 
     def __call__(self, lr: Tensor) -> Tensor:
         """LR (N, 3, H, W) in [0, 1], any H, W ≥ 1 → (N, 3, scale·H, scale·W) clamped to [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class ByRows(Protocol):
+    """A preprocessor of a finite receptive field that takes a picture row by row."""
+
+    @property
+    def scale(self) -> int:
+        """As of a `Preprocessor`."""
+        ...
+
+    def by_rows(self, height: int) -> Callable[[Tensor], Iterator[Tensor]]:
+        """For one picture of so many rows: what takes the next ones, (1, 3, n, W), and gives those
+        of the result that can be told by now, in the end all."""
         ...

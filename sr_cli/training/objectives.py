@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from sr_cli.degradation.degrade import KINDS, Randomness, degrade
 from sr_cli.errors import UsageError
 from sr_cli.models.compact import CompactNet
-from sr_cli.models.embedded import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.limits import Limits
+from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.resampling import resize
 from sr_cli.training.adversarial import Discriminator

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sr_cli.degradation.degrade import Randomness, degrade
 from sr_cli.diffusion.formulations import Formulation
-from sr_cli.models.embedded import EmbeddedConfig
+from sr_cli.models.network import EmbeddedConfig
 from sr_cli.models.registry import card, load_weights
 from sr_cli.models.resampling import resize
 from sr_cli.training.objectives import PixelObjective

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sr_cli.degradation.degrade import Randomness
 from sr_cli.errors import UsageError
-from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet
+from sr_cli.models.embedded import EmbeddedDenoiser
+from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.training.criterion import BETWEEN, SMOOTH, Criterion, any_textures
 from sr_cli.training.objectives import EmbeddedObjective, Mix

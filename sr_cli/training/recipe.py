@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from sr_cli.errors import UsageError
 from sr_cli.files import digest
-from sr_cli.models.embedded import EmbeddedConfig
+from sr_cli.models.network import EmbeddedConfig
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.training.criterion import Criterion
 from sr_cli.training.export import begin_with

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sr_cli.errors import ModelError
-from sr_cli.models.embedded import EmbeddedConfig, EmbeddedNet
+from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.registry import card, load_weights
 
 

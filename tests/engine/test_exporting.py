@@ -24,7 +24,7 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.states import Noise
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import InputError, ModelError, UsageError
-from sr_cli.models.embedded import EmbeddedConfig
+from sr_cli.models.network import EmbeddedConfig
 from sr_cli.training.objectives import EmbeddedObjective, Mix
 
 onnxruntime = pytest.importorskip("onnxruntime")

@@ -13,7 +13,6 @@ from sr_cli.engine.images import Picture
 from sr_cli.engine.pictures import recolored
 from sr_cli.engine.stream import windows
 from sr_cli.engine.stream.source import Held, compact, floats
-from sr_cli.engine.stream.walk import even_spans
 from sr_cli.engine.tiling import Window
 from sr_cli.models.resampling import resize
 
@@ -95,21 +94,3 @@ def test_a_picture_is_held_in_its_own_integers(white: int | None) -> None:
     held = compact(values)
     assert held.itemsize == {255: 1, 65_535: 2, None: 4}[white]
     assert np.array_equal(floats(held), values)
-
-
-@pytest.mark.parametrize("side", [16, 64, 208, 224, 1008, 4000])
-def test_tiles_are_as_few_as_can_be_and_of_one_shape(side: int) -> None:
-    margin, most = 48, 208
-    spans = even_spans(side, most, margin, 16)
-    assert [core.start for core, _ in spans[1:]] == [core.stop for core, _ in spans[:-1]]
-    assert (spans[0][0].start, spans[-1][0].stop) == (0, side)
-    lengths = {window.stop - window.start for _, window in spans}
-    assert len(lengths) == 1
-    assert max(lengths) <= most
-    for core, window in spans:
-        assert window.start in (0, core.start - margin) or window.stop == side
-        assert window.start == 0 or core.start - window.start >= margin
-        assert window.stop == side or window.stop - core.stop == margin
-        assert window.start % 16 == 0
-    fewer = len(spans) - 1
-    assert fewer == 0 or fewer * most - 2 * margin * (fewer - 1) < side

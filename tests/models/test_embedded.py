@@ -11,8 +11,9 @@ from torch import Tensor
 from sr_cli.device import layout
 from sr_cli.errors import ModelError, UsageError
 from sr_cli.models import registry
-from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet
+from sr_cli.models.embedded import EmbeddedDenoiser
 from sr_cli.models.loading import load_model
+from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.registry import card
 
 CONFIG = EmbeddedConfig(widths=(8, 12, 16), blocks=(1, 2, 1), embed=16)

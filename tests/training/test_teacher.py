@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from sr_cli.degradation.degrade import Randomness
 from sr_cli.errors import UsageError
-from sr_cli.models.embedded import EmbeddedConfig
+from sr_cli.models.network import EmbeddedConfig
 from sr_cli.training.objectives import CompactObjective, EmbeddedObjective, Mix, Objective
 from sr_cli.training.teacher import Teacher
 from sr_cli.training.train import Trainer, TrainOptions

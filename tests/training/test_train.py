@@ -22,7 +22,7 @@ from sr_cli.degradation.degrade import Randomness
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import ModelError, UsageError
-from sr_cli.models.embedded import EmbeddedConfig
+from sr_cli.models.network import EmbeddedConfig
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.registry import card, load_weights
 from sr_cli.training import train

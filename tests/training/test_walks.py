@@ -15,7 +15,8 @@ from sr_cli.engine.sampling import Walk
 from sr_cli.engine.states import Noise
 from sr_cli.engine.steps import Course
 from sr_cli.engine.tiling import Tiler, ignore
-from sr_cli.models.embedded import EmbeddedDenoiser, EmbeddedNet
+from sr_cli.models.embedded import EmbeddedDenoiser
+from sr_cli.models.network import EmbeddedNet
 from sr_cli.training.criterion import Criterion
 from sr_cli.training.objectives import Mix
 from sr_cli.training.objectives_walk import WalkObjective

@@ -10,8 +10,8 @@ from conftest import TINY, write
 from torch import Tensor
 
 from sr_cli.errors import ModelError
-from sr_cli.models.embedded import EmbeddedNet
 from sr_cli.models.limits import Limits
+from sr_cli.models.network import EmbeddedNet
 from sr_cli.models.registry import card, load_weights
 from sr_cli.training.widening import config_of, widened
 

@@ -1,8 +1,7 @@
-"""Colours and guard behind a walk: tiles come from above to below, and so do finished ones.
+"""Colours and guard behind a walk: rows come from above to below, and so do finished ones.
 
 What a pixel needs of its surroundings lies up to `reach` from it. So what is finished lags behind
-what has come by `reach`, to the right and below, and twice that much of what has come is carried
-over to the next tile and the next row of tiles.
+what has come by `reach`, and twice that much of what has come is carried over to the next rows.
 """
 
 from __future__ import annotations
@@ -28,11 +27,14 @@ from sr_cli.engine.stream.windows import (
     size_of,
     spans,
 )
-from sr_cli.engine.tiling import Tile, Window
+from sr_cli.engine.tiling import Window
 from sr_cli.engine.timing import Timer
 
 ROUND = 16
 """Pixels: what is finished at a time begins where the guard's own parts may."""
+LEAST = 128
+"""Rows that are finished at a time: few, which take little memory, and enough that the surroundings
+of the cells among them are no more than these."""
 
 
 def lows(scale: Sequence[float], color: Color) -> int:
@@ -50,58 +52,38 @@ def reach(size: tuple[int, int], grid: tuple[int, int], color: Color) -> int:
     return ceil(cells * max(scale) / ROUND) * ROUND
 
 
-def carried_bytes(width: int, reach: int) -> int:
-    """Of what `Carried` keeps of one row of tiles for the next, and of the next one's own, in
-    float32: result and source of a picture so wide."""
-    return 2 * (2 * reach) * width * 6 * 4
-
-
+@dataclass(frozen=True)
 class Carried:
-    """Blocks of a picture, each with as much of what lies above and left of it as is carried."""
+    """Rows of a picture, put together with as many of those above them as they need.
 
-    def __init__(self, size: tuple[int, int], reach: int) -> None:
-        self.size, self.reach = size, reach
-        self._above: Tensor | None = None
-        self._row: Tensor | None = None
-        self._left: Tensor | None = None
+    size: (H, W). reach: pixels around one that its result depends on. least: rows that are finished
+    at a time, but for the last ones.
+    """
+
+    size: tuple[int, int]
+    reach: int
+    least: int = LEAST
 
     def blocks(
-        self, tiles: Iterable[tuple[Tile, Tensor]]
+        self, strips: Iterable[tuple[slice, Tensor]]
     ) -> Iterator[tuple[Window, Tensor, Window]]:
-        """Of tiles (1, C, h, w) from left to right and from above to below: where the block is,
-        what is in it, and which part of it can be finished. These parts cover the picture."""
+        """Of rows (1, C, h, W) from above to below: where the block is, what is in it, and which
+        part of it can be finished. These parts cover the picture."""
         height, width = self.size
-        for tile, values in tiles:
-            rows, cols = tile.core
-            if cols.start == 0:
-                self._above, self._row, self._left = self._row, None, None
-            place, block = self._grown(rows, cols, values)
-            yield (
-                place,
-                block,
-                (self._ready(rows, height), self._ready(cols, width)),
-            )
-
-    def _ready(self, span: slice, side: int) -> slice:
-        begin = max(0, span.start - self.reach)
-        return slice(begin, side if span.stop == side else max(begin, span.stop - self.reach))
-
-    def _grown(self, rows: slice, cols: slice, values: Tensor) -> tuple[Window, Tensor]:
-        """The block, and what of it the next ones need is kept."""
-        top, left = rows.start, cols.start
-        if self._above is not None:
-            above = self._above[..., cols]
-            values = torch.cat((above.to(values.device), values), dim=-2)
-            top -= above.shape[-2]
-        if self._row is None:
-            kept = min(2 * self.reach, values.shape[-2])
-            self._row = torch.empty(1, values.shape[1], kept, self.size[1])
-        self._row[..., cols] = values[..., values.shape[-2] - self._row.shape[-2] :, :].cpu()
-        if self._left is not None:
-            values = torch.cat((self._left, values), dim=-1)
-            left -= self._left.shape[-1]
-        self._left = values[..., max(0, values.shape[-1] - 2 * self.reach) :].clone()
-        return (slice(top, rows.stop), slice(left, cols.stop)), values
+        parts: list[Tensor] = []
+        across, ready = slice(0, width), 0
+        for rows, values in strips:
+            parts.append(values)
+            last = rows.stop == height
+            done = height if last else (rows.stop - self.reach) // ROUND * ROUND
+            if done - ready < self.least and not last:
+                continue
+            block = torch.cat(parts, dim=-2)
+            top = rows.stop - block.shape[-2]
+            yield (slice(top, rows.stop), across), block, (slice(ready, done), across)
+            ready = done
+            parts = [block[..., max(0, ready - self.reach - top) :, :].clone()]
+            del block, values
 
 
 @dataclass

@@ -24,12 +24,12 @@ from sr_cli.engine.size import oddities
 from sr_cli.engine.states import Noise
 from sr_cli.engine.steps import Sizes
 from sr_cli.engine.stream import plan
-from sr_cli.engine.stream.finishing import Carried, Finisher, carried_bytes, reach
-from sr_cli.engine.stream.plan import Parts, halved, window_side
+from sr_cli.engine.stream.finishing import Carried, Finisher, reach
+from sr_cli.engine.stream.plan import Parts, halved, strip_rows
 from sr_cli.engine.stream.sink import Sink
 from sr_cli.engine.stream.source import Held, Source
-from sr_cli.engine.stream.walk import Walk, even_tiles
-from sr_cli.engine.tiling import Tile, Window, ignore
+from sr_cli.engine.stream.walk import Walk
+from sr_cli.engine.tiling import ignore
 from sr_cli.engine.writers import Samples
 from sr_cli.errors import InputError, SrxError, is_out_of_memory
 
@@ -99,10 +99,10 @@ def streams(job: Job, engine: object, keeper: Keeper) -> bool:
 
 
 def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], None]) -> Finished:
-    """Read, enlarge and write one picture, of which the input and a row of tiles are in memory.
+    """Read, enlarge and write one picture, of which the input and some rows are in memory.
 
     notify gets Stepped. Raises what `Keeper.read` and `Keeper.writing` do, and DeviceError where
-    memory does not suffice for the smallest tile, or the disk for states between steps.
+    memory does not suffice for the fewest rows, or the disk for states between steps.
     """
     assert isinstance(engine, InParts)
     begin = time.perf_counter()
@@ -112,17 +112,14 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
     result = _Result(like, (after[1], after[0]), format_of(job.output), held.neutral)
     notes: list[str] = []
     parts = engine.parts(sizes, notes.append)
-    kept = held.nbytes + carried_bytes(
-        after[0], reach(result.size, held.size, keeper.options.color_fix)
-    )
-    side = window_side(parts, sizes, kept, result.pixel.nbytes * after[0])
+    most = strip_rows(parts, sizes)
 
     def told() -> Finished:
         memory = peak_memory(str(parts.device)) if parts.device.type == "cuda" else None
         return Finished(job, *sizes, time.perf_counter() - begin, memory)
 
     while True:
-        making = _Making(parts, held, result, side, lambda *steps: notify(Stepped(job, *steps)))
+        making = _Making(parts, held, result, most, lambda *steps: notify(Stepped(job, *steps)))
         try:
             with keeper.writing(job, told, _PASSING) as (file, replaced):
                 pixel, metadata = result.pixel, like.metadata.sized(*after)
@@ -136,7 +133,7 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            side = halved(side, parts)
+            most = halved(most, parts)
     notes += [*making.notes, *like.notes, *losses(like, job.output), *oddities(*sizes)]
     return replace(told(), notes=(*notes, *replaced))
 
@@ -148,23 +145,23 @@ def _held(picture: Picture) -> tuple[Held, Picture]:
 
 
 class _Making:
-    """One attempt at a picture, by tiles with windows of one side."""
+    """One attempt at a picture, by so many rows at a time."""
 
     def __init__(
         self,
         parts: Parts,
         held: Held,
         result: _Result,
-        side: int,
+        most: int,
         on_step: Callable[[int, int], None],
     ) -> None:
         self.parts, self.held, self.result = parts, held, result
-        self.side, self.on_step = side, on_step
+        self.most, self.on_step = most, on_step
         self.notes: list[str] = []
 
     @torch.inference_mode()
-    def __call__(self) -> Iterator[tuple[Window, Samples]]:
-        """Parts of the result from left to right and from above to below, as `Sink.take` wants.
+    def __call__(self) -> Iterator[tuple[slice, Samples]]:
+        """Rows of the result from above to below, as `Sink.take` wants.
 
         Raises _OverflowedError where a lower precision does not suffice, DeviceError where
         float32 does not.
@@ -173,38 +170,41 @@ class _Making:
         finisher = Finisher(held, size, parts.options.color_fix, parts.device, parts.timer)
         carried = Carried(size, reach(size, held.size, parts.options.color_fix))
         for place, block, ready in carried.blocks(self._walked()):
-            if all(span.stop > span.start for span in ready):
-                hr = finisher(place, block, ready)
-                yield ready, self.result.samples(hr, held.alpha_window(ready, size))
+            hr = finisher(place, block, ready)
+            del block  # what nobody needs any longer would stay while the next rows are computed
+            samples = self.result.samples(hr, held.alpha_window(ready, size))
+            del hr
+            yield ready[0], samples
+            del samples
         self.notes += strayed_notes(finisher.strayed / math.prod(held.size))
 
-    def _walked(self) -> Iterator[tuple[Tile, Tensor]]:
-        """Tiles within the picture, and what the networks gave beside the source, (1, 6, h, w)."""
-        parts, size = self.parts, self.result.size
+    def _walked(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows of the picture, and what the networks gave beside the source, (1, 6, h, W)."""
+        parts, (height, width) = self.parts, self.result.size
         multiple = parts.model.multiple_of
-        padded = size[0] + -size[0] % multiple, size[1] + -size[1] % multiple
         walk = Walk(
             parts.model,
             parts.course,
-            Source(self.held, parts.preprocess, size, parts.device),
+            Source(self.held, parts.preprocess, self.result.size, parts.device),
             Noise(parts.options.seed, self.held.digest, parts.model.channels, parts.device),
-            even_tiles(padded, self.side, parts.margin, multiple),
+            (height + -height % multiple, width + -width % multiple),
+            self.most,
             parts.timer,
             self.on_step,
         )
         largest = brightest = 0.0
-        for tile, image, source in walk():
-            rows, cols = (
-                slice(span.start, min(span.stop, side))
-                for span, side in zip(tile.core, size, strict=True)
-            )
-            block = torch.cat((image, source), dim=1)
-            block = block[..., : rows.stop - rows.start, : cols.stop - cols.start]
+        for place, image, source in walk():
+            rows = slice(place.start, min(place.stop, height))
+            if rows.start >= rows.stop:
+                continue
+            block = torch.cat((image, source), dim=1)[..., : rows.stop - rows.start, :width]
             if not finite(block[:, :3]) and parts.dtype != torch.float32:
                 raise _OverflowedError
             check_numbers(block[:, :3], parts.device)
             largest = max(largest, float(block[:, :3].max()))
             brightest = max(brightest, float(block[:, 3:].max()))
-            yield Tile((rows, cols), tile.window), block
+            del image, source
+            yield rows, block
+            del block
         if parts.dtype != torch.float32 and largest <= 0 < brightest:
             raise _OverflowedError

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sr_cli.device import free_memory
 from sr_cli.engine import reading
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.source import BYTES_PER_PIXEL
@@ -27,12 +26,9 @@ if TYPE_CHECKING:
 
 FROM = 8_000_000
 """Output pixels from which on a picture is computed by rows of tiles."""
-WORK = 5 << 28
-"""Bytes that all of it may take beside the networks: where there is less memory, half of it."""
-LEAST = 256
-"""Output pixels along a tile's side beside its margins, however little memory there is."""
-AT_LEAST = 320
-"""Bytes for each pixel of a tile, however small its network: of states, source and guard."""
+STRIP = 1 << 19
+"""Output pixels that go through the networks at a time, in whole rows: few, which take little
+memory, and enough that what is done once for each time takes none of it."""
 ENCODED = 7
 """Bytes for each pixel of a result whose encoder takes it whole: its samples, and a copy."""
 _EXACT = ("none", "compact")
@@ -99,11 +95,6 @@ class Parts:
         """The dtype's name."""
         return str(self.dtype).removeprefix("torch.")
 
-    @property
-    def margin(self) -> int:
-        """Context of a tile in pixels, as the model's multiples count."""
-        return -(-self.model.margin // self.model.multiple_of) * self.model.multiple_of
-
 
 def parts_of(
     engine: Upscaler, sizes: Sizes, on_note: Callable[[str], None], *, exact: bool
@@ -120,41 +111,28 @@ def parts_of(
     return Parts(*networks, engine.options, engine._device, engine._dtype, engine._timer)
 
 
-def window_side(parts: Parts, sizes: Sizes, held: int, row: int) -> int:
-    """Side of a tile with its margins, in output pixels.
-
-    held: bytes of the input and of what is carried over, row: of a row of the result.
-    """
+def strip_rows(parts: Parts, sizes: Sizes) -> int:
+    """Rows of the result that are begun at a time, a multiple of what the model takes."""
+    width, height = sizes[1]
     tile = parts.options.tile
     if tile is not None:
-        largest = max(large / small for small, large in zip(*sizes, strict=True))
-        return _aligned(parts, round(tile * largest) + 2 * parts.margin)
-    free = free_memory(parts.device)
-    work = (
-        MEMORY_SHARE * free
-        if parts.device.type == "cuda"
-        else min(WORK, MEMORY_SHARE * free) - held
-    )
-    each = max(parts.model.bytes_per_pixel, AT_LEAST)
-    # side²·each for a tile, and as many rows of the result as it is high
-    side = ((row**2 + 4 * each * max(work, 0)) ** 0.5 - row) / (2 * each)
-    return _aligned(parts, max(int(side), LEAST + 2 * parts.margin))
+        return _aligned(parts, round(tile * height / sizes[0][1]))
+    return _aligned(parts, STRIP // width)
 
 
-def halved(side: int, parts: Parts) -> int:
-    """The side of windows whose cores are half as wide.
+def halved(rows: int, parts: Parts) -> int:
+    """Half as many rows.
 
-    Raises DeviceError where they would be smaller than any that makes sense.
+    Raises DeviceError where there cannot be fewer.
     """
-    core = (side - 2 * parts.margin) // 2
-    if core < LEAST // 2:
+    if rows <= parts.model.multiple_of:
         raise DeviceError(
-            f"{parts.device} has too little free memory for tiles of {2 * core} pixels: "
+            f"{parts.device} has too little free memory for {rows} rows of the result: "
             "close other programs or use another --device."
         )
-    return _aligned(parts, core + 2 * parts.margin)
+    return _aligned(parts, rows // 2)
 
 
-def _aligned(parts: Parts, side: int) -> int:
+def _aligned(parts: Parts, rows: int) -> int:
     multiple = parts.model.multiple_of
-    return -(-side // multiple) * multiple
+    return max(1, -(-rows // multiple)) * multiple

@@ -1,4 +1,4 @@
-"""Rows of tiles to a file: put side by side, and written or, for some formats, collected."""
+"""Rows to a file: written as they come or, for some formats, collected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy.typing as npt
 from sr_cli.engine.formats import encode, writer
 from sr_cli.engine.images import with_metadata
 from sr_cli.engine.metadata import Metadata
-from sr_cli.engine.tiling import Window
 from sr_cli.engine.writers import BY_ROWS, Samples, Shape
 
 
@@ -27,9 +26,8 @@ class Sink:
     metadata: Metadata
     quality: int
 
-    def take(self, parts: Iterable[tuple[Window, Samples]]) -> None:
-        """Write parts, (h, w, C), that come from left to right and from above to below in rows of
-        one height each, and cover the picture.
+    def take(self, parts: Iterable[tuple[slice, Samples]]) -> None:
+        """Write rows, (h, W, C), that come from above to below and cover the picture.
 
         Raises what libraries do where something cannot be written.
         """
@@ -39,8 +37,8 @@ class Sink:
                 self.metadata,
                 lambda held: writer(self.shape, self.dtype, held, self.file, self.format),
             )
-            for band in self._bands(parts):
-                rows.write(band)
+            for _, samples in parts:
+                rows.write(samples)
             rows.close()
             return
         picture = np.empty(self.shape, self.dtype)
@@ -52,13 +50,3 @@ class Sink:
             self.metadata,
             lambda held: encode(flat, held, self.file, self.format, self.quality),
         )
-
-    def _bands(self, parts: Iterable[tuple[Window, Samples]]) -> Iterable[Samples]:
-        """Whole rows."""
-        band = np.empty((0, *self.shape[1:]), self.dtype)
-        for (_, cols), samples in parts:
-            if len(band) != len(samples):
-                band = np.empty((len(samples), *self.shape[1:]), self.dtype)
-            band[:, cols] = samples
-            if cols.stop == self.shape[1] and len(band):
-                yield band

@@ -12,13 +12,15 @@ from torch import Tensor
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.images import Floats, Picture
 from sr_cli.engine.pictures import colors, neutral
-from sr_cli.engine.stream.windows import grown, inside, pillow_taps, resized, weighed
-from sr_cli.engine.tiling import Window, scaled
-from sr_cli.models.protocol import Preprocessor
+from sr_cli.engine.stream.windows import pillow_taps, resized, weighed
+from sr_cli.engine.tiling import Window
+from sr_cli.models.protocol import ByRows, Preprocessor
 
 Integers = npt.NDArray[np.uint8 | np.uint16 | np.float32]
 ROWS = 256
 """Rows that are converted at a time."""
+ENTERING = 16
+"""Rows that the preprocessing network is given at a time."""
 
 
 def compact(plane: Floats) -> Integers:
@@ -108,9 +110,9 @@ def _in_8_bits(planes: Integers) -> npt.NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Source:
-    """The plain enlargement of an LR picture, window by window.
+    """The plain enlargement of an LR picture, as often as it is wanted.
 
-    size: (H, W) of the result. network: of a finite receptive field.
+    size: (H, W) of the result. network: one that takes a picture row by row.
     """
 
     held: Held
@@ -118,24 +120,45 @@ class Source:
     size: tuple[int, int]
     device: torch.device
 
+    def begun(self) -> SourceRows:
+        """The enlargement from its first row on."""
+        return SourceRows(self)
+
+
+class SourceRows:
+    """A plain enlargement whose rows are asked for from above to below."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        network = source.network
+        assert isinstance(network, ByRows)
+        self._network = network.by_rows(source.held.size[0])
+        self._scale = network.scale
+        self._entered = self._top = 0  # LR rows so far, and the first of the rows that are kept
+        self._kept: list[Tensor] = []
+
     def __call__(self, window: Window) -> Tensor:
-        """(1, 3, h, w) float32 in [0, 1]; beyond the picture's right and bottom as its edge."""
+        """(1, 3, h, W) float32 in [0, 1]; beyond the picture's right and bottom as its edge."""
+        held, size = self._source.held, self._source.size
         rows, cols = (
-            slice(span.start, min(span.stop, side))
-            for span, side in zip(window, self.size, strict=True)
+            slice(span.start, min(span.stop, side)) for span, side in zip(window, size, strict=True)
         )
-        scale = self.network.scale
-        height, width = (scale * side for side in self.held.size)
-        image = resized(self._preprocessed, (height, width), self.size, (rows, cols)).clamp_(0, 1)
+        height, width = (self._scale * side for side in held.size)
+        image = resized(self._preprocessed, (height, width), size, (rows, cols)).clamp(0, 1)
         right, bottom = window[1].stop - cols.stop, window[0].stop - rows.stop
         if not (right or bottom):
             return image
         return torch.nn.functional.pad(image, (0, right, 0, bottom), mode="replicate")
 
     def _preprocessed(self, window: Window) -> Tensor:
-        """Of the network's answer, at its own scale."""
-        scale = self.network.scale
-        rows, cols = (slice(span.start // scale, -(-span.stop // scale)) for span in window)
-        read = grown((rows, cols), self.network.margin, self.held.size)
-        image = self.network(self.held.window(read, self.device))
-        return image[(..., *inside(window, scaled(read, scale)))]
+        """Of the network's answer, at its own scale: rows that begin no earlier than before."""
+        rows, cols = window
+        held = self._source.held
+        while self._top + sum(part.shape[-2] for part in self._kept) < rows.stop:
+            entering = slice(self._entered, min(self._entered + ENTERING, held.size[0]))
+            self._entered = entering.stop
+            image = held.window((entering, slice(0, held.size[1])), self._source.device)
+            self._kept.extend(self._network(image))
+        kept = torch.cat(self._kept, dim=-2)[..., rows.start - self._top :, :]
+        self._top, self._kept = rows.start, [kept]
+        return kept[..., : rows.stop - rows.start, cols]

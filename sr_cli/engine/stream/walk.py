@@ -1,4 +1,4 @@
-"""A walk over a picture that is nowhere whole: tiles from above to below, states in files."""
+"""A walk over a picture that is nowhere whole: rows from above to below, states in files."""
 
 from __future__ import annotations
 
@@ -9,136 +9,162 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sr_cli.diffusion.solvers import Step
 from sr_cli.engine.states import Noise, place_of, weights_of
 from sr_cli.engine.steps import Course
 from sr_cli.engine.stream.plane import Plane
 from sr_cli.engine.stream.source import Source
-from sr_cli.engine.tiling import Tile
+from sr_cli.engine.tiling import Window
 from sr_cli.engine.timing import Timer
 from sr_cli.models.model import Model
+from sr_cli.models.protocol import InRows
+from sr_cli.models.rows import Waiting
 
 
-def even_spans(side: int, most: int, margin: int, multiple: int) -> list[tuple[slice, slice]]:
-    """Cores and windows along a side: as few windows as can be, all of one length up to `most`.
-
-    side, margin and most are multiples of `multiple`, and most is above 2·margin; a window has the
-    margin where it does not end with the side.
-    """
-    if side <= most:
-        return [(slice(0, side), slice(0, side))]
-    count = -(-(side - 2 * margin) // (most - 2 * margin))
-    even = -(-(side + 2 * margin * (count - 1)) // count)
-    window = -(-even // multiple) * multiple
-    spans, begin = [], 0
-    for number in range(count):
-        outer = min(number * (window - 2 * margin), side - window)
-        end = side if number == count - 1 else outer + window - margin
-        spans.append((slice(begin, end), slice(outer, outer + window)))
-        begin = end
-    return spans
-
-
-def even_tiles(size: tuple[int, int], most: int, margin: int, multiple: int) -> list[list[Tile]]:
-    """Rows of tiles of one window shape."""
-    rows, cols = (even_spans(side, most, margin, multiple) for side in size)
-    return [[Tile((y, x), (window_y, window_x)) for x, window_x in cols] for y, window_y in rows]
+def strips(height: int, most: int) -> list[slice]:
+    """Rows from above to below, `most` at a time."""
+    return [slice(top, min(height, top + most)) for top in range(0, height, most)]
 
 
 @dataclass(frozen=True)
 class Walk:
     """A denoiser's walk along a course over one picture of pixels.
 
-    rows: of tiles, over the picture's sides padded to what the model takes. noise: the picture's.
-    on_step(done, total) counts network calls.
+    size: (H, W), the picture's sides padded to what the model takes. most: rows at a time, a
+    multiple of what the model takes. noise: the picture's. on_step(done, total) counts network
+    calls.
     """
 
     model: Model
     course: Course
     source: Source
     noise: Noise
-    rows: Sequence[Sequence[Tile]]
+    size: tuple[int, int]
+    most: int
     timer: Timer
     on_step: Callable[[int, int], None]
 
-    def __call__(self) -> Iterator[tuple[Tile, Tensor, Tensor]]:
-        """Tiles from left to right and from above to below: the tile, what the walk ends with in
-        its core, about [0, 1], and the source there, in [0, 1], both (1, 3, h, w).
+    def __call__(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """From above to below: which rows, what the walk ends with there, about [0, 1], and the
+        source, in [0, 1], both (1, 3, h, W).
 
         Raises DeviceError where the disk has no room for the states between the steps.
         """
         steps = self.course.steps
         if not steps:
-            for tile in self._tiles:
-                source = self.source(tile.core)
-                yield tile, self.model.codec.decode(self._encoded(source)[0]), source
+            read = self.source.begun()
+            for rows in self._strips:
+                source = read(self.across(rows))
+                yield rows, self.model.codec.decode(self.encoded(source)), source
             return
-        size = self._tiles[-1].core[0].stop, self._tiles[-1].core[1].stop
-        depth = max(len(step.x0) for step in steps)
+        depth = self.depth
         kept: dict[int, Plane] = {}
         state: Plane | None = None
         with ExitStack() as files:
             for number in range(1, len(steps)):
-                following = files.enter_context(Plane(size))
+                following = files.enter_context(Plane(self.size))
                 if depth > 1:
-                    kept[number] = files.enter_context(Plane(size))
-                for tile, x, x0, _ in self._step(number, depth, state, kept):
-                    following.write(tile.core, x)
+                    kept[number] = files.enter_context(Plane(self.size))
+                for rows, x, x0, _ in self._step(number, state, kept):
+                    following.write(self.across(rows), x)
                     if depth > 1:
-                        kept[number].write(tile.core, x0)
+                        kept[number].write(self.across(rows), x0)
                 if state:
                     state.close()
                 if number - depth + 1 in kept:  # the next step looks back on later ones alone
                     kept.pop(number - depth + 1).close()
                 state = following
-            for tile, x, _, source in self._step(len(steps), depth, state, kept):
-                yield tile, self.model.codec.decode(x), source
+            for rows, x, _, source in self._step(len(steps), state, kept):
+                yield rows, self.model.codec.decode(x), source
 
     def _step(
-        self, number: int, depth: int, state: Plane | None, kept: Mapping[int, Plane]
-    ) -> Iterator[tuple[Tile, Tensor, Tensor, Tensor]]:
-        """Of every tile: the state after the step of this number, the x0 that it found, and the
-        source, all in its core; state: before it, None at the start."""
-        tiles = self._tiles
-        for done, tile in enumerate(tiles, start=1):
-            yield tile, *self._moved(tile, number, depth, state, kept)
-            self.on_step((number - 1) * len(tiles) + done, len(self.course.steps) * len(tiles))
+        self, number: int, state: Plane | None, kept: Mapping[int, Plane]
+    ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """Rows: which, the state after the step of this number, the x0 that it found, and the
+        source; state: before it, None at the start."""
+        going, strips = _Pass(self, number, state, kept), self._strips
+        total = len(self.course.steps) * len(strips)
+        for done, rows in enumerate(strips, start=1):
+            yield from going(rows)
+            self.on_step((number - 1) * len(strips) + done, total)
 
-    def _moved(
-        self, tile: Tile, number: int, depth: int, state: Plane | None, kept: Mapping[int, Plane]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of one tile: its core alone, so that nothing of its window stays in memory."""
-        step = self.course.steps[number - 1]
-        with self.timer("preprocess"):
-            source = self.source(tile.window)
-        y, hint = self._encoded(source)
-        x = self._started(tile, y) if state is None else state.read(tile.window).to(y.device)
-        core = (..., *tile.core_in_window)
-        x0 = self._predicted(step, x, y, hint)[core].clone()
-        looked_back = {n: kept[n] for n in range(max(1, number - depth + 1), number)}
-        terms = {place_of(n, depth): plane.read(tile.core) for n, plane in looked_back.items()}
-        terms |= {0: y[core], place_of(number, depth): x0}
-        stacked = torch.stack([terms[place].to(y.device) for place in sorted(terms)])
-        weights = torch.tensor(weights_of(self.course.steps, number, depth), device=y.device)
-        x = x[core].clone()
-        x.flatten().addmv_(stacked.flatten(1).T, weights[: len(terms)], beta=step.x)
-        if step.noise:
-            x.add_(self.noise(number, tile.core), alpha=step.noise)
-        return x, x0, source[core].clone()
+    def encoded(self, source: Tensor) -> Tensor:
+        """y; the codec of such a model has no context, no noise, and y as its hint."""
+        return self.model.codec.encode(source, source.new_zeros(1).expand_as(source))[0]
 
-    def _encoded(self, source: Tensor) -> tuple[Tensor, Tensor]:
-        """y and hint; the codec of such a model has no context and no noise."""
-        return self.model.codec.encode(source, source.new_zeros(1).expand_as(source))
-
-    def _started(self, tile: Tile, y: Tensor) -> Tensor:
-        source, noise = self.course.start
-        return (y * source).add_(self.noise(0, tile.window), alpha=noise)
-
-    def _predicted(self, step: Step, x: Tensor, y: Tensor, hint: Tensor) -> Tensor:
-        moment = self.course.path.moment(step.s)
-        with self.timer("network"):
-            return self.model.denoiser.predict_x0(x, y=y, hint=hint, **moment)
+    def across(self, rows: slice) -> Window:
+        """These rows of the picture."""
+        return rows, slice(0, self.size[1])
 
     @property
-    def _tiles(self) -> list[Tile]:
-        return [tile for row in self.rows for tile in row]
+    def depth(self) -> int:
+        """Predictions that are looked back on."""
+        return max(len(step.x0) for step in self.course.steps)
+
+    @property
+    def _strips(self) -> Sequence[slice]:
+        return strips(self.size[0], self.most)
+
+
+class _Pass:
+    """One step of a walk, over all rows."""
+
+    def __init__(
+        self, walk: Walk, number: int, state: Plane | None, kept: Mapping[int, Plane]
+    ) -> None:
+        """As `Walk._step`."""
+        self._walk, self._number, self._state = walk, number, state
+        self._step, self._weights = (
+            walk.course.steps[number - 1],
+            weights_of(walk.course.steps, number, walk.depth),
+        )
+        first = max(1, number - walk.depth + 1)
+        self._earlier = {place_of(n, walk.depth): kept[n] for n in range(first, number)}
+        path, s = walk.course.path, self._step.s
+        sigma, a, m = (float(v[s]) for v in (path.sigma, path.a, path.m))
+        assert isinstance(walk.model.denoiser, InRows)
+        self._network = walk.model.denoiser.by_rows(walk.size[0], a=a, m=m, sigma=sigma)
+        self._read = walk.source.begun()
+        self._waiting = Waiting()  # x and the source, until the network has seen what is below
+        self._top = 0
+
+    def __call__(self, rows: slice) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """Of the rows that are done when these have come: as `Walk._step`."""
+        outputs = self._network(*self._entered(rows))
+        while True:
+            with self._walk.timer("network"):
+                output = next(outputs, None)
+            if output is None:
+                return
+            ready = slice(self._top, self._top + output.shape[-2])
+            self._top = ready.stop
+            yield ready, *self._moved(self._walk.across(ready), output)
+
+    def _entered(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """x and y of rows."""
+        walk, place = self._walk, self._walk.across(rows)
+        with walk.timer("preprocess"):
+            source = self._read(place)
+        y = walk.encoded(source)
+        if self._state is None:
+            share, noise = walk.course.start
+            x = (y * share).add_(walk.noise(0, place), alpha=noise)
+        else:
+            x = self._state.read(place).to(y.device)
+        self._waiting.put(torch.cat((x, source), dim=1))
+        return x, y
+
+    def _moved(self, place: Window, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The next state, x0 and the source of rows, by what the network makes of them."""
+        walk, step = self._walk, self._step
+        x, source = torch.split(self._waiting.take(output.shape[-2]), 3, dim=1)
+        y = walk.encoded(source)
+        x0 = self._network.x0(x, y, output)
+        terms = {k: plane.read(place) for k, plane in self._earlier.items()}
+        terms |= {0: y, place_of(self._number, walk.depth): x0}
+        stacked = torch.stack([terms[k].to(x.device) for k in sorted(terms)])
+        weights = torch.tensor(self._weights[: len(terms)], device=x.device)
+        x = x.clone()
+        x.flatten().addmv_(stacked.flatten(1).T, weights, beta=step.x)
+        if step.noise:
+            x.add_(walk.noise(self._number, place), alpha=step.noise)
+        return x, x0, source.clone()

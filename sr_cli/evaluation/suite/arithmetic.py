@@ -27,7 +27,8 @@ from sr_cli.evaluation.suite.scope import photo
 from sr_cli.evaluation.tables import Cell, Column, Table
 from sr_cli.models import registry
 from sr_cli.models.compact import CompactNet
-from sr_cli.models.embedded import EmbeddedConfig, EmbeddedDenoiser, EmbeddedNet
+from sr_cli.models.embedded import EmbeddedDenoiser
+from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.pixels import PixelCodec
 from sr_cli.models.preprocess import CompactPreprocessor
 from sr_cli.models.resampling import resize
