@@ -153,7 +153,7 @@ def _stream(
     keeper: Keeper,
     notify: Callable[[Event], None],
 ) -> None:
-    """Large pictures one by one, each read, enlarged and written by rows of tiles."""
+    """Large pictures one by one, each read, enlarged and written row by row."""
     for job in jobs:
         crew.settle()
         notify(Started(job))

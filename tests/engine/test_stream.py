@@ -1,4 +1,4 @@
-"""Large pictures by rows of tiles: the bytes of the whole, and memory that does not grow."""
+"""Large pictures row by row: the bytes of the whole, and memory that does not grow."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def paint(path: Path, mode: str = "RGB", bits: int = 8, size: tuple[int, int] = 
 def enlarged(
     monkeypatch: pytest.MonkeyPatch, path: Path, output: Path, *, rows: bool, **options: Any
 ) -> Finished | Failed:
-    """As `srx upscale` does it; rows: of tiles, or whole in one tile."""
+    """As `srx upscale` does it; rows: by rows, or whole in one tile."""
     monkeypatch.setattr(plan, "FROM", 1 if rows else 1 << 60)
     if not rows:
         options.pop("tile", None)
@@ -95,7 +95,7 @@ def same(
     ],
     ids=str,
 )
-def test_rows_of_tiles_give_the_bytes_of_the_whole(
+def test_rows_give_the_bytes_of_the_whole(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: dict[str, Any]
 ) -> None:
     assert same(monkeypatch, paint(tmp_path / "in.png"), **{"tile": 16, "steps": 1, **options})

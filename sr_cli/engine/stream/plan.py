@@ -1,4 +1,4 @@
-"""Which pictures are computed by rows of tiles, and how large these are."""
+"""Which pictures are computed row by row, and by how many rows at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
 
 FROM = 8_000_000
-"""Output pixels from which on a picture is computed by rows of tiles."""
+"""Output pixels from which on a picture is computed row by row."""
 STRIP = 1 << 19
 """Output pixels that go through the networks at a time, in whole rows: few, which take little
 memory, and enough that what is done once for each time takes none of it."""
@@ -35,7 +35,7 @@ _EXACT = ("none", "compact")
 
 
 def can_stream(options: UpscaleOptions, sizes: Sizes) -> bool:
-    """Whether a picture of these sizes may be enlarged by rows of tiles: by networks that see
+    """Whether a picture of these sizes may be enlarged row by row: by networks that see
     finite surroundings, and with nothing that depends on the whole picture.
 
     Raises ModelError for unknown networks.
@@ -53,7 +53,7 @@ def can_stream(options: UpscaleOptions, sizes: Sizes) -> bool:
 
 
 def streams(options: UpscaleOptions, sizes: Sizes, device: str = "cpu") -> bool:
-    """Whether a picture of these sizes is enlarged by rows of tiles: one that is large, and on a
+    """Whether a picture of these sizes is enlarged row by row: one that is large, and on a
     GPU only one that its memory could not hold.
 
     Raises ModelError for unknown networks.
