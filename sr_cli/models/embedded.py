@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sr_cli.device import layout
+from sr_cli.diffusion.path import Moment
 from sr_cli.models import rows
 from sr_cli.models.graphs import Graphed
 from sr_cli.models.model import Model
@@ -82,9 +83,9 @@ class EmbeddedDenoiser:
         """In which the network computes, inside `with`."""
         return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def by_rows(self, height: int, *, a: float, m: float, sigma: float) -> "ByRows":
+    def by_rows(self, height: int, moment: Moment) -> "ByRows":
         """`predict_x0` of one picture of that height whose rows come from above to below."""
-        return ByRows(self, height, a=a, m=m, sigma=sigma)
+        return ByRows(self, height, moment)
 
     def recover(
         self,
@@ -123,12 +124,10 @@ class EmbeddedDenoiser:
 class ByRows:
     """x0 of a picture whose rows come from above to below; they come out later than they go in."""
 
-    def __init__(
-        self, denoiser: EmbeddedDenoiser, height: int, *, a: float, m: float, sigma: float
-    ) -> None:
-        self._denoiser, self._a, self._m = denoiser, a, m
+    def __init__(self, denoiser: EmbeddedDenoiser, height: int, moment: Moment) -> None:
+        self._denoiser, self._a, self._m = denoiser, moment["a"], moment["m"]
         device = next(denoiser.net.parameters()).device
-        self._sigma, ratio = denoiser.noise_of(sigma, a, device)
+        self._sigma, ratio = denoiser.noise_of(moment["sigma"], self._a, device)
         log_ratio, *self._factors = denoiser.net.config.preconditioning(ratio)
         texture = torch.full_like(ratio, denoiser.texture)
         with denoiser.precision(device):

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from sr_cli.diffusion.path import Moment
+
 
 class Denoiser(Protocol):
     """A network that recovers the target x0; ε-, v- and residual networks convert inside."""
@@ -53,8 +55,8 @@ class RowsOfX0(Protocol):
 class InRows(Protocol):
     """A denoiser of a finite receptive field that takes a picture row by row."""
 
-    def by_rows(self, height: int, *, a: float, m: float, sigma: float) -> RowsOfX0:
-        """For one picture of so many rows, a multiple of what the card says."""
+    def by_rows(self, height: int, moment: Moment) -> RowsOfX0:
+        """For one picture of so many rows, a multiple of what the card says, at this time."""
         ...
 
 

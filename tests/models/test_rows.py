@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sr_cli.diffusion.path import Moment
 from sr_cli.models import rows
 from sr_cli.models.compact import CompactNet
 from sr_cli.models.embedded import EmbeddedDenoiser
@@ -39,13 +40,13 @@ def picture(height: int = HEIGHT) -> tuple[Tensor, Tensor]:
     return tuple(torch.randn(1, 3, height, WIDTH, generator=random) for _ in range(2))  # type: ignore[return-value]
 
 
-NOISE = {"a": 0.4, "m": 0.3, "sigma": 0.8}
+NOISE: Moment = {"alpha": 1.0, "sigma": 0.8, "a": 0.4, "m": 0.3, "t": 0}
 
 
 def by_rows(denoiser: EmbeddedDenoiser, most: int, height: int = HEIGHT) -> Iterator[Tensor]:
     """x0 in the pieces in which it comes."""
     x, y = picture(height)
-    flow, top = denoiser.by_rows(height, **NOISE), 0
+    flow, top = denoiser.by_rows(height, NOISE), 0
     for begin in range(0, height, most):
         for output in flow(x[..., begin : begin + most, :], y[..., begin : begin + most, :]):
             part = slice(top, top := top + output.shape[-2])
@@ -56,7 +57,7 @@ def by_rows(denoiser: EmbeddedDenoiser, most: int, height: int = HEIGHT) -> Iter
 @pytest.mark.parametrize("most", [16, 48, HEIGHT])
 def test_rows_give_what_the_whole_picture_gives(denoiser: EmbeddedDenoiser, most: int) -> None:
     x, y = picture()
-    whole = denoiser.predict_x0(x, y=y, hint=y, alpha=1, t=0, **NOISE)
+    whole = denoiser.predict_x0(x, y=y, hint=y, **NOISE)
     parts = list(by_rows(denoiser, most))
     torch.testing.assert_close(torch.cat(parts, dim=-2), whole, rtol=0, atol=2e-5)
     assert max(part.shape[-2] for part in parts) <= most

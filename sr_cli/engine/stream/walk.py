@@ -119,10 +119,9 @@ class _Pass:
         )
         first = max(1, number - walk.depth + 1)
         self._earlier = {place_of(n, walk.depth): kept[n] for n in range(first, number)}
-        path, s = walk.course.path, self._step.s
-        sigma, a, m = (float(v[s]) for v in (path.sigma, path.a, path.m))
         assert isinstance(walk.model.denoiser, InRows)
-        self._network = walk.model.denoiser.by_rows(walk.size[0], a=a, m=m, sigma=sigma)
+        moment = walk.course.path.moment(self._step.s)
+        self._network = walk.model.denoiser.by_rows(walk.size[0], moment)
         self._read = walk.source.begun()
         self._waiting = Waiting()  # x and the source, until the network has seen what is below
         self._top = 0
