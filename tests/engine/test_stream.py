@@ -25,9 +25,18 @@ from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import DeviceError
 from sr_cli.models.embedded import ByRows as Rows
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = pytest.mark.usefixtures("tiny", "two_threads")
 SIZE = 95, 79
 """Such that strips of float32 have a shape in which networks add up as in the whole."""
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """With a single one torch convolves by matrices, which add up by their shape."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 def paint(path: Path, mode: str = "RGB", bits: int = 8, size: tuple[int, int] = SIZE) -> Path:
