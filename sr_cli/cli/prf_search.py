@@ -18,10 +18,10 @@ from sr_cli.cli.parsing import check_method, parse_list
 from sr_cli.cli.ui import terminal
 from sr_cli.diffusion.names import Schedule
 from sr_cli.engine.options import Color, Degradation, UpscaleOptions
-from sr_cli.errors import ExitCode, UsageError
+from sr_cli.errors import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sr_cli.engine.upscaler import Upscaler
     from sr_cli.evaluation.metrics import Metrics
@@ -75,11 +75,15 @@ def prf_search(
     ] = 4,
     signature_limit: Annotated[
         float | None,
-        option("Search", "--signature-limit", show_default="calibrated", help="C^S of the PRF."),
+        option("Search", "--signature-limit", show_default="1, or the card's", help="C^S."),
     ] = None,
     fidelity_limit: Annotated[
         float | None,
-        option("Search", "--fidelity-limit", show_default="calibrated", help="C^F of the PRF."),
+        option("Search", "--fidelity-limit", show_default="0.086, or the card's", help="C^F."),
+    ] = None,
+    omega: Annotated[
+        float | None,
+        option("Search", "--omega", show_default="0.21, or the card's", help="ω of the PRF."),
     ] = None,
     method: shared.Method = "diffsr",
     prior: shared.Prior = UpscaleOptions.prior,
@@ -143,9 +147,8 @@ def prf_search(
     schedules = None
     if schedule is not None:
         schedules = parse_list("--schedule", schedule, str, example="linear,cosine")
-    wanted = _search_options(
-        _scales(scale, scales, method), crop, rounds, signature_limit, fidelity_limit, update_card
-    )
+    limits = {"omega": omega, "signature": signature_limit, "fidelity": fidelity_limit}
+    wanted = _search_options(_scales(scale, scales, method), crop, rounds, limits, update_card)
     options = UpscaleOptions(
         method=method,
         prior=prior,
@@ -209,19 +212,13 @@ def _search_options(
     scales: tuple[float, ...],
     crop: int,
     rounds: int,
-    signature: float | None,
-    fidelity: float | None,
+    limits: Mapping[str, float | None],
     refit: bool,
 ) -> SearchOptions:
-    from sr_cli.diffusion.prf import Thresholds
     from sr_cli.evaluation.prf.search import SearchOptions
 
-    if (signature is None) != (fidelity is None):
-        raise UsageError("--signature-limit and --fidelity-limit go together.")
-    thresholds = None
-    if signature is not None and fidelity is not None:
-        thresholds = Thresholds(signature, fidelity)
-    return SearchOptions(scales, crop, rounds, thresholds, refit)
+    given = {name: value for name, value in limits.items() if value is not None}
+    return SearchOptions(scales, crop, rounds, refit, given)
 
 
 def _files(path: Path | None, half: Half, per_folder: int | None = None) -> list[Path]:

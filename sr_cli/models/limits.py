@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from sr_cli.diffusion.names import LastStep, Prediction, Schedule
@@ -27,7 +27,7 @@ class Limits:
     schedule: name of ᾱ. last_step: what the solver returns in the end.
     preprocess: name of the network that makes y. t1, steps, texture: start, network calls and dial
         (0…1), all where the user chooses none.
-    log_ratio: least and largest log(a·s/σ) that the network is shown. prf: C^S and C^F of a prior.
+    log_ratio: least and largest log(a·s/σ) that the network is shown. prf: ω, C^S, C^F of a prior.
     predicts: what the output of a large network estimates.
     """
 
@@ -66,5 +66,5 @@ class Limits:
             if getattr(self, field.name) != field.default
         }
         if self.prf:
-            found["prf"] = {"signature": self.prf.signature, "fidelity": self.prf.fidelity}
+            found["prf"] = asdict(self.prf)
         return found

@@ -35,7 +35,7 @@ class Model:
     texture: of a model with a dial, how much where the user chooses none.
     networks: what torch.compile may take: modules that are called, as it compiles no methods.
     identity: SHA-256 of the weights, by which calibrations are kept.
-    prf: C^S and C^F of a prior that has been calibrated.
+    prf: ω, C^S and C^F of a prior that has its own.
     """
 
     denoiser: Denoiser

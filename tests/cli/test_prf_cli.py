@@ -115,8 +115,12 @@ def test_limits_come_from_options_or_are_written_into_the_card(
     assert code == 0
     assert json.loads(out)["schedules"]["scaled_linear"]["scales"][0]["prf"] is None
     assert "none" in err
-    code, _, err = srx("prf-search", "HR", "--scale", "2", *limits[:2], *FAST)
+    wide = ("--omega", "1e9", "--signature-limit", "1e9", "--fidelity-limit", "1e9", "--json")
+    found = json.loads(srx("prf-search", "HR", "--scale", "2", *wide, *FAST)[1])
+    assert found["schedules"]["scaled_linear"]["scales"][0]["prf"] == {"high": 999, "best": 999}
+    code, _, err = srx("prf-search", "HR", "--scale", "2", "--omega", "0", *FAST)
     assert code == 2
+    assert "positive" in err
     before = card("prior")
     files = [tiny / "prior.json", tiny / "prior.md"]
     texts = [file.read_text("utf-8") for file in files]

@@ -55,7 +55,7 @@ def sums_by_hand(code: ModuleType) -> None:
     """E = 4, 8 at times 1 and 3, so 6 between; the sum at t ends before t."""
     bar = np.array([0.9, 0.72, 0.36, 0.18])
     w = [0, 1.25, 0.5 / 0.28, 0.5 / (2 * 0.5 * 0.64)]
-    got = code.signature_loss(bar, [1, 3], [4, 8])
+    got = code.signature_loss(bar, code.at_all_times(4, [1, 3], [4, 8]))
     assert_allclose(got, [0, 0, 4 * w[1], 4 * w[1] + 6 * w[2]], rtol=1e-12)
 
 
@@ -79,41 +79,61 @@ def one_loss_rises_and_the_other_falls(code: ModuleType) -> None:
     for name in SCHEDULES:
         bar = alpha_bar(name)
         for errors in ([9, 7, 4, 2, 1], [1, 2, 4, 7, 9]):
-            signature = code.signature_loss(bar, times, errors)
+            signature = code.signature_loss(bar, code.at_all_times(len(bar), times, errors))
             assert np.all(np.diff(signature)[1:] > 0)
             assert np.all(signature[:2] == 0)
         assert np.all(np.diff(code.fidelity_loss(bar, 2.0)) < 0)
 
 
-def curves() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """L^S = t/10 and L^F = 250·(9 − t)/3 over ten times: ω L^F = (9 − t)/3."""
-    t = np.arange(10.0)
-    return t / 10, 250 * (9 - t) / 3
+def a_step_weighs_the_error_of_x0_by_what_fidelity_loses(code: ModuleType) -> None:
+    """w_i E_i = (K_{i−1} − K_i) e_i, for every schedule, whatever the errors."""
+    for name in SCHEDULES:
+        bar = alpha_bar(name)
+        errors = np.linspace(9, 2, len(bar))
+        falls = -np.diff(code.divergence(bar))
+        rises = (code.signature_weights(bar) * errors)[1:]
+        assert_allclose(rises, falls * code.restoration_error(bar, errors)[1:], rtol=1e-9)
 
 
-def the_field_lies_between_its_thresholds(code: ModuleType) -> None:
-    signature, fidelity = curves()
-    found = code.find(signature, fidelity, code.Thresholds(0.75, 1.4))
-    # (9 − t)/3 ≤ 1.4 from t = 5 on, t/10 ≤ 0.75 up to 7; the sum falls by 1/3 − 1/10 a time.
-    assert (found.low, found.high, found.best) == (5, 7, 7)
-    tighter = code.find(3 * signature, fidelity / 2, code.Thresholds(1.75, 1.4))
-    # (9 − t)/6 ≤ 1.4 from t = 1 on, .3·t ≤ 1.75 up to 5; the sum rises by .3 − 1/6 a time.
-    assert (tighter.low, tighter.high, tighter.best) == (1, 5, 1)
-    edge = code.find(np.arange(3.0), np.zeros(3), code.Thresholds(1.0, 1.0))
-    assert (edge.low, edge.high) == (0, 1)
-    edge = code.find(np.zeros(3), 250 * np.arange(3.0)[::-1], code.Thresholds(1.0, 1.0))
-    assert (edge.low, edge.high) == (1, 2)
+def the_best_time_has_the_least_sum(code: ModuleType) -> None:
+    """Of L^S, with step t in it, and ω L^F: by the sums themselves."""
+    bar, distance = alpha_bar("linear"), 900.0
+    errors = 40_000 / (1 + np.arange(len(bar)) / 50)
+    for omega in (0.05, 0.21, 0.8):
+        summed = np.cumsum(code.signature_weights(bar) * errors)
+        total = summed + omega * code.fidelity_loss(bar, distance)
+        limits = code.Thresholds(omega=omega, signature=1e9, fidelity=1e9)
+        found = code.find(code.restoration_error(bar, errors), distance, 1.0, limits)
+        assert found.best == np.argmin(total)
+        assert 5 < found.best < 990
+
+
+def field(code: ModuleType, **changes: float) -> tuple[int, int] | None:
+    """(high, best) for e = 1, 2, … 10, ‖x0 − y‖² = 20, τ = 4: e ≤ 1.75·τ = 7 until time 6, and
+    e ≤ ω·20 = 4 until time 3; e_0 = 1 is .05 of 20."""
+    values = {"omega": 0.2, "signature": 1.75, "fidelity": 0.05} | changes
+    found = code.find(np.arange(1.0, 11.0), 20.0, 4.0, code.Thresholds(**values))
+    return found and (found.high, found.best)
+
+
+def the_field_ends_where_the_error_reaches_its_limit(code: ModuleType) -> None:
+    assert field(code) == (6, 3)
+    assert field(code, signature=0.75) == (2, 2)
+    assert field(code, omega=1.0) == (6, 6)
+    assert field(code, omega=0.05) == (6, 0)
 
 
 def there_may_be_no_field(code: ModuleType) -> None:
-    signature, fidelity = curves()
-    assert code.find(signature, fidelity, code.Thresholds(0.1, 0.1)) is None
+    assert field(code, fidelity=0.049) is None
+    assert field(code, signature=0.2) is None
+    assert field(code, omega=0.04) is None
 
 
-def omega_weighs_fidelity(code: ModuleType) -> None:
-    signature, fidelity = curves()
-    found = code.find(signature, fidelity, code.Thresholds(0.75, 2.8), omega=0.008)
-    assert (found.low, found.high, found.best) == (5, 7, 7)
+def noise_alone_is_outside_the_field(code: ModuleType) -> None:
+    restored = code.restoration_error(np.array([0.5, 0.2, 0.0]), np.array([4.0, 4.0, 0.0]))
+    assert_allclose(restored, [4, 16, np.inf])
+    limits = code.Thresholds(1e9, 1e9, 1e9)
+    assert code.find(restored, 1.0, 1.0, limits) == code.Field(1, 1)
 
 
 LAWS: tuple[Law, ...] = (
@@ -124,9 +144,11 @@ LAWS: tuple[Law, ...] = (
     no_loss_where_y_is_the_target,
     the_image_size_does_not_matter,
     one_loss_rises_and_the_other_falls,
-    the_field_lies_between_its_thresholds,
+    a_step_weighs_the_error_of_x0_by_what_fidelity_loses,
+    the_best_time_has_the_least_sum,
+    the_field_ends_where_the_error_reaches_its_limit,
     there_may_be_no_field,
-    omega_weighs_fidelity,
+    noise_alone_is_outside_the_field,
 )
 
 MISTAKES: dict[str, tuple[str, str]] = {
@@ -146,31 +168,39 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "np.append(0.0, (1 - kept) / (2 * kept * (1 - alpha_bar[:-1])))",
         "np.append((1 - kept) / (2 * kept * (1 - alpha_bar[:-1])), 0.0)",
     ),
-    "sum includes t": ("np.append(0.0, np.cumsum(terms)[:-1])", "np.cumsum(terms)"),
-    "no running sum": ("np.cumsum(terms)[:-1]", "terms[:-1]"),
-    "no weights": ("signature_weights(alpha_bar) * np.interp", "np.interp"),
+    "sum includes t": (
+        "np.append(0.0, np.cumsum(signature_weights(alpha_bar) * errors)[:-1])",
+        "np.cumsum(signature_weights(alpha_bar) * errors)",
+    ),
+    "no running sum": (
+        "np.cumsum(signature_weights(alpha_bar) * errors)[:-1]",
+        "(signature_weights(alpha_bar) * errors)[:-1]",
+    ),
+    "no weights": ("np.cumsum(signature_weights(alpha_bar) * errors)", "np.cumsum(errors)"),
+    "errors of ε for those of x0": ("2 * divergence(alpha_bar)", "np.ones_like(alpha_bar)"),
+    "e not halved": ("2 * divergence(alpha_bar)", "divergence(alpha_bar)"),
+    "nothing is known where there is noise alone": ("np.inf)", "0.0)"),
     "sum of the norm, not rescaled": (
         "float(np.mean(np.square(difference, dtype=np.float64))) * ELEMENTS",
         "float(np.sum(np.square(difference, dtype=np.float64)))",
     ),
     "mean of the norm": (" * ELEMENTS", ""),
     "norm not squared": ("np.square(difference, dtype=np.float64)", "np.abs(difference)"),
-    "either threshold is enough": ("thresholds.signature) & (", "thresholds.signature) | ("),
-    "signature threshold reversed": ("(signature <= thresholds", "(signature >= thresholds"),
-    "fidelity threshold reversed": ("fidelity <= thresholds", "fidelity >= thresholds"),
-    "thresholds excluded": ("(signature <= thresholds", "(signature < thresholds"),
-    "fidelity threshold excluded": ("fidelity <= thresholds", "fidelity < thresholds"),
-    "ω left out of the field": ("(omega * fidelity <=", "(fidelity <="),
-    "ω left out of the sum": ("signature + omega * fidelity)", "signature + fidelity)"),
-    "ω ignored": ("(omega * fidelity <=", "(OMEGA * fidelity <="),
-    "argmax": ("np.argmin", "np.argmax"),
-    "argmin of the signature alone": ("(signature + omega * fidelity)[times]", "signature[times]"),
-    "argmin outside the field": (
-        "times[np.argmin((signature + omega * fidelity)[times])]",
-        "np.argmin(signature + omega * fidelity)",
+    "best outside the field": (
+        "inside & (restored <= thresholds.omega",
+        "(restored <= thresholds.omega",
     ),
-    "interval without its end": ("int(times[-1])", "int(times[-1]) - 1"),
-    "an empty field is time 0": ("return None", "return Field(0, 0, 0)"),
+    "ω left out": ("thresholds.omega * distance", "distance"),
+    "ω of the texture": ("thresholds.omega * distance", "thresholds.omega * texture"),
+    "signature threshold reversed": ("inside = restored <= ", "inside = restored >= "),
+    "signature threshold excluded": ("inside = restored <= ", "inside = restored < "),
+    "signature threshold of the distance": ("signature * texture", "signature * distance"),
+    "fidelity threshold reversed": ("restored[0] > ", "restored[0] < "),
+    "fidelity threshold excluded": ("restored[0] > ", "restored[0] >= "),
+    "fidelity threshold ignored": ("restored[0] > thresholds.fidelity * distance or ", ""),
+    "the first time for the last": ("np.flatnonzero(before)[-1]", "np.flatnonzero(before)[0]"),
+    "field without its end": ("np.flatnonzero(inside)[-1]", "np.flatnonzero(inside)[-2]"),
+    "an empty field is time 0": ("return None", "return Field(0, 0)"),
 }
 
 
@@ -186,7 +216,7 @@ def edited(old: str, new: str) -> ModuleType:
 def breaks(law: Law, code: ModuleType) -> bool:
     try:
         law(code)
-    except (AssertionError, AttributeError, UsageError, TypeError):
+    except (AssertionError, AttributeError, IndexError, UsageError, TypeError):
         return True
     return False
 
@@ -212,9 +242,10 @@ def test_nonsense_is_refused() -> None:
     bar = alpha_bar()
     for times, errors in (([], []), ([1], [1, 2]), ([2, 1], [1, 1]), ([1000], [1]), ([1], [-1])):
         with pytest.raises(UsageError):
-            prf.signature_loss(bar, times, errors)
-    with pytest.raises(UsageError, match="positive"):
-        prf.Thresholds(1, 0)
+            prf.at_all_times(len(bar), times, errors)
+    for name in ("omega", "signature", "fidelity"):
+        with pytest.raises(UsageError, match="positive"):
+            prf.Thresholds(**{name: 0.0})
     with pytest.raises(UsageError, match="pixels"):
         prf.squared_norm(np.zeros((3, 0, 4)))
 
@@ -233,7 +264,7 @@ def full_bound(times: int, excess: float = 1.0) -> tuple[Array, Array]:
     ratio = bar / (1 - bar)  # α²/σ²
     prior = np.log1p(s2 * ratio) / 2
     errors = excess * ratio * s2 / (1 + s2 * ratio)  # of ε: (α/σ)² Var(x0 | x_t)
-    summed = prf.signature_loss(bar, range(times), errors.tolist())
+    summed = prf.signature_loss(bar, errors)
     return prior[:-1] + summed[1:], summed[1:]
 
 

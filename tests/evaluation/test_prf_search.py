@@ -25,7 +25,13 @@ from sr_cli.evaluation.metrics import Metrics, load, luma
 from sr_cli.evaluation.parts import centre
 from sr_cli.evaluation.plots import GAP
 from sr_cli.evaluation.prf.found import Found, Point, Result, fit_thresholds, with_fields
-from sr_cli.evaluation.prf.losses import RADIUS, SpectrumErrors, radial, signature_errors
+from sr_cli.evaluation.prf.losses import (
+    RADIUS,
+    SpectrumErrors,
+    finest_octave,
+    radial,
+    signature_errors,
+)
 from sr_cli.evaluation.prf.plots import draw
 from sr_cli.evaluation.prf.report import record, spectra, table
 from sr_cli.evaluation.prf.search import Search, SearchOptions, refine
@@ -82,6 +88,14 @@ def test_noise_is_added_at_the_level_of_its_time() -> None:
     model: Any = Stub(Lazy())  # type: ignore[arg-type]
     found = signature_errors(model, BAR, [0, 500], [(x0, x0, x0)])
     np.testing.assert_allclose(found, ELEMENTS, rtol=0.05)  # 12288 draws: 1.3 % is one deviation
+
+
+def test_the_finest_octave_is_what_halving_loses() -> None:
+    low, high = wave(1 / 16)[None], wave(1 / 2)[None]
+    amplitude = 0.2**2 * ELEMENTS
+    assert finest_octave(high) == pytest.approx(amplitude, rel=0.02)
+    assert finest_octave(low) < 0.01 * amplitude
+    assert finest_octave(torch.cat((high, high), 3)) == pytest.approx(finest_octave(high), rel=0.02)
 
 
 # ------------------------------------------------------------------------------------- spectra
@@ -174,7 +188,7 @@ def row(scale: float, *values: tuple[int, float], distance: float = 1000.0) -> F
 
 def test_the_best_is_by_lpips_or_else_by_the_amplitudes() -> None:
     found = row(2, (0, 0.4), (10, 0.3), (20, 0.3), (30, 0.5))
-    assert (found.criterion, found.star.t, found.last_useful) == ("lpips", 10, 20)
+    assert (found.criterion, found.star.t) == ("lpips", 10)
     psnr = found.best("psnr")
     assert psnr
     assert psnr.t == 30
@@ -183,42 +197,53 @@ def test_the_best_is_by_lpips_or_else_by_the_amplitudes() -> None:
     assert without.best("lpips") is None
 
 
+def measured(*rows: Found) -> Result:
+    """With e_t = t + 1, and a texture of 100."""
+    return Result(rows, BAR, 2 * prf.divergence(BAR) * np.arange(1, 1001), 100.0)
+
+
 def test_thresholds_are_fitted_to_what_was_measured() -> None:
-    signature = np.arange(1000.0)
     rows = (
-        row(2, (0, 0.2), (10, 0.3)),
-        row(3, (0, 0.4), (10, 0.3), (100, 0.4), (200, 0.5), distance=500.0),
-        row(4, (0, 0.5), (50, 0.4), (150, 0.5), (200, 0.6), distance=2000.0),
-        row(5, (0, 0.5), (70, 0.4), (400, 0.5), distance=3000.0),
+        row(1.5, (0, 0.1), (10, 0.3), distance=5.0),
+        row(2, (0, 0.2), (10, 0.3), distance=10.0),
+        row(3, (0, 0.4), (9, 0.3), distance=40.0),
+        row(4, (0, 0.5), (49, 0.4), (150, 0.5), distance=100.0),
+        row(5, (0, 0.5), (69, 0.4), distance=350.0),
     )
-    measured = Result(rows, BAR, signature, None, prf.OMEGA)
-    limits = fit_thresholds(measured)
+    limits = fit_thresholds(measured(*rows))
     assert limits
-    assert limits.signature == 150  # 3x, 4x and 5x are not worse than 0 until 100, 150 and 400
-    losses = [
-        prf.OMEGA * prf.divergence(BAR)[t] * d for t, d in ((10, 500), (50, 2000), (70, 3000))
+    assert limits.omega == pytest.approx(0.25)  # the median of 10/40, 50/100 and 70/350
+    assert limits.fidelity == pytest.approx(1 / 20)  # between 1/40, where noise helps, and 1/10
+    assert limits.signature == Thresholds().signature
+    fields = [r.field for r in with_fields(measured(*rows), limits).found]
+    assert fields[:2] == [None, None]
+    best = [field.best for field in fields[2:] if field]
+    assert best == pytest.approx([9, 24, 86], abs=1)
+    everywhere = fit_thresholds(measured(*rows[2:]))
+    assert everywhere
+    assert everywhere.fidelity == pytest.approx(1 / 40)
+    assert all(r.field for r in with_fields(measured(*rows[2:]), everywhere).found)
+    assert fit_thresholds(measured(*rows[:2])) is None
+
+
+def test_no_field_depends_on_how_strong_the_texture_is() -> None:
+    """Twice the amplitude of everything: the same times; of the enlargement alone: others."""
+    rows = (row(3, (0, 0.4), distance=40.0), row(4, (0, 0.5), distance=300.0))
+    plain = measured(*rows)
+    strong = tuple(replace(r, distance=4 * r.distance) for r in rows)
+    louder = replace(plain, found=strong, errors=4 * plain.errors, texture=4 * plain.texture)
+    other = replace(plain, found=strong)
+    fields = [
+        [r.field for r in with_fields(result, Thresholds()).found]
+        for result in (plain, louder, other)
     ]
-    assert limits.fidelity == pytest.approx(sorted(losses)[1])
-    assert fit_thresholds(replace(measured, found=rows[:1])) is None
-
-
-def test_a_scale_that_asks_for_more_noise_than_the_signature_bears_has_no_field() -> None:
-    rows = (
-        row(3, (0, 0.4), (10, 0.3), (40, 0.4), (200, 0.5), distance=500.0),
-        row(40, (0, 0.4), (10, 0.5), distance=500_000.0),
-    )
-    measured = Result(rows, BAR, np.arange(1000.0), None, prf.OMEGA)
-    limits = fit_thresholds(measured)
-    assert limits
-    near, far = (r.field for r in with_fields(measured, limits).found)
-    assert near
-    assert (near.low, near.high) == (10, 40)
-    assert far is None
+    assert None not in fields[0]
+    assert fields[0] == fields[1] != fields[2]
 
 
 def test_options_that_make_no_sense_are_refused() -> None:
     bad: list[dict[str, Any]] = [{"scales": ()}, {"scales": (1.0,)}, {"scales": (40.0,)}]
-    bad += [{"crop": 8}, {"rounds": -1}, {"omega": 0.0}]
+    bad += [{"crop": 8}, {"rounds": -1}, {"limits": {"omega": 0.0}}]
     for changes in bad:
         with pytest.raises(UsageError):
             SearchOptions(**{"scales": (2.0,)} | changes)
@@ -436,26 +461,27 @@ def test_dossr_is_searched_too(search: Make) -> None:
     for found in result.found:
         assert found.reference == 500
         assert {p.t for p in found.points} >= {100, 500, 1000}
-    made = table(result)
-    assert "psnr, T/2" in [column.name for column in made.columns]
+    names = [column.name for column in table(result).columns]
+    assert "psnr, T/2" in names
+    assert "PRF" not in names  # it is Diff-SR's
 
 
 def test_reports_say_what_was_found(search: Make, tmp_path: Path) -> None:
     made = search()
     result = made.run(lambda _: None)
-    with_limits = with_fields(result, Thresholds(1e9, 1e9))
-    without = with_fields(result, Thresholds(1e-9, 1e-9))
+    with_limits = with_fields(result, Thresholds(1e9, 1e9, 1e9))
+    without = with_fields(result, Thresholds(1e-9, 1e-9, 1e-9))
     rows = table(with_limits).records()
     assert [r["scale"] for r in rows] == ["1.6", "2.7"]
     assert rows[0]["PRF"] == "0–999"
     assert {r["PRF"] for r in table(without).records()} == {"none"}
-    assert [r["its t*"] for r in table(without).records()] == [None, None]
+    assert [r["its t*"] for r in table(without).records()] == [0, 0]
     for r, found in zip(rows, result.found, strict=True):
         assert r["t*/T"] == found.star.t / 1000
         assert r["psnr"] == found.star.scores["psnr"]
         assert r["psnr, t 0"] == found.at(0).scores["psnr"]
     content = record(with_limits)
-    assert content["thresholds"] == {"signature": 1e9, "fidelity": 1e9}
+    assert content["thresholds"] == {"omega": 1e9, "signature": 1e9, "fidelity": 1e9}
     assert content["scales"][1]["best"]["psnr"] == result.found[1].best("psnr").t  # type: ignore[union-attr]
     path = tmp_path / "prf.png"
     draw({"one": with_limits, "two": without}, spectra(made, result), path)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import sqrt
 from statistics import median
 
 from sr_cli.diffusion import prf
@@ -55,32 +56,38 @@ class Found:
         """The point of a time that was measured."""
         return next(point for point in self.points if point.t == t)
 
-    @property
-    def last_useful(self) -> int:
-        """The latest measured time that is not worse than the reference."""
-        bound = cost(self.criterion, self.at(self.reference))
-        return max(p.t for p in self.points if cost(self.criterion, p) <= bound)
-
 
 @dataclass(frozen=True)
 class Result:
-    """All scales under one schedule. alpha_bar: ᾱ; signature: L^S, both (T,). thresholds: C^S and
-    C^F."""
+    """All scales under one schedule. alpha_bar: ᾱ; errors: E_t, both (T,). texture: the squared
+    norm of the images' finest octave, their mean. thresholds: of the fields; None: there are none.
+    """
 
     found: tuple[Found, ...]
     alpha_bar: prf.Array
-    signature: prf.Array
-    thresholds: prf.Thresholds | None
-    omega: float
+    errors: prf.Array
+    texture: float
+    thresholds: prf.Thresholds | None = None
 
     @property
     def length(self) -> int:
         """T: how many times there are."""
         return len(self.alpha_bar)
 
+    @property
+    def restored(self) -> prf.Array:
+        """e_t, (T,)."""
+        return prf.restoration_error(self.alpha_bar, self.errors)
+
+    @property
+    def signature(self) -> prf.Array:
+        """L^S, (T,)."""
+        return prf.signature_loss(self.alpha_bar, self.errors)
+
     def fidelity(self, row: Found) -> prf.Array:
         """ω L^F of a scale, (T,)."""
-        return self.omega * prf.fidelity_loss(self.alpha_bar, row.distance)
+        omega = (self.thresholds or prf.Thresholds()).omega
+        return omega * prf.fidelity_loss(self.alpha_bar, row.distance)
 
 
 def cost(name: str, point: Point) -> float:
@@ -93,25 +100,27 @@ def cost(name: str, point: Point) -> float:
 
 def with_fields(measured: Result, thresholds: prf.Thresholds) -> Result:
     """The same with the analytic field of each scale for these thresholds."""
-    found = []
-    for row in measured.found:
-        fidelity = prf.fidelity_loss(measured.alpha_bar, row.distance)
-        field = prf.find(measured.signature, fidelity, thresholds, omega=measured.omega)
-        found.append(replace(row, field=field))
-    return replace(measured, found=tuple(found), thresholds=thresholds)
+    restored, texture = measured.restored, measured.texture
+    found = tuple(
+        replace(row, field=prf.find(restored, row.distance, texture, thresholds))
+        for row in measured.found
+    )
+    return replace(measured, found=found, thresholds=thresholds)
 
 
 def fit_thresholds(measured: Result) -> prf.Thresholds | None:
-    """C^S and C^F by which the analytic field is nearest the measured one; None: nothing helps.
+    """ω and C^F by which the analytic field is nearest the measured one; None: no noise helps.
 
-    Both are medians over the scales where noise helps: C^F of ω L^F at the measured t*, C^S
-    of L^S at the latest time from which recovery was not worse than none. So a scale has no field
-    where its fidelity asks for more noise than the others' signature bears.
+    ω is the median of e_t / ‖x0 − y‖² at the measured t* of the scales where noise helps. C^F lies
+    between the largest e_0 / ‖x0 − y‖² of these and the least of the others (the geometric mean);
+    it is the former where noise helps everywhere.
     """
-    last = measured.length - 1
+    restored, last = measured.restored, measured.length - 1
     useful = [row for row in measured.found if row.star.t > 0]
     if not useful:
         return None
-    signatures = [measured.signature[min(row.last_useful, last)] for row in useful]
-    losses = [measured.fidelity(row)[min(row.star.t, last)] for row in useful]
-    return prf.Thresholds(median(signatures), median(losses))
+    others = [row.distance for row in measured.found if row.star.t == 0]
+    least = min(row.distance for row in useful)
+    between = sqrt(least * max(others, default=least))
+    omega = median(restored[min(row.star.t, last)] / row.distance for row in useful)
+    return prf.Thresholds(omega=float(omega), fidelity=float(restored[0] / between))

@@ -12,6 +12,7 @@ from sr_cli.diffusion.noise import digest, gaussian_noise, noise_key, noise_keys
 from sr_cli.diffusion.prf import squared_norm
 from sr_cli.evaluation.metrics import luma
 from sr_cli.models.model import Model
+from sr_cli.models.resampling import resize
 
 Array = NDArray[np.float64]
 
@@ -52,6 +53,14 @@ def _error(  # noqa: PLR0917
         x, alpha=alpha, sigma=sigma, a=alpha, m=0.0, y=y, hint=hint, t=t
     )
     return (alpha / sigma) ** 2 * squared_norm((x0 - found).cpu().numpy())
+
+
+def finest_octave(state: Tensor) -> float:
+    """The squared norm of what a state (1, C, H, W), H and W even, loses when it is made half as
+    large and large again, bicubically: the energy of its texture."""
+    height, width = state.shape[-2:]
+    coarse = resize(resize(state, (height // 2, width // 2)), (height, width))
+    return squared_norm((state - coarse).cpu().numpy())
 
 
 @dataclass(frozen=True)

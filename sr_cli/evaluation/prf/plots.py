@@ -47,7 +47,7 @@ def _losses(axes: Any, name: str, result: Result) -> None:
         color, loss = f"C{i}", result.fidelity(row)
         axes.plot(time, loss, color, label=f"$\\omega L^F$ {row.scale:g}x")
         if row.field:
-            axes.axvspan(time[row.field.low], time[row.field.high], color=color, alpha=0.12)
+            axes.axvspan(0, time[row.field.high], color=color, alpha=0.12)
             axes.plot(time[row.field.best], loss[row.field.best], "o", color=color)
         if row.star.t < result.length:
             axes.plot(time[row.star.t], loss[row.star.t], "x", color=color)

@@ -16,11 +16,13 @@ HIDDEN = "amplitude"
 
 
 def table(result: Result) -> Table:
-    """One row a scale: the analytic field and its t*, the measured t*, scores at it and beside."""
+    """One row a scale: the measured t*, scores at it and beside; before it the analytic field, if
+    there are thresholds, and its t*."""
     reference = result.found[0].reference
     beside = "t 0" if reference == 0 else "T/2"
     shown = _shown(result.found[0])
-    columns = [Column(name) for name in ("scale", "PRF", "its t*", "t*")]
+    analytic = ("PRF", "its t*") if result.thresholds else ()
+    columns = [Column(name) for name in ("scale", *analytic, "t*")]
     columns += [Column("t*/T", digits=3)]
     columns += [Column(name, digits=DIGITS.get(name, 3)) for name in shown]
     columns += [Column("s", digits=2)]
@@ -36,10 +38,10 @@ def _shown(row: Found) -> list[str]:
 
 def _row(row: Found, result: Result, shown: list[str]) -> tuple[Cell, ...]:
     field = row.field
+    analytic = (f"0–{field.high}", field.best) if field else ("none", 0)
     return (
         f"{row.scale:g}",
-        f"{field.low}–{field.high}" if field else "none",
-        field.best if field else None,
+        *(analytic if result.thresholds else ()),
         row.star.t,
         row.star.t / result.length,
         *(row.star.scores[name] for name in shown),
@@ -53,8 +55,8 @@ def record(result: Result) -> dict[str, Any]:
     thresholds = result.thresholds
     return {
         "T": result.length,
-        "omega": result.omega,
         "thresholds": thresholds and asdict(thresholds),
+        "texture": result.texture,
         "scales": [_scale(row) for row in result.found],
     }
 
@@ -64,7 +66,7 @@ def _scale(row: Found) -> dict[str, Any]:
     best = {name: row.best(name) for name in row.star.scores}
     return {
         "scale": row.scale,
-        "prf": field and {"low": field.low, "high": field.high, "best": field.best},
+        "prf": field and asdict(field),
         "t": row.star.t,
         "criterion": row.criterion,
         "best": {name: point.t for name, point in best.items() if point},

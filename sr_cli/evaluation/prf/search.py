@@ -5,8 +5,8 @@ Diff-SR paper): images are recovered from a grid of times, then from times chose
 around the best, and compared with the originals.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean, median
 
@@ -31,7 +31,7 @@ from sr_cli.evaluation.prf.found import (
     fit_thresholds,
     with_fields,
 )
-from sr_cli.evaluation.prf.losses import SpectrumErrors, signature_errors
+from sr_cli.evaluation.prf.losses import SpectrumErrors, finest_octave, signature_errors
 from sr_cli.evaluation.scene import Scene
 from sr_cli.evaluation.set_files import SetFiles
 
@@ -50,22 +50,23 @@ class SearchOptions:
     """Where to look.
 
     crop: side of the centre crops, in pixels. rounds: times that golden section adds to the grid.
-    thresholds: C^S and C^F, None for the prior's own; refit: fit them to what is measured, as is
-    done where a prior has none; omega: ω. Raises UsageError for what makes no sense.
+    refit: fit the thresholds of the PRF to what is measured, not those of the prior's card or the
+    usual ones; limits: what is used instead of single ones, by name. Raises UsageError for what
+    makes no sense.
     """
 
     scales: tuple[float, ...]
     crop: int = 256
     rounds: int = 4
-    thresholds: prf.Thresholds | None = None
     refit: bool = False
-    omega: float = prf.OMEGA
+    limits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.scales or not all(1 < scale <= 32 for scale in self.scales):
             raise UsageError("Each scale must be above 1 and at most 32.")
-        if self.crop < 32 or self.rounds < 0 or not self.omega > 0:
-            raise UsageError("crop must be at least 32, rounds at least 0 and ω above 0.")
+        if self.crop < 32 or self.rounds < 0:
+            raise UsageError("crop must be at least 32 and rounds at least 0.")
+        replace(prf.Thresholds(), **self.limits)
 
 
 class Search:
@@ -100,12 +101,14 @@ class Search:
     def run(self, on_done: Callable[[str], None]) -> Result:
         """Search every scale. on_done(what) is called after each recovery."""
         options = self.options
-        signature = self._signature(on_done)
+        errors, texture = self._errors(on_done)
         rows = [self._measure(scale, on_done) for scale in options.scales]
-        measured = Result(tuple(rows), self.alpha_bar, signature, None, options.omega)
-        known = options.thresholds or (None if options.refit else self.engine.model.prf)
-        thresholds = known or fit_thresholds(measured)
-        return with_fields(measured, thresholds) if thresholds else measured
+        measured = Result(tuple(rows), self.alpha_bar, errors, texture)
+        own = self.engine.model.prf or prf.Thresholds()
+        thresholds = fit_thresholds(measured) if options.refit else own
+        if thresholds is None or self.engine.options.method == "dossr":
+            return measured
+        return with_fields(measured, replace(thresholds, **options.limits))
 
     def _time(self, share: float) -> int:
         """t of t/T; DoSSR starts at T itself, a plain diffusion at its last time."""
@@ -169,8 +172,9 @@ class Search:
         scores |= of_set.scores if of_set else {}
         return Point(t, scores, median(cell.seconds for cell in cells))
 
-    def _signature(self, on_done: Callable[[str], None]) -> prf.Array:
-        """L^S with E_t on the images; a conditional network sees a ×4 enlargement."""
+    def _errors(self, on_done: Callable[[str], None]) -> tuple[prf.Array, float]:
+        """E_t on the images, (T,), and the squared norm of their finest octave, the mean; a
+        conditional network sees a ×4 enlargement."""
         model = self.engine.model
         scenes = [self.scene(image, 4) for image in self.images]
         states = [scene.states for scene in scenes]
@@ -178,7 +182,8 @@ class Search:
         errors = signature_errors(
             model, self.alpha_bar, times, states, lambda: on_done("signature loss")
         )
-        return prf.signature_loss(self.alpha_bar, times, errors)
+        texture = fmean(finest_octave(target) for target, *_ in states)
+        return prf.at_all_times(self.T, times, errors), texture
 
     def _distance(self, scene: Scene) -> float:
         target, source, _ = scene.states
