@@ -83,9 +83,10 @@ def _of_groups(mount: str, path: str, names: tuple[str, str, str]) -> Iterator[L
     group = ROOT / mount / path.lstrip("/")
     for folder in (group, *group.parents):
         with suppress(OSError, ValueError):  # "max" is no number: no limit
-            most, used = (int((folder / name).read_text("utf-8")) for name in names[:2])
-            stat = dict(s.split() for s in (folder / "memory.stat").read_text().splitlines())
+            most = int((folder / names[0]).read_text("utf-8"))
             if most < UNLIMITED:
+                used = int((folder / names[1]).read_text("utf-8"))
+                stat = dict(s.split() for s in (folder / "memory.stat").read_text().splitlines())
                 yield Limit(most, most - used + int(stat.get(names[2], 0)))
         if folder == ROOT / mount:
             return

@@ -33,6 +33,8 @@ class Cells:
     def padded(self, image: Tensor) -> Tensor:
         """(1, 3, H, W), replicated at the right and the bottom up to multiples of `unit`."""
         bottom, right = (-side % self.unit for side in image.shape[-2:])
+        if not (bottom or right):
+            return image  # which torch would copy
         return F.pad(image, (0, right, 0, bottom), mode="replicate")
 
     def share(self, width: int, height: int) -> Fraction:

@@ -109,8 +109,12 @@ class States:
         add_noise(self.x, self.keys[0], noise)
 
     def advance(self, number: int) -> None:
-        """x after the step of this number: x·x + Σ weights·terms in one pass, and noise."""
+        """x after the step of this number: x·x + Σ weights·terms in one pass, and noise; what was
+        predicted, not copied, where that is all, as at the end of a path."""
         step, used = self.steps[number - 1], 1 + min(number, self.depth)
+        if not (step.x or step.y or step.noise) and step.x0 == (1.0,):
+            self.x = self.terms[place_of(number, self.depth)]
+            return
         x, terms = self.x.flatten(), self.terms[:used].flatten(1)
         weights = self.weights[number - 1, :used]
         for begin in range(0, len(x), PART):

@@ -154,10 +154,15 @@ def over_tiles(
         for first in range(0, len(same), batch):
             group = same[first : first + batch]
             windows = zip(*(read(picture, tile.window) for picture, tile in group), strict=True)
-            results = function(*(torch.cat(parts).to(device) for parts in windows))
+            results = function(*(_together(parts).to(device) for parts in windows))
             for i, (picture, tile) in enumerate(group):
                 core = scaled(tile.core_in_window, scale)
                 yield picture, tile, results[(slice(i, i + 1), ..., *core)]
+
+
+def _together(parts: Sequence[Tensor]) -> Tensor:
+    """Windows as one batch; of one, itself."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _shape(place: tuple[int, Tile]) -> tuple[int, int]:

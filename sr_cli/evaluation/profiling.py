@@ -81,6 +81,7 @@ def profile(
         for pair in pairs:
             save(Picture(to_rgb(pair.lr)), lr)
             for _ in range(1 if seconds else 2):  # the first image warms up
+                out.unlink(missing_ok=True)  # whose room on the disk takes time to free
                 watch.seconds.clear()
                 _upscaled(lr, out, upscaler, watch)
             seconds.append(_split(watch.seconds, upscaler.steps))
@@ -95,7 +96,7 @@ def _upscaled(lr: Path, out: Path, upscaler: Upscaler, watch: Stopwatch) -> None
             picture = load(lr)
         (hr,) = upscaler.together([colors(picture)], forms=[form_of(picture, "png")])
         with watch("write"):
-            write(enlarged(picture, "png", hr), out)
+            write(enlarged(picture, "png", hr), out, overwrite=False)
 
 
 def _split(seconds: Mapping[str, Sequence[float]], steps: int) -> dict[str, float]:

@@ -8,9 +8,9 @@ class PixelCodec:
 
     def encode(self, image: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) in [0, 1] → [−1, 1], as y and as hint; without noise."""
-        y = 2 * image - 1
+        y = (2 * image).sub_(1)
         return y, y
 
     def decode(self, state: Tensor) -> Tensor:
         """(N, 3, H, W) in [−1, 1] → [0, 1]; not clamped."""
-        return (state + 1) / 2
+        return (state + 1).div_(2)
