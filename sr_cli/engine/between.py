@@ -91,7 +91,5 @@ class Between:
 def extended(x: Tensor, by: int, dim: int) -> Tensor:
     """Along a side by so many of its first and of its last values."""
     sides = [by if side == dim % x.dim() else -1 for side in range(x.dim())]
-    first, last = (
-        x.narrow(dim, start, 1).expand(*sides) for start in (0, x.shape[dim] - 1)
-    )
+    first, last = (x.narrow(dim, start, 1).expand(*sides) for start in (0, x.shape[dim] - 1))
     return torch.cat((first, x, last), dim=dim)

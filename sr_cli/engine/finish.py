@@ -54,7 +54,7 @@ class Finish:
         check_numbers(smaller, self.device)
         lr = levels(lr.to(source.device))[None]
         by_cells = self.color == "wavelet" and not self.exact
-        if not by_cells:
+        if not by_cells and self.color != "none":
             with self.timer("colour"):
                 image = recoloured(image, source, self.color, self.device)
                 smaller = shrunk(image, lr)
