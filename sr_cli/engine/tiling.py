@@ -160,7 +160,7 @@ def over_tiles(
                 yield picture, tile, results[(slice(i, i + 1), ..., *core)]
 
 
-def _together(parts: Sequence[Tensor]) -> Tensor:
+def _together(parts: tuple[Tensor, ...]) -> Tensor:
     """Windows as one batch; of one, itself."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
