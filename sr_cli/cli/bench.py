@@ -208,7 +208,7 @@ def bench(
     if all(found_row.failure for found_row in own):
         raise typer.Exit(own[0].exit_code)
     if card_model:
-        bench_reports.update_card(found, sets[0], card_model)
+        bench_reports.update_card(found, sets, list(rows), card_model)
 
 
 def _factors(scale: float, scales: str | None, *, update_card: bool) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sr_cli.cli.machine import ResolvedMachine, environment
+from sr_cli.cli.rows import DEFAULTS
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.errors import UsageError
@@ -134,16 +136,25 @@ def only_model(rows: Mapping[str, UpscaleOptions]) -> str:
     return models.pop()
 
 
-def update_card(found: Sequence[Row], pairs: Pairs, model: str) -> None:
-    """Write the scores, and the margin of one level on the first pair, into the model's card."""
+def update_card(
+    found: Sequence[Row], sets: Sequence[Pairs], rows: Sequence[str], model: str
+) -> None:
+    """Write the scores with the command that gave them, and the margin of one level on the first
+    pair, into the model's card."""
     from sr_cli.evaluation.bench import one_level_margin
     from sr_cli.models.registry import card, write_card
 
     old = card(model)
-    scores: dict[str, Any] = {
+    scores: dict[str, Any] = {"measured by": _command(sets, rows)} | {
         f"{row.data}, {row.method}": {k: v and round(v, 4) for k, v in row.scores.items()}
         for row in found
         if not row.failure
     }
-    margin = one_level_margin(model, pairs[0].lr, old.limits.margin)
+    margin = one_level_margin(model, sets[0][0].lr, old.limits.margin)
     write_card(replace(old, scores=scores, limits=replace(old.limits, margin_one_level=margin)))
+
+
+def _command(sets: Sequence[Pairs], rows: Sequence[str]) -> str:
+    options = [f"--row {shlex.quote('' if row == DEFAULTS else row)}" for row in rows]
+    data = ", ".join(f"{pairs.title} {pairs.made_by}" for pairs in sets)
+    return f"srx bench {shlex.join(pairs.name for pairs in sets)} {' '.join(options)} ({data})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sr_cli.cli import reports
 from sr_cli.cli.ui import terminal
@@ -26,7 +26,9 @@ def check_card(options: UpscaleOptions) -> None:
     reports.check_card(options.prior)
 
 
-def update_card(options: UpscaleOptions, result: Result, path: Path | None, half: Half) -> None:
+def update_card(
+    options: UpscaleOptions, crop: int, result: Result, path: Path | None, half: Half
+) -> None:
     """Write the scores at t* and without noise into the prior's card, and what fits the PRF."""
     from dataclasses import replace
 
@@ -36,7 +38,10 @@ def update_card(options: UpscaleOptions, result: Result, path: Path | None, half
     found = card(options.prior)
     images = pairs(path or examples(), degradation="bicubic", half=half)
     data = (images if path else images.called("examples")).title
-    scores = {
+    scales = ",".join(f"{row.scale:g}" for row in result.found)
+    made = f"centre crops of {crop}, LR by {options.degradation}"
+    scores: dict[str, Any] = {"measured by": f"srx prf-search {data} --scales {scales} ({made})"}
+    scores |= {
         f"{data}, {row.scale:g}x, t = {point.t}": {
             name: value and round(value, 4) for name, value in point.scores.items()
         }

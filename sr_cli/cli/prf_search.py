@@ -179,7 +179,7 @@ def prf_search(
     kept = {name: str(_keep(searches[name], result, half)) for name, result in results.items()}
     tables = {name: _report(name, searches[name], results[name], kept[name]) for name in kept}
     if update_card:
-        prf_reports.update_card(options, next(iter(results.values())), path, half)
+        prf_reports.update_card(options, crop, next(iter(results.values())), path, half)
     if plot:
         prf_reports.draw_curves(searches, results, plot)
     if sheet:

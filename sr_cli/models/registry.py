@@ -39,7 +39,7 @@ class Card:
     of the weights. training: data with their licences, iterations, hardware, time. scores: measured
     figures by data set. sha256: of the file, filled in by `write_card`. shards: instead of
     file and sha256, the files of a model that has several. folder: where all of it lies, not part
-    of the JSON.
+    of the JSON. use: what it is for and what it is not for, in sentences.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Card:
     sha256: str = ""
     shards: Mapping[str, Shard] = field(default_factory=dict)
     folder: Path = field(default=Path(), compare=False)
+    use: str = ""
 
     @property
     def path(self) -> Path:
@@ -235,9 +236,10 @@ def _depth(value: Any) -> int:
 
 
 def _markdown(content: Mapping[str, Any]) -> str:
-    """A heading, then nested lists of everything else."""
-    rest = {key: value for key, value in content.items() if key != "name"}
-    return "\n".join([f"# {content['name']}", "", *_bullets(rest), ""])
+    """A heading, what it is for, then nested lists of everything else."""
+    rest = {key: value for key, value in content.items() if key not in ("name", "use")}
+    use = [content["use"], ""] if content["use"] else []
+    return "\n".join([f"# {content['name']}", "", *use, *_bullets(rest), ""])
 
 
 def _bullets(content: Mapping[str, Any], indent: str = "") -> list[str]:

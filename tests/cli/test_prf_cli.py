@@ -131,6 +131,9 @@ def test_limits_come_from_options_or_are_written_into_the_card(
         after = card("prior")
         assert (after.limits.prf is not None) == ("no thresholds" not in err)
         assert f"{tmp_path.name}, 4x, t = 0" in after.scores
+        assert after.scores["measured by"].startswith(
+            f"srx prf-search {tmp_path.name} --scales 4 ("
+        )
         assert after.sha256 == before.sha256
     finally:
         for file, text in zip(files, texts, strict=True):

@@ -32,6 +32,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Card:
             training={"data": "noise", "hours": 0.5},
             limits=Limits(scale=4, margin=0, last_step="x0"),
             scores={"Set14 ×4": {"PSNR-Y": 27.5}},
+            use="For nothing but tests.",
             folder=tmp_path,
         )
     )
@@ -50,7 +51,8 @@ def test_scores_can_be_added_later(written: Card) -> None:
 
 def test_markdown_shows_everything(written: Card) -> None:
     text = (written.folder / "small.md").read_text("utf-8")
-    for shown in ("# small", written.sha256, "num_feat", "Apache-2.0", "hours", "Set14 ×4", "27.5"):
+    assert text.startswith("# small\n\nFor nothing but tests.\n\n- **kind**")
+    for shown in (written.sha256, "num_feat", "Apache-2.0", "hours", "Set14 ×4", "27.5"):
         assert shown in text
 
 
