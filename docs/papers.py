@@ -2,13 +2,15 @@
 
     python docs/papers.py EVAL [--only NAME,...] [--results FOLDER] [--again]
 
-EVAL holds Set5/HR, Set14/HR, drealsr20/LR and drealsr20/HR. Every experiment is one line of `srx`
-or several; what they give as JSON is kept in the folder of results, and their table is written
-between the marks of its name into the page. A line whose result is there is not run again.
+EVAL holds Set5/HR, Set14/HR, drealsr20/LR and drealsr20/HR. Every experiment is one line of `srx`;
+what it gives as JSON is kept in the folder of results, and its table is written between the marks
+of its name into the page. An experiment whose result is there is not run again, and one that was
+interrupted goes on with what it had measured. The time that each took is told.
 """
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -16,6 +18,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -25,30 +28,34 @@ DRAWN = "--no-baselines --metrics psnr,ssim,lpips,niqe --warmup 0"
 CAMERA = "drealsr20/HR --lr drealsr20/LR"
 ORDERS = "--half first --t1 T,T/2 --order 1,3 --sampler plain --last-step mean,x0 --seeds 0,1,2"
 RIVALS = "--sampler plain,ddpm,ddim,edm,dpmsolver++ --last-step mean,x0 --seeds 0,1,2"
+WALK = {"sampler": "walk", "t1": "t1", "steps": "steps", "order": "order", "last step": "ends on"}
+"""What tells walks of a sweep apart, by its name in JSON, and how the tables call it."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Lines of srx, whose words that begin with a set's name are paths in EVAL; the page; and what
-    makes a table of what the lines gave."""
+    """A line of srx, whose words that begin with a set's name are paths in EVAL; the page; and what
+    makes a table of what the line gave."""
 
-    lines: tuple[str, ...]
+    line: str
     page: str
-    table: Callable[[Sequence[Record]], str]
+    table: Callable[[Record], str]
 
 
-def swept(documents: Sequence[Record]) -> str:
-    """A row for each walk of `srx sweep-t1`: mean ± standard deviation over the seeds."""
-    rows = documents[0]["rows"]
+def swept(document: Record) -> str:
+    """A row for each walk of `srx sweep-t1`, told by what differs: each metric's mean, with several
+    seeds ± their standard deviation."""
+    rows = [
+        row | {"sampler": "domain shift" if row["sampler"] == "dos" else row["sampler"]}
+        for row in document["rows"]
+    ]
     names = [name for name in DECIMALS if any(row.get(name) is not None for row in rows)]
+    kinds = [kind for kind in WALK if len({row.get(kind) for row in rows}) > 1]
     best = {name: _best(name, rows) for name in names}
-    lines = [["walk", "t1", "order", "ends on", *names]]
+    lines = [[*(WALK[kind] for kind in kinds), *names]]
     lines += [
         [
-            "domain shift" if row["sampler"] == "dos" else row["sampler"],
-            _shown(row["t1"]),
-            _shown(row["order"]),
-            _shown(row.get("last step")),
+            *(_shown(row.get(kind)) for kind in kinds),
             *(_cell(row, name, row is best[name]) for name in names),
         ]
         for row in rows
@@ -56,9 +63,9 @@ def swept(documents: Sequence[Record]) -> str:
     return _markdown(lines, text=1)
 
 
-def benched(documents: Sequence[Record]) -> str:
-    """A row for each method of one `srx bench`."""
-    rows = [row["scores"] | {"method": row["method"]} for row in documents[0]["rows"]]
+def benched(document: Record) -> str:
+    """A row for each method of `srx bench` at one scale."""
+    rows = [row["scores"] | {"method": row["method"]} for row in document["rows"]]
     names = [name for name in DECIMALS if any(row.get(name) is not None for row in rows)]
     best = {name: _best(name, rows) for name in names}
     lines = [["method", *names]]
@@ -69,20 +76,52 @@ def benched(documents: Sequence[Record]) -> str:
     return _markdown(lines, text=1)
 
 
-def scaled(documents: Sequence[Record]) -> str:
-    """A row for each method, LPIPS / PSNR at each scale of several `srx bench`."""
-    scales = [f"{document['options']['scale']:g}×" for document in documents]
-    found = [{row["method"]: row["scores"] for row in document["rows"]} for document in documents]
-    least = [min(scores["lpips"] for scores in by_method.values()) for by_method in found]
-    lines = [["LPIPS / PSNR", *scales]]
-    for method in found[0]:
-        cells = []
-        for by_method, best in zip(found, least, strict=True):
-            lpips, psnr = by_method[method]["lpips"], by_method[method]["psnr"]
-            shown = f"**{lpips:.3f}**" if lpips == best else f"{lpips:.3f}"
-            cells.append(f"{shown} / {psnr:.2f}")
-        lines.append([method, *cells])
+def scaled(document: Record) -> str:
+    """A row for each method of `srx bench`, LPIPS / PSNR at each of several scales."""
+    found = {(row["method"], row["scale"]): row["scores"] for row in document["rows"]}
+    scales = sorted({scale for _, scale in found})
+    least = {s: min(v["lpips"] for (_, other), v in found.items() if other == s) for s in scales}
+
+    def cell(method: str, scale: float) -> str:
+        lpips, psnr = (found[method, scale][name] for name in ("lpips", "psnr"))
+        shown = f"**{lpips:.3f}**" if lpips == least[scale] else f"{lpips:.3f}"
+        return f"{shown} / {psnr:.2f}"
+
+    lines = [["LPIPS / PSNR", *(f"{scale:g}×" for scale in scales)]]
+    methods = dict.fromkeys(method for method, _ in found)
+    lines += [[method, *(cell(method, scale) for scale in scales)] for method in methods]
     return _markdown(lines, text=1)
+
+
+def searched(document: Record) -> str:
+    """A row for each scale of `srx prf-search`: t*, the scores at it and at other times, and of
+    Diff-SR the analytic t*."""
+    (found,) = document["schedules"].values()
+    diffsr = document["options"]["method"] == "diffsr"
+    shares, beside = ((0.1, 0.4, 0.6), "0") if diffsr else ((), "T/2")
+    head = ["scale", "t\\* / T", "LPIPS at t\\*", f"at {beside}"]
+    head += [f"at {' / '.join(map(_short, shares))}"] if shares else []
+    head += [f"PSNR at t\\* / at {beside}", *(["analytic t\\* / T"] if diffsr else [])]
+    lines = [head]
+    for row in found["scales"]:
+        points = {point["t"]: point for point in row["points"]}
+        star, other = points[row["t"]], points[0 if diffsr else found["T"] // 2]
+        cells = [f"{row['scale']:g}", _short(row["t"] / found["T"])]
+        cells += [f"{point['lpips']:.3f}" for point in (star, other)]
+        if shares:
+            late = [points[round(share * found["T"])]["lpips"] for share in shares]
+            cells.append(" / ".join(f"{value:.3f}" for value in late))
+        cells.append(f"{star['psnr']:.2f} / {other['psnr']:.2f}")
+        if diffsr:
+            field = row["prf"]
+            cells.append(_short(field["best"] / found["T"]) if field else "–")
+        lines.append(cells)
+    return _markdown(lines, text=0)
+
+
+def _short(share: float) -> str:
+    """A part of 1 in three decimals, without zeros that say nothing: .4, .007, 0."""
+    return f"{share:.3f}".rstrip("0").rstrip(".").removeprefix("0") or "0"
 
 
 def _best(name: str, rows: Sequence[Record]) -> Record:
@@ -111,34 +150,53 @@ def _markdown(lines: Sequence[Sequence[str]], text: int) -> str:
 
 EXPERIMENTS = {
     "table-6-clean-mse": Experiment(
-        (f"sweep-t1 Set14/HR --model clean-mse --t1 T,2T/3,T/2,T/3 {RIVALS}",), "papers.md", swept
+        f"sweep-t1 Set14/HR --model clean-mse --t1 T,2T/3,T/2,T/3 {RIVALS}", "papers.md", swept
     ),
     "table-6-clean": Experiment(
-        (f"sweep-t1 Set14/HR --model clean --t1 T,T/2 {RIVALS}",), "papers.md", swept
+        f"sweep-t1 Set14/HR --model clean --t1 T,T/2 {RIVALS}", "papers.md", swept
     ),
-    "table-6-default": Experiment((f"sweep-t1 {CAMERA} {ORDERS}",), "papers.md", swept),
+    "table-6-default": Experiment(f"sweep-t1 {CAMERA} {ORDERS}", "papers.md", swept),
+    "steps-and-orders": Experiment(
+        "sweep-t1 Set14/HR --model clean-mse --t1 T/2 --steps 1,2,3,5,7 --order 1,2,3",
+        "papers.md",
+        swept,
+    ),
     "best-of-set14": Experiment(
-        (
-            f"bench Set14/HR {DRAWN} --row '--model clean-mse' "
-            "--row '--model clean-mse --best-of 4' "
-            "--row '--model clean' --row '--model clean --best-of 4'",
-        ),
+        f"bench Set14/HR {DRAWN} --row '--model clean-mse' "
+        "--row '--model clean-mse --best-of 4' "
+        "--row '--model clean' --row '--model clean --best-of 4'",
         "papers.md",
         benched,
     ),
     "best-of-camera": Experiment(
-        (f"bench drealsr20 {DRAWN} --row '--steps 3' --row '--steps 3 --best-of 4'",),
+        f"bench drealsr20 {DRAWN} --row '--steps 3' --row '--steps 3 --best-of 4'",
         "papers.md",
         benched,
     ),
+    "noise-in-hr": Experiment(
+        "bench Set5/HR --scale 1 --no-baselines --metrics psnr,ssim,lpips --warmup 0 "
+        "--row '--method diffsr --t1 10' --row '--method diffsr --t1 50' "
+        "--row '--method diffsr --t1 100'",
+        "papers.md",
+        benched,
+    ),
+    "prf-scales": Experiment("prf-search Set14/HR --scales 1.6,2,2.7,3.5,4,8", "prf.md", searched),
     "diffsr-scales": Experiment(
-        tuple(
-            f"bench Set5/HR --scale {scale} --metrics psnr,ssim,lpips --row '--method diffsr' "
-            "--row '' --row '--model clean' --warmup 0"
-            for scale in (2, 2.7, 3.5, 4)
-        ),
+        "bench Set5/HR --scales 2,2.7,3.5,4 --metrics psnr,ssim,lpips --warmup 0 "
+        "--row '--method diffsr' --row '--method diffsr --t1 100' --row '' --row '--model clean'",
         "prf.md",
         scaled,
+    ),
+    "diffsr-samplers": Experiment(
+        "bench Set14/HR --crop 256 --scales 2.7,4 --no-baselines --metrics psnr,lpips --warmup 0 "
+        "--row '--method diffsr' --row '--method diffsr --sampler ddpm' "
+        "--row '--method diffsr --sampler edm' --row '--method diffsr --sampler dpmsolver++'",
+        "prf.md",
+        scaled,
+    ),
+    "t1-clean": Experiment("prf-search Set14/HR --method dossr --model clean", "prf.md", searched),
+    "t1-clean-mse": Experiment(
+        "prf-search Set14/HR --method dossr --model clean-mse", "prf.md", searched
     ),
 }
 
@@ -149,25 +207,39 @@ def placed(line: str, folder: Path) -> list[str]:
     return [str(folder / word) if sets.match(word) else word for word in shlex.split(line)]
 
 
-def measured(name: str, folder: Path, results: Path, *, again: bool) -> list[Record]:
-    """What the experiment's lines gave, run where there is no result."""
-    found = []
-    for number, line in enumerate(EXPERIMENTS[name].lines, 1):
-        file = results / f"{name}-{number}.json"
-        if again or not file.exists():
-            words = [sys.executable, "-m", "sr_cli", *placed(line, folder), "--json"]
-            done = subprocess.run(words, check=True, stdout=subprocess.PIPE)
-            results.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(done.stdout)
-        found.append(json.loads(file.read_text("utf-8")))
+def measured(name: str, folder: Path, results: Path, *, again: bool) -> Record:
+    """What the experiment's line gave, run where there is no result.
+
+    Calibrations that it makes stay in the folder of results, and the user's own are not asked.
+    Raises SystemExit where the line fails or is interrupted.
+    """
+    file = results / f"{name}.json"
+    if again or not file.exists():
+        results.mkdir(parents=True, exist_ok=True)
+        words = placed(EXPERIMENTS[name].line, folder)
+        if words[0] != "bench":
+            words += ["--cache", str(results / f"{words[0]}.jsonl")]
+        command = [sys.executable, "-m", "sr_cli", *words, "--json"]
+        own = os.environ | {"SRX_HOME": str(results / f"{name}-home")}
+        begin = perf_counter()
+        try:
+            done = subprocess.run(command, check=False, stdout=subprocess.PIPE, env=own)
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        if done.returncode:
+            raise SystemExit(done.returncode)
+        sys.stderr.write(f"{name}: {(perf_counter() - begin) / 60:.1f} minutes\n")
+        unfinished = file.with_suffix(".part")
+        unfinished.write_bytes(done.stdout)
+        unfinished.replace(file)
+    found: Record = json.loads(file.read_text("utf-8"))
     return found
 
 
-def written(page: str, name: str, documents: Sequence[Record]) -> str:
-    """The page with the experiment's lines and table between its marks. Raises SystemExit."""
+def written(page: str, name: str, document: Record) -> str:
+    """The page with the experiment's line and table between its marks. Raises SystemExit."""
     experiment = EXPERIMENTS[name]
-    lines = "\n".join(f"    srx {line}" for line in experiment.lines)
-    block = f"\n{lines}\n\n{experiment.table(documents)}\n"
+    block = f"\n    srx {experiment.line}\n\n{experiment.table(document)}\n"
     pattern = re.compile(f"(<!-- {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
     found, count = pattern.subn(lambda m: f"{m[1]}{block}{m[2]}", page)
     if not count:
@@ -183,10 +255,12 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("out/papers"))
     parser.add_argument("--again", action="store_true")
     given = parser.parse_args()
-    for name in given.only.split(","):
+    names = given.only.split(",")
+    for number, name in enumerate(names, 1):
+        sys.stderr.write(f"[{number}/{len(names)}] {name}\n")
         page = DOCS / EXPERIMENTS[name].page
-        documents = measured(name, given.eval, given.results, again=given.again)
-        page.write_text(written(page.read_text("utf-8"), name, documents), "utf-8")
+        document = measured(name, given.eval, given.results, again=given.again)
+        page.write_text(written(page.read_text("utf-8"), name, document), "utf-8")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ LR_FOLDER = re.compile(
     r"(_?(bicubic|bic|unknown))?(_?x(?P<scale>[\d.]+))?",
     re.IGNORECASE,
 )
+SCALE_FOLDER = re.compile(r"x\d+(\.\d+)?")
 LR_FILE = re.compile(r"(?P<key>.+)_LR(?P<scale>[\d.]*)", re.IGNORECASE)
 
 
@@ -107,10 +108,12 @@ def frames(folder: Path) -> list[Named]:
     return files
 
 
-def at_scale(folder: Path, scale: float) -> Path:
-    """The folder X2.7 (or x2.7) inside, where there is one; else the folder itself."""
+def at_scale(folder: Path, scale: float) -> Path | None:
+    """The folder X2.7 (or x2.7) inside; the folder itself where none inside is of a scale, None
+    where only others are."""
     inner = {entry.name.lower(): entry for entry in folder.iterdir() if entry.is_dir()}
-    return inner.get(f"x{scale:g}", folder)
+    others = any(SCALE_FOLDER.fullmatch(name) for name in inner)
+    return inner.get(f"x{scale:g}", None if others else folder)
 
 
 def _check_folder(path: Path) -> None:
@@ -135,11 +138,12 @@ def _folders(path: Path, scale: float) -> Iterator[tuple[Path, list[Path]]]:
 def _partners(name: str, folders: Sequence[Path], scale: float) -> list[Path]:
     """The LR folders of the set `name` at this scale."""
     matches = [(folder, LR_FOLDER.fullmatch(folder.name)) for folder in folders]
-    return [
+    fitting = [
         at_scale(folder, scale)
         for folder, match in matches
         if match and match["set"].lower() == name.lower() and _is_scale(match["scale"], scale)
     ]
+    return [folder for folder in fitting if folder]
 
 
 def _is_scale(text: str | None, scale: float) -> bool:

@@ -16,7 +16,7 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.source import preprocessed
 from sr_cli.engine.steps import calibration
 from sr_cli.engine.upscaler import Upscaler
-from sr_cli.errors import InputError, ModelError
+from sr_cli.errors import InputError, ModelError, UsageError
 from sr_cli.evaluation.datasets import Pair, Pairs
 from sr_cli.evaluation.judging import with_judge
 from sr_cli.evaluation.layouts import at_scale, frames
@@ -157,8 +157,12 @@ def stored(name: str, folder: Path) -> Peer:
     several scales in folders X2, X2.7 and so on."""
 
     def make(pairs: Pairs) -> Method:
-        own = folder / pairs.name
-        files = frames(at_scale(own if own.is_dir() else folder, pairs.scale))
+        own = folder / pairs.name if (folder / pairs.name).is_dir() else folder
+        if not (scaled := at_scale(own, pairs.scale)):
+            raise UsageError(
+                f"{own} has no results of x{pairs.scale:g}: no folder X{pairs.scale:g}."
+            )
+        files = frames(scaled)
         by_name = dict(zip(pairs.names, partners(pairs.hr_named, files), strict=True))
         return Method(lambda group: [read(by_name[pair.name], pair) for pair in group])
 

@@ -242,6 +242,9 @@ def test_results_of_several_scales_lie_in_folders_of_theirs(bench: Srx, photos: 
     found = [row["scores"]["psnr"] for row in json.loads(out)["rows"] if row["method"] == "it"]
     assert found[0] < 60
     assert found[1] == 80
+    code, _, err = bench(*run[:-2], "2,3", "--json")
+    assert code == 2
+    assert "theirs has no results of x3: no folder X3" in err
 
 
 def test_without_arguments_the_examples_are_measured(
@@ -387,7 +390,9 @@ def test_the_card_is_updated_only_when_asked(bench: Srx, photos: Path) -> None:
     assert card("embedded") == before
     bench(photos, "--no-baselines", "--steps", "1", "--update-card")
     after = card("embedded")
-    assert list(after.scores) == ["photos, --steps 1"]
+    assert list(after.scores) == ["measured by", "photos, --steps 1"]
+    command = "srx bench photos --row '--steps 1' (photos LR by bicubic x1/4)"
+    assert after.scores["measured by"] == command
     assert 0 <= (after.limits.margin_one_level or 0) <= after.limits.margin
     assert after.sha256 == before.sha256
 

@@ -74,6 +74,7 @@ def test_other_scales_lie_beside(tmp_path: Path) -> None:
         save(folder / f"0801x{scale}.png", 50 + scale, 12 // scale)
     assert levels(pairs(tmp_path, scale=3)[0]) == (53, 50)
     assert levels(pairs(tmp_path / "DIV2K_valid_HR", scale=2)[0]) == (52, 50)
+    assert pairs(tmp_path, scale=2.5).made_by == "LR by bicubic x1/2.5"  # there are none of it
 
 
 def test_several_sets_are_not_mixed(tmp_path: Path) -> None:

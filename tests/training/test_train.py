@@ -474,6 +474,17 @@ def test_photos_smaller_than_a_crop_are_enlarged(photos: Path) -> None:
     assert Crops(photos, crop=128, seed=0, length=1)[0].shape == (3, 128, 128)
 
 
+def test_crops_come_from_every_sequence(tmp_path: Path) -> None:
+    """Frames that share their names are not one file."""
+    levels = {("000", 1): 20, ("000", 2): 60, ("001", 1): 120, ("001", 2): 200}
+    for (sequence, frame), level in levels.items():
+        file = tmp_path / "train_sharp" / sequence / f"0000000{frame}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (level,) * 3).save(file)
+    crops = Crops(tmp_path / "train_sharp", crop=32, seed=0, length=40)
+    assert {int(crops[i][0, 0, 0]) for i in range(40)} == set(levels.values())
+
+
 def test_matrices_share_memory_with_the_weights() -> None:
     objective = embedded()
     model = objective.model.to(memory_format=torch.channels_last)
