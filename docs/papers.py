@@ -114,7 +114,7 @@ def searched(document: Record) -> str:
         cells.append(f"{star['psnr']:.2f} / {other['psnr']:.2f}")
         if diffsr:
             field = row["prf"]
-            cells.append(_short(field["best"] / found["T"]) if field else "–")
+            cells.append(_short(field["best"] / found["T"]) if field else "none")
         lines.append(cells)
     return _markdown(lines, text=0)
 

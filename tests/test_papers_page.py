@@ -83,7 +83,7 @@ def test_a_search_shows_its_start_beside_others(papers: Any) -> None:
         r"| analytic t\* / T |",
         "| 2.7 | .007 | 0.007 | 0.000 | 0.100 / 0.400 / 0.600 | 27.00 / 20.00 | .01 |",
     ]
-    assert papers.searched(document("diffsr", 7)).splitlines()[-1].endswith("| – |")
+    assert papers.searched(document("diffsr", 7)).splitlines()[-1].endswith("| none |")
     assert papers.searched(document("dossr", 600)).splitlines()[:3:2] == [
         r"| scale | t\* / T | LPIPS at t\* | at T/2 | PSNR at t\* / at T/2 |",
         "| 2.7 | .6 | 0.600 | 0.500 | 620.00 / 520.00 |",
