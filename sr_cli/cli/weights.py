@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import shlex
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -79,12 +80,15 @@ def import_(
 
 @app.command()
 def fetch(
-    name: Name,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|URL", help="Name of the model, or of a URL its file.")
+    ],
     url: Annotated[
         str | None,
         typer.Option(
             show_default="where its authors publish it",
-            help="Of the checkpoint: https, http, file, or a file on Google Drive.",
+            help="Of the checkpoint: https, http, hf://OWNER/REPO/FILE of the Hugging Face Hub, "
+            "file, or a file on Google Drive.",
         ),
     ] = None,
     sha256: Annotated[
@@ -97,22 +101,30 @@ def fetch(
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
 ) -> None:
-    """Download a checkpoint and import it: dossr, dossr-onestep, or any with --url.
+    """Download a checkpoint: dossr, dossr-onestep, or any by its URL.
 
-    A download that was interrupted goes on when the same command is run again.
+    One of DoSSR's kind is imported; another network that srx can use is kept for --model FILE. A
+    download that was interrupted goes on when the same command is run again.
     """
     terminal.talk(quiet=quiet, verbose=verbose)
     from sr_cli.models.dossr.importer import require_free
     from sr_cli.models.fetch import discard
     from sr_cli.models.fetch import fetch as download
+    from sr_cli.models.kept import is_dossr, keep
 
+    if url is None and "://" in name:
+        name, url = PurePosixPath(name).stem, name
     settings: dict[str, Any] = {"dtype": dtype, "prompt": prompt, "context": context}
     settings |= {"name": name, "licence": licence}
     require_free(_options(Path(name), **settings).model)
     with watching() as progress:
         source = download(name, progress, url=url, sha256=sha256)
-    install(_options(source, **settings))
-    discard(source)
+    if is_dossr(source):
+        install(_options(source, **settings))
+        discard(source)
+    else:
+        kept = keep(source, name)
+        terminal.note(f"{kept} is a network alone: srx upscale --model {shlex.quote(str(kept))}")
 
 
 @app.command("import-vgg")
@@ -169,6 +181,7 @@ def list_(
     the model's own defaults. A damaged one is an error (exit 3)."""
     from sr_cli.cli.listing import line
     from sr_cli.models.fetch import DOWNLOADS
+    from sr_cli.models.kept import folder
     from sr_cli.models.registry import card, names
 
     records, damaged = [], False
@@ -186,6 +199,8 @@ def list_(
             for r in records
         ]
         terminal.grid(("name", "good for", "size", "licence", "scores at ×4", "where"), rows)
+        if kept := sorted(folder().glob("[!.]*")):
+            terminal.note(f"networks for --model FILE: {', '.join(map(str, kept))}")
         if absent := {source.name for source in DOWNLOADS} - set(names()):
             terminal.note(f"srx weights fetch knows: {', '.join(sorted(absent))}")
     raise typer.Exit(ModelError.exit_code if damaged else 0)

@@ -1,6 +1,7 @@
 """Checkpoints from where they are published: resumed, verified, kept until they are imported."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from urllib.request import url2pathname
 
 from sr_cli.errors import ModelError, UsageError
 from sr_cli.files import digest, home, is_file_name, require_space, writing
+from sr_cli.models import hub
 from sr_cli.models.checkpoints import read_state_dict
 from sr_cli.models.store import Progress
 
@@ -52,10 +54,10 @@ def fetch(
 ) -> Path:
     """A checkpoint on this machine: the download, or the file itself of a file:// URL.
 
-    name: of DOWNLOADS, or any with a `url` (https, http, file, or Google Drive's). An interrupted
-    download goes on where it stopped. Raises UsageError for a name or URL that leads nowhere;
-    ModelError when the source cannot be reached, what it gives is no checkpoint or has another
-    SHA-256, or the disk is full.
+    name: of DOWNLOADS, or any with a `url` (https, http, file, Google Drive's, or a `HubFile`'s).
+    An interrupted download goes on where it stopped. Raises UsageError for a name or URL that leads
+    nowhere; ModelError when the source cannot be reached, what it gives is no checkpoint or has
+    another SHA-256, or the disk is full.
     """
     source = _source(name, url)
     parts = urlsplit(source.url)
@@ -63,12 +65,17 @@ def fetch(
         path = Path(url2pathname(parts.path))
         _verify(path, source, sha256)
         return path
-    if parts.scheme not in ("http", "https"):
-        raise UsageError(f"url must begin with https://, http:// or file://, not {source.url!r}.")
+    if parts.scheme not in ("http", "https", hub.SCHEME):
+        raise UsageError(
+            f"url must begin with https://, http://, hf:// or file://, not {source.url!r}."
+        )
     place = hashlib.sha256(source.url.encode()).hexdigest()[:16]  # each URL has its own partial
     path = home() / "downloads" / place / source.file
     with writing(path.parent):
-        _download(source, path, progress)
+        if parts.scheme == hub.SCHEME:
+            path = hub.download(hub.HubFile.parsed(source.url), path.parent, progress)
+        else:
+            _download(source, path, progress)
         try:
             _verify(path, source, sha256)
         except ModelError:
@@ -79,9 +86,9 @@ def fetch(
 
 def discard(path: Path) -> None:
     """Remove a download; a file that `fetch` found elsewhere stays."""
-    if home() / "downloads" in path.parents:
-        path.unlink(missing_ok=True)
-        path.parent.rmdir()
+    downloads = home() / "downloads"
+    if downloads in path.parents:
+        shutil.rmtree(downloads / path.relative_to(downloads).parts[0])
 
 
 def _source(name: str, url: str | None) -> Download:
