@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sr_cli.models.network import Block, EmbeddedNet
 
-PIECE = 1 << 18
+PIECE = 1 << 17
 """Pixels that the last layers, at full resolution, take at a time."""
 
 Rows = Iterator[Tensor]

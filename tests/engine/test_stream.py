@@ -143,7 +143,7 @@ def status(name):
     line = next(x for x in open("/proc/self/status") if x.startswith(name + ":"))
     return int(line.split()[1]) // 1024
 
-plan.STRIP = 1 << 15
+plan.WORK = 32 << 20
 engine = Upscaler(UpscaleOptions(steps=1), device="cpu", dtype="float32")
 for height, least in ((300, 1), (300, 1), (1500, 1), (1500, 1 << 60)):
     plan.FROM = least
@@ -257,4 +257,4 @@ def test_what_depends_on_the_whole_picture_is_done_whole(options: dict[str, Any]
     large = (6000, 6000), chosen.size.of(6000, 6000)
     assert not plan.streams(chosen, large)
     assert plan.streams(UpscaleOptions(), ((6000, 6000), (24_000, 24_000)))
-    assert not plan.streams(UpscaleOptions(), ((600, 600), (2400, 2400)))
+    assert not plan.streams(UpscaleOptions(), ((300, 300), (1200, 1200)))

@@ -70,20 +70,37 @@ class Carried:
         """Of rows (1, C, h, W) from above to below: where the block is, what is in it, and which
         part of it can be finished. These parts cover the picture."""
         height, width = self.size
-        parts: list[Tensor] = []
-        across, ready = slice(0, width), 0
+        across = slice(0, width)
+        block: Tensor | None = None
+        top = filled = ready = 0  # first row in the block, rows in it, and the next to be finished
         for rows, values in strips:
-            parts.append(values)
+            block = self._with_room(block, filled, values)
+            block[..., filled : filled + values.shape[-2], :] = values
+            filled += values.shape[-2]
+            del values
             last = rows.stop == height
             done = height if last else (rows.stop - self.reach) // ROUND * ROUND
             if done - ready < self.least and not last:
                 continue
-            block = torch.cat(parts, dim=-2)
-            top = rows.stop - block.shape[-2]
-            yield (slice(top, rows.stop), across), block, (slice(ready, done), across)
+            place = slice(top, top + filled), across
+            yield place, block[..., :filled, :], (slice(ready, done), across)
             ready = done
-            parts = [block[..., max(0, ready - self.reach - top) :, :].clone()]
-            del block, values
+            gone = max(0, ready - self.reach - top)
+            for to in range(0, filled - gone, gone or filled):  # parts that do not overlap
+                count = min(gone, filled - gone - to)
+                block[..., to : to + count, :] = block[..., to + gone : to + gone + count, :]
+            top, filled = top + gone, filled - gone
+
+    def _with_room(self, block: Tensor | None, filled: int, values: Tensor) -> Tensor:
+        """The block, for more rows."""
+        need = filled + values.shape[-2]
+        if block is not None and block.shape[-2] >= need:
+            return block
+        most = max(need, 2 * self.reach + self.least + ROUND + values.shape[-2])
+        roomy = values.new_empty(*values.shape[:2], most, values.shape[-1])
+        if block is not None:
+            roomy[..., :filled, :] = block[..., :filled, :]
+        return roomy
 
 
 @dataclass

@@ -112,7 +112,7 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
     result = _Result(like, (after[1], after[0]), format_of(job.output), held.neutral)
     notes: list[str] = []
     parts = engine.parts(sizes, notes.append)
-    most = strip_rows(parts, sizes)
+    most = strip_rows(parts, sizes, held.nbytes)
 
     def told() -> Finished:
         memory = peak_memory(str(parts.device)) if parts.device.type == "cuda" else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sr_cli.device import free_memory
 from sr_cli.engine import reading
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.source import BYTES_PER_PIXEL
@@ -24,11 +25,15 @@ from sr_cli.models.protocol import Preprocessor
 if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
 
-FROM = 8_000_000
+FROM = 2_000_000
 """Output pixels from which on a picture is computed row by row."""
-STRIP = 1 << 19
-"""Output pixels that go through the networks at a time, in whole rows: few, which take little
-memory, and enough that what is done once for each time takes none of it."""
+WORK = 850 << 20
+"""Bytes that all of it may take beside the input and the networks, which all shapes use alike."""
+WIDE, EACH = 33 << 10, 550
+"""Bytes that are kept for each column, and those for each pixel on its way through the networks: as
+measured with the shipped ones in bfloat16, float32 taking half as much more."""
+SHARE = 0.8
+"""Of the free memory, where there is less."""
 ENCODED = 7
 """Bytes for each pixel of a result whose encoder takes it whole: its samples, and a copy."""
 _EXACT = ("none", "compact")
@@ -111,13 +116,19 @@ def parts_of(
     return Parts(*networks, engine.options, engine._device, engine._dtype, engine._timer)
 
 
-def strip_rows(parts: Parts, sizes: Sizes) -> int:
-    """Rows of the result that are begun at a time, a multiple of what the model takes."""
+def strip_rows(parts: Parts, sizes: Sizes, held: int = 0) -> int:
+    """Rows of the result that are begun at a time, a multiple of what the model takes.
+
+    held: bytes of the input. They do not depend on the machine's memory unless it is short, so that
+    networks add up alike.
+    """
     width, height = sizes[1]
     tile = parts.options.tile
     if tile is not None:
         return _aligned(parts, round(tile * height / sizes[0][1]))
-    return _aligned(parts, STRIP // width)
+    factor = 1.5 if parts.dtype == torch.float32 else 1.0
+    work = min(WORK, SHARE * (free_memory(parts.device) - held)) - factor * WIDE * width
+    return _aligned(parts, min(height, int(work / (factor * EACH * width))))
 
 
 def halved(rows: int, parts: Parts) -> int:
@@ -134,5 +145,6 @@ def halved(rows: int, parts: Parts) -> int:
 
 
 def _aligned(parts: Parts, rows: int) -> int:
+    """Rounded down, but at least once what the model takes."""
     multiple = parts.model.multiple_of
-    return max(1, -(-rows // multiple)) * multiple
+    return max(1, rows // multiple) * multiple
