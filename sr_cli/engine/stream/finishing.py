@@ -85,11 +85,11 @@ class Carried:
             place = slice(top, top + filled), across
             yield place, block[..., :filled, :], (slice(ready, done), across)
             ready = done
-            gone = max(0, ready - self.reach - top)
-            for to in range(0, filled - gone, gone or filled):  # parts that do not overlap
-                count = min(gone, filled - gone - to)
-                block[..., to : to + count, :] = block[..., to + gone : to + gone + count, :]
-            top, filled = top + gone, filled - gone
+            if (gone := ready - self.reach - top) > 0:
+                top, filled = top + gone, filled - gone
+                for to in range(0, filled, gone):  # so many rows, which do not overlap their source
+                    moved = block[..., to + gone : min(to + gone, filled) + gone, :]
+                    block[..., to : to + moved.shape[-2], :] = moved
 
     def _with_room(self, block: Tensor | None, filled: int, values: Tensor) -> Tensor:
         """The block, for more rows."""

@@ -29,7 +29,7 @@ FROM = 2_000_000
 """Output pixels from which on a picture is computed row by row."""
 WORK = 850 << 20
 """Bytes that all of it may take beside the input and the networks, which all shapes use alike."""
-WIDE, EACH = 33 << 10, 550
+WIDE, EACH = 33 << 10, 310
 """Bytes that are kept for each column, and those for each pixel on its way through the networks: as
 measured with the shipped ones in bfloat16, float32 taking half as much more."""
 SHARE = 0.8
