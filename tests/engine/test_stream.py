@@ -21,6 +21,7 @@ from sr_cli.engine.size import Exact
 from sr_cli.engine.stream import finishing, plan
 from sr_cli.engine.stream.finishing import Finisher
 from sr_cli.engine.stream.plane import Plane
+from sr_cli.engine.tiling import ignore
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import DeviceError
 from sr_cli.models.embedded import ByRows as Rows
@@ -137,6 +138,7 @@ import numpy as np
 from PIL import Image
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.stream import plan
+from sr_cli.engine.tiling import ignore
 from sr_cli.engine.upscaler import Upscaler
 
 def status(name):
@@ -258,3 +260,30 @@ def test_what_depends_on_the_whole_picture_is_done_whole(options: dict[str, Any]
     assert not plan.streams(chosen, large)
     assert plan.streams(UpscaleOptions(), ((6000, 6000), (24_000, 24_000)))
     assert not plan.streams(UpscaleOptions(), ((300, 300), (1200, 1200)))
+
+
+def test_the_same_memory_serves_every_width() -> None:
+    """What is planned, in bytes."""
+    parts = Upscaler(UpscaleOptions(), device="cpu", dtype="bfloat16").parts(
+        ((500, 500), (2000, 2000)), ignore
+    )
+    for width in (2000, 8000, 16_000):
+        rows = plan.strip_rows(parts, ((width // 4, 5000), (width, 20_000)))
+        assert rows % parts.model.multiple_of == 0
+        assert 0.9 * plan.WORK < width * (plan.WIDE + plan.EACH * rows) <= plan.WORK
+
+
+@pytest.mark.parametrize("free", [0, 1 << 29, 1 << 40])
+def test_strips_are_lower_where_memory_is_short_alone(
+    monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    monkeypatch.setattr(plan, "free_memory", lambda device: free)
+    parts = Upscaler(UpscaleOptions(), device="cpu", dtype="bfloat16").parts(
+        ((500, 500), (2000, 2000)), ignore
+    )
+    rows = plan.strip_rows(parts, ((2000, 2000), (8000, 8000)))
+    multiple = parts.model.multiple_of
+    ample = (plan.WORK // 8000 - plan.WIDE) // plan.EACH // multiple * multiple
+    assert rows == {0: multiple, 1 << 40: ample}.get(free, rows)
+    assert multiple <= rows <= ample
+    assert (rows < ample) == (free < 1 << 30)
