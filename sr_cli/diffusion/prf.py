@@ -91,7 +91,9 @@ def signature_weights(alpha_bar: Array) -> Array:
 
 
 def at_all_times(length: int, times: Sequence[int], errors: Sequence[float]) -> Array:
-    """E_t, (T,), from E at some `times`: straight lines between them, level outside.
+    """E_t, (T,), from E at some `times`: its logarithm on straight lines between, level outside.
+
+    A time with E = 0, as where ᾱ is 0, tells nothing.
 
     Raises UsageError unless times rise inside 0..T−1, with as many errors, none negative.
     """
@@ -100,7 +102,10 @@ def at_all_times(length: int, times: Sequence[int], errors: Sequence[float]) -> 
         raise UsageError("The signature loss needs rising times with one error each.")
     if at[0] < 0 or at[-1] >= length or np.any(values < 0):
         raise UsageError("The signature loss needs times in 0..T-1 and errors of at least 0.")
-    return np.interp(np.arange(length), at, values)
+    told = values > 0
+    if not told.any():
+        return np.zeros(length)
+    return np.exp(np.interp(np.arange(length), at[told], np.log(values[told])))
 
 
 def signature_loss(alpha_bar: Array, errors: Array) -> Array:

@@ -52,11 +52,16 @@ def weights_by_hand(code: ModuleType) -> None:
 
 
 def sums_by_hand(code: ModuleType) -> None:
-    """E = 4, 8 at times 1 and 3, so 6 between; the sum at t ends before t."""
+    """E = 4, 9 at times 1 and 3, so 6 between; the sum at t ends before t."""
     bar = np.array([0.9, 0.72, 0.36, 0.18])
     w = [0, 1.25, 0.5 / 0.28, 0.5 / (2 * 0.5 * 0.64)]
-    got = code.signature_loss(bar, code.at_all_times(4, [1, 3], [4, 8]))
+    got = code.signature_loss(bar, code.at_all_times(4, [1, 3], [4, 9]))
     assert_allclose(got, [0, 0, 4 * w[1], 4 * w[1] + 6 * w[2]], rtol=1e-12)
+
+
+def no_error_is_no_knowledge(code: ModuleType) -> None:
+    assert_allclose(code.at_all_times(4, [0, 1, 3], [5, 4, 0]), [5, 4, 4, 4])
+    assert not code.at_all_times(3, [0, 1], [0, 0]).any()
 
 
 def no_loss_where_y_is_the_target(code: ModuleType) -> None:
@@ -141,6 +146,7 @@ LAWS: tuple[Law, ...] = (
     weights_are_the_divergence_of_the_reverse_steps,
     weights_by_hand,
     sums_by_hand,
+    no_error_is_no_knowledge,
     no_loss_where_y_is_the_target,
     the_image_size_does_not_matter,
     one_loss_rises_and_the_other_falls,
@@ -177,6 +183,11 @@ MISTAKES: dict[str, tuple[str, str]] = {
         "(signature_weights(alpha_bar) * errors)[:-1]",
     ),
     "no weights": ("np.cumsum(signature_weights(alpha_bar) * errors)", "np.cumsum(errors)"),
+    "straight lines of E": (
+        "np.exp(np.interp(np.arange(length), at[told], np.log(values[told])))",
+        "np.interp(np.arange(length), at[told], values[told])",
+    ),
+    "no error told": ("told = values > 0", "told = values >= 0\n    values = values + 1e-9"),
     "errors of ε for those of x0": ("2 * divergence(alpha_bar)", "np.ones_like(alpha_bar)"),
     "e not halved": ("2 * divergence(alpha_bar)", "divergence(alpha_bar)"),
     "nothing is known where there is noise alone": ("np.inf)", "0.0)"),

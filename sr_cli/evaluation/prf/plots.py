@@ -18,8 +18,9 @@ def draw(
 ) -> None:
     """results: by schedule. spectra: (frequencies, mean amplitudes) by what they are of.
 
-    A row of panels for each schedule: losses with the field shaded, then metrics by time. Below:
-    the schedules compared, and the spectra. Raises InputError if `path` cannot be written.
+    A row of panels for each schedule: losses with the fields shaded, then metrics by time. Below:
+    the schedules compared, the spectra, and where the first schedule's losses balance. Raises
+    InputError if `path` cannot be written.
     """
     from matplotlib.figure import Figure
 
@@ -32,7 +33,7 @@ def draw(
             _by_time(panel, metric, result)
     _schedules(axes[-1][:2], results)
     _spectra(axes[-1][2], spectra)
-    axes[-1][3].axis("off")
+    _balance(axes[-1][3], next(iter(results.values())))
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:
@@ -40,18 +41,42 @@ def draw(
 
 
 def _losses(axes: Any, name: str, result: Result) -> None:
-    """Fig. 4: L^S, and ω L^F of each scale; fields shaded; a dot at t*, a cross at the measured."""
+    """Fig. 4: L^S, and ω L^F of each scale; the widest field shaded; a dot at t*, a cross at the
+    measured one."""
     time = np.arange(result.length) / result.length
     axes.plot(time[2:], result.signature[2:], "k", label="$L^S$")
     for i, row in enumerate(result.found):
         color, loss = f"C{i}", result.fidelity(row)
         axes.plot(time, loss, color, label=f"$\\omega L^F$ {row.scale:g}x")
         if row.field:
-            axes.axvspan(0, time[row.field.high], color=color, alpha=0.12)
             axes.plot(time[row.field.best], loss[row.field.best], "o", color=color)
         if row.star.t < result.length:
             axes.plot(time[row.star.t], loss[row.star.t], "x", color=color)
+    if ends := [row.field.high for row in result.found if row.field]:
+        axes.axvspan(0, time[max(ends)], color="gray", alpha=0.12)
     axes.set(yscale="log", title=f"losses, {name}")
+    _time_axis(axes)
+    axes.legend(fontsize="x-small")
+
+
+def _balance(axes: Any, result: Result) -> None:
+    """e_t, and ω ‖x0 − y‖² of each scale, which it must not exceed until t* (a dot; a cross at the
+    measured one), nor C^S τ (dotted)."""
+    limits = result.thresholds
+    if limits is None:
+        axes.axis("off")
+        return
+    time = np.arange(result.length) / result.length
+    axes.plot(time, result.restored, "k", label="$e_t$")
+    axes.axhline(limits.signature * result.texture, color="k", linestyle=":", label=r"$C^S\tau$")
+    for i, row in enumerate(result.found):
+        level, color = limits.omega * row.distance, f"C{i}"
+        axes.axhline(level, color=color, label=f"$\\omega|x_0-y|^2$ {row.scale:g}x")
+        if row.field:
+            axes.plot(time[row.field.best], result.restored[row.field.best], "o", color=color)
+        if row.star.t < result.length:
+            axes.plot(time[row.star.t], level, "x", color=color)
+    axes.set(yscale="log", title="where they balance")
     _time_axis(axes)
     axes.legend(fontsize="x-small")
 
