@@ -57,7 +57,7 @@ def sets(data: Sequence[Path] | None, scales: Sequence[float], taken: Taken) -> 
     if len(scales) > 1:
         for pairs in by_set:
             if pairs.given:
-                pairs[0]
+                pairs[0]  # which is read, to see that the sizes fit
     return by_set
 
 

@@ -73,6 +73,8 @@ def layout(path: Path, lr: Path | None, scale: float, *, alone: bool) -> Layout:
     marked = [(each, LR_FILE.fullmatch(each.path.stem)) for each in files]
     beside = [each for each, match in marked if match and _is_scale(match["scale"], scale)]
     own = [each for each, match in marked if not match]
+    if not own:
+        raise UsageError(f"There are LR images alone in {path}, and no HR image.")
     return Layout(title(path), own, None if alone else beside or None)
 
 

@@ -102,6 +102,14 @@ def test_a_file_without_partner_is_named(hr: str, lr: str, tmp_path: Path) -> No
         pairs(tmp_path)
 
 
+def test_lr_images_alone_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a_LR4.png", 1, 2)
+    with pytest.raises(UsageError, match="and no HR image"):
+        pairs(tmp_path)
+    save(tmp_path / "a_HR.png", 1, 8)
+    assert len(pairs(tmp_path)) == 1
+
+
 def test_files_that_only_marks_tell_apart_are_refused(tmp_path: Path) -> None:
     for name in ("a_x2", "a_x3"):
         save(tmp_path / "LR" / f"{name}.png", 1, 2)
