@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sr_cli.diffusion.prf import Thresholds
 from sr_cli.errors import ModelError
 from sr_cli.models import registry
 from sr_cli.models.limits import Limits
@@ -198,3 +199,15 @@ def test_shipped_weights_are_whole_and_small(
         assert load_weights(shipped)
         assert shipped.path.stat().st_size <= LARGEST
         assert shipped.licence
+
+
+def test_limits_come_back_from_a_card_as_they_went() -> None:
+    """With thresholds of their own, of which a card may leave some to the usual ones."""
+    limits = Limits(margin=3, log_ratio=(-2.0, 1.5), prf=Thresholds(omega=0.3, fidelity=0.1))
+    written = limits.to_json()
+    assert written["prf"] == {"omega": 0.3, "signature": 1.0, "fidelity": 0.1}
+    assert Limits.from_json(written) == limits
+    del written["prf"]["signature"]
+    assert Limits.from_json(written) == limits
+    del written["prf"]["omega"]
+    assert Limits.from_json(written) != limits
