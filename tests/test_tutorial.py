@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -87,6 +88,8 @@ def watched(blocks: list[str], result: Path, environment: dict[str, str]) -> Non
     watch = subprocess.Popen(
         ["bash", "-c", f"exec {last}"], env=environment, stderr=subprocess.PIPE, text=True
     )
+    late = threading.Timer(LIMIT, watch.kill)  # which ends what waits for a line
+    late.start()
     try:
         assert watch.stderr
         assert "watching" in watch.stderr.readline()
@@ -102,6 +105,7 @@ def watched(blocks: list[str], result: Path, environment: dict[str, str]) -> Non
         assert watch.wait(LIMIT) == 0, told
         assert "1 done" in told
     finally:
+        late.cancel()
         watch.kill()
         watch.wait()
 

@@ -11,6 +11,9 @@ from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.ui import terminal
 from sr_cli.errors import ExitCode
 
+WIDEST = 140
+"""Columns of the table where there is no terminal, so that a pager or an issue can show it."""
+
 
 def doctor(
     device: shared.Device = "auto",
@@ -37,6 +40,6 @@ def doctor(
         terminal.document({"broken": len(broken), "findings": records})
     else:
         rows = [(f.state, f.what, f.found, f.mend) for f in findings]
-        terminal.grid(("state", "what", "found", "what mends it"), rows)
+        terminal.grid(("state", "what", "found", "what mends it"), rows, widest=WIDEST)
         terminal.note(f"{len(broken)} broken" if broken else "Nothing is broken.")
     raise typer.Exit(code)

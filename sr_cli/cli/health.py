@@ -27,7 +27,7 @@ EXTRAS = {
     "iqa": "perceptual metrics of srx bench (licensed for non-commercial use)",
     "plot": "figures",
     "ray": "srx upscale --cluster",
-    "realesrgan": "Real-ESRGAN, to compare with",
+    "realesrgan": "--model anime and realesrgan; peers of srx bench",
     "s3": "folders in S3 buckets",
     "train": "srx train dossr on several GPUs",
     "watch": "srx upscale --watch",

@@ -181,14 +181,22 @@ class Terminal:
         if outcomes:
             self.note(summary(outcomes) + (f"; {place}" if place else ""))
 
-    def grid(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table on stdout: what was asked for; long cells are folded."""
+    def grid(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, widest: int = UNLIMITED
+    ) -> None:
+        """A table on stdout: what was asked for; long cells are folded.
+
+        widest: columns where there is no terminal, for tables that people read.
+        """
         table = Table()
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(Text(printable(cell)) for cell in row))
-        self._console(sys.stdout).print(table)
+        console = self._console(sys.stdout)
+        if not sys.stdout.isatty():
+            console.width = widest
+        console.print(table)
 
 
 def _table(outcomes: Sequence[Outcome]) -> Table:

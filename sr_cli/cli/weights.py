@@ -265,7 +265,7 @@ def export(
     from sr_cli.engine.exporting import export as write
 
     options = UpscaleOptions(scale, model=name, steps=steps, texture=texture, preprocess=preprocess)
-    terminal.note("exporting, which takes up to two minutes")
+    terminal.note("exporting, which takes up to a minute")
     for path in write(options, output, format, overwrite=overwrite):
         terminal.note(f"wrote {path}")
 

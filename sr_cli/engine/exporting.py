@@ -59,7 +59,7 @@ def _write_onnx(work: Work, path: Path) -> dict[str, Any]:
     """The graph with its weights inside; what the plan says of it."""
     try:
         import onnx  # noqa: F401  (torch imports both in its exporter)
-        import onnxscript  # noqa: F401
+        from onnxscript import optimizer
     except ImportError as error:
         raise ModelError(f"{error.name} is not installed: {INSTALL}.") from error
     steps, dim, unit = work.course.steps, torch.export.Dim, work.unit
@@ -81,9 +81,12 @@ def _write_onnx(work: Work, path: Path) -> dict[str, Any]:
             input_names=["lr", "noise"],
             output_names=["hr"],
             opset_version=OPSET,
+            optimize=False,  # whose rewriting takes as long as all else, and changes little
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        optimizer.fold_constants(program.model)
+        optimizer.remove_unused_nodes(program.model)
     for part in (program.model.graph, *program.model.graph):  # where the code lies on this machine
         part.metadata_props.clear()
     program.model.metadata_props["srx"] = json.dumps(work.plan(path.name))

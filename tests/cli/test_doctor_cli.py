@@ -14,6 +14,7 @@ import torch
 from calls import Srx, called
 
 from sr_cli.cli import health
+from sr_cli.cli.doctor import WIDEST
 from sr_cli.engine import upscaler
 
 pytest_plugins = ["calls"]
@@ -51,6 +52,12 @@ def versions(monkeypatch: pytest.MonkeyPatch, name: str, version: str | None) ->
         return version
 
     monkeypatch.setattr(metadata, "version", told)
+
+
+def test_the_table_is_readable_without_a_terminal(srx: Srx) -> None:
+    lines = srx().out.splitlines()
+    assert 80 < max(map(len, lines)) <= WIDEST
+    assert max(len(line.split("│")[-2].rstrip()) for line in lines if "│" in line) > 20
 
 
 def test_here_nothing_is_broken_and_nothing_is_written(srx: Srx, tmp_path: Path) -> None:
