@@ -113,10 +113,8 @@ class _Pass:
     ) -> None:
         """As `Walk._step`."""
         self._walk, self._number, self._state = walk, number, state
-        self._step, self._weights = (
-            walk.course.steps[number - 1],
-            weights_of(walk.course.steps, number, walk.depth),
-        )
+        self._step = walk.course.steps[number - 1]
+        self._weights = weights_of(walk.course.steps, number, walk.depth)
         first = max(1, number - walk.depth + 1)
         self._earlier = {place_of(n, walk.depth): kept[n] for n in range(first, number)}
         assert isinstance(walk.model.denoiser, InRows)
