@@ -25,8 +25,9 @@ from sr_cli.models.protocol import Preprocessor
 if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
 
-FROM = 2_000_000
-"""Output pixels from which on a picture is computed row by row."""
+FROM = 8_000_000
+"""Output pixels from which on a picture is computed row by row. At half of that it takes a third
+longer than the whole at once, at eight times that it is quicker."""
 WORK = 850 << 20
 """Bytes that all of it may take beside the input and the networks, which all shapes use alike."""
 WIDE, EACH = 33 << 10, 310
