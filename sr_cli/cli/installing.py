@@ -46,5 +46,5 @@ def watching() -> Iterator[Progress]:
         with tqdm(unit="B", unit_scale=True, leave=False, disable=hidden) as bar:
             yield show
     except KeyboardInterrupt:
-        terminal.line("interrupted: the same command goes on.")
+        terminal.line("interrupted: the same command does the rest.")
         raise typer.Exit(ExitCode.INTERRUPTED) from None

@@ -104,7 +104,8 @@ def fetch(
     """Download a checkpoint: dossr, dossr-onestep, or any by its URL.
 
     One of DoSSR's kind is imported; another network that srx can use is kept for --model FILE. A
-    download that was interrupted goes on when the same command is run again.
+    download that was interrupted goes on when the same command is run again; one from the hub
+    begins again.
     """
     terminal.talk(quiet=quiet, verbose=verbose)
     from sr_cli.models.dossr.importer import require_free

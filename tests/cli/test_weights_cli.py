@@ -143,7 +143,7 @@ def test_interrupted(srx: Srx, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(importer, "_save", stop)
         run = srx("import", TINY, "--context", CONTEXT)
     assert run.code == 130
-    assert "the same command goes on" in run.err
+    assert "the same command does the rest" in run.err
     assert srx("import", TINY, "--context", CONTEXT).code == 0
 
 
