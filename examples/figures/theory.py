@@ -83,7 +83,7 @@ def bound(times: int = 1000) -> tuple[Array, Array, Array]:
     bar = np.interp(np.linspace(0, 999, times), np.arange(1000), alpha_bar("linear"))
     ratio = bar / (1 - bar)
     errors = ratio * S2 / (1 + S2 * ratio)
-    summed = prf.signature_loss(bar, range(times), errors.tolist())[1:]
+    summed = prf.signature_loss(bar, errors)[1:]
     prior = np.log1p(S2 * ratio[:-1]) / 2
     return prior, summed, prior + summed
 
