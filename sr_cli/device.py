@@ -3,7 +3,8 @@
 import logging
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,21 @@ def resolve_device(name: str) -> torch.device:
     if name == "mps" and not metal:
         raise DeviceError("--device mps: this is no Mac with Metal; --device cpu works everywhere.")
     return torch.device(name)
+
+
+@contextmanager
+def one_thread(device: torch.device) -> Iterator[None]:
+    """On a CPU let one thread do what is inside `with`: many small operations, each of which would
+    wait for the others longer than they help."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _be_exact() -> None:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sr_cli.device import one_thread
 from sr_cli.engine.arrays import Form, finite, levels
 from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, color_fix
 from sr_cli.engine.guard import guarded, shrunk
@@ -58,7 +59,7 @@ class Finish:
             with self.timer("colour"):
                 image = recoloured(image, source, self.color, self.device)
                 smaller = shrunk(image, lr)
-        with self.timer("guard"):
+        with self.timer("guard"), one_thread(self.device):
             result, strayed = guarded(
                 image,
                 source,

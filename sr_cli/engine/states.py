@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sr_cli.device import one_thread
 from sr_cli.diffusion.noise import add_noise, digest, gaussian_noise, noise_key, noise_keys
 from sr_cli.diffusion.solvers import Step
 from sr_cli.engine.tiling import Window
@@ -42,7 +43,8 @@ class Noise:
         """z of a step in a window of cells: (1, C, h, w) float32."""
         rows, cols = ((side.start, side.stop) for side in window)
         keys = noise_keys([self.key(step)], self.device)
-        return gaussian_noise(keys, rows, cols, self.channels).to(self.device)
+        with one_thread(keys.device):
+            return gaussian_noise(keys, rows, cols, self.channels).to(self.device)
 
 
 def place_of(number: int, depth: int) -> int:
@@ -106,7 +108,8 @@ class States:
     def start(self, source: float, noise: float) -> None:
         """x = source·y + noise·z."""
         torch.mul(self.terms[0], source, out=self.x)
-        add_noise(self.x, self.keys[0], noise)
+        with one_thread(self.x.device):
+            add_noise(self.x, self.keys[0], noise)
 
     def advance(self, number: int) -> None:
         """x after the step of this number: x·x + Σ weights·terms in one pass, and noise; what was
@@ -121,4 +124,5 @@ class States:
             part = slice(begin, begin + PART)
             x[part].addmv_(terms[:, part].T, weights, beta=step.x)
         if step.noise:
-            add_noise(self.x, self.keys[number], step.noise)
+            with one_thread(self.x.device):
+                add_noise(self.x, self.keys[number], step.noise)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sr_cli.device import compile_all, free_memory, resolve_device, resolve_dtype
+from sr_cli.device import compile_all, free_memory, one_thread, resolve_device, resolve_dtype
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import (
@@ -215,3 +215,19 @@ def test_of_a_network_that_names_its_repeated_blocks_they_alone_are_compiled(
         monkeypatch.setattr(network, "_repeated_blocks", names, raising=False)
     compile_all([named, unnamed, without])
     assert compiled == [named[0], named[2], unnamed, without]
+
+
+def test_one_thread_computes_inside_and_as_many_as_before_afterwards() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with one_thread(torch.device("meta")):
+            assert torch.get_num_threads() == 2
+        with one_thread(torch.device("cpu")):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError), one_thread(torch.device("cpu")):
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from sr_cli.device import one_thread
 from sr_cli.engine.between import Between
 from sr_cli.engine.color import radii
 from sr_cli.engine.guard import DOUBT, REACH, TILE, cell_maps, limited
@@ -119,7 +120,7 @@ class Finisher:
 
         block: result and source, (1, 6, H, W), in their place.
         """
-        with self.timer("guard"):
+        with self.timer("guard"), one_thread(self.device):
             return self._guarded(place, block[:, :3], block[:, 3:], ready)
 
     def _guarded(self, place: Window, image: Tensor, source: Tensor, ready: Window) -> Tensor:
