@@ -1,5 +1,7 @@
 """Devices by name, what they compute in, and when their memory is short."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -231,3 +233,16 @@ def test_one_thread_computes_inside_and_as_many_as_before_afterwards() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere peaks are found otherwise")
+def test_a_process_s_peak_is_its_own_not_its_parent_s() -> None:
+    child = "from sr_cli.device import peak_memory; print(peak_memory('cpu'))"
+    parent = (
+        "import subprocess, sys; held = b'x' * (1 << 30); "
+        f"subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", parent], check=True, capture_output=True, text=True
+    )
+    assert 1 << 26 < int(ended.stdout) < 1 << 30
