@@ -87,7 +87,7 @@ def guarded(
     result = form.empty(*size, image.device)
     tiler = Tiler(device, 1, [cached(TILE, device)], 0)
     tiler.fill(lambda *read: form(limited(*read)), pixels, [result])
-    return result, float((maps[:, DOUBT] > 0.5).float().mean())
+    return result, float((maps[:, DOUBT] > 0.5).double().mean())
 
 
 def cell_maps(

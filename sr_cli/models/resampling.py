@@ -13,4 +13,6 @@ def resize(image: Tensor, size: tuple[int, int], mode: str = "bicubic") -> Tenso
         return image
     if mode == "area":
         return F.interpolate(image, size, mode="area")
+    if size[1] == 1:  # torch mixes up rows of one pixel, though not columns of one
+        return F.interpolate(image.mT, size[::-1], mode=mode, antialias=True).mT.contiguous()
     return F.interpolate(image, size, mode=mode, antialias=True)

@@ -251,7 +251,14 @@ def test_a_plane_keeps_windows_and_says_where_the_disk_is_full(
 
 @pytest.mark.parametrize(
     "options",
-    [{"color": "adain"}, {"tile": 0}, {"overlap": 8}, {"scale": 0.5}, {"preprocess": "realesrgan"}],
+    [
+        {"color": "adain"},
+        {"tile": 0},
+        {"overlap": 8},
+        {"scale": 0.5},
+        {"preprocess": "realesrgan"},
+        {"best_of": 2},
+    ],
     ids=str,
 )
 def test_what_depends_on_the_whole_picture_is_done_whole(options: dict[str, Any]) -> None:

@@ -42,11 +42,13 @@ _EXACT = ("none", "compact")
 
 def can_stream(options: UpscaleOptions, sizes: Sizes) -> bool:
     """Whether a picture of these sizes may be enlarged row by row: by networks that see
-    finite surroundings, and with nothing that depends on the whole picture.
+    finite surroundings, once, and with nothing that depends on the whole picture.
 
     Raises ModelError for unknown networks.
     """
     if options.color_fix == "adain" or options.tile == 0 or options.overlap is not None:
+        return False
+    if options.best_of > 1:
         return False
     if any(large < small for small, large in zip(*sizes, strict=True)):
         return False
