@@ -68,7 +68,8 @@ class Crew:
     def __init__(self, workers: int) -> None:
         self.workers, self.threads = workers, torch.get_num_threads()
         self.stopped = False
-        self.readers, self.lanes, self.writers = (ThreadPoolExecutor(workers) for _ in range(3))
+        self.readers, self.writers = (ThreadPoolExecutor(workers) for _ in range(2))
+        self.lanes = ThreadPoolExecutor(min(workers, self.threads))
         self.writing = Waiting[Future[None]](1, workers)
         self._running: set[Future[None]] = set()
         self._busy, self._begin = 0.0, time.perf_counter()

@@ -532,6 +532,25 @@ def test_small_pictures_are_enlarged_side_by_side() -> None:
 
 
 @pytest.mark.usefixtures("two_threads")
+def test_there_are_no_more_lanes_than_threads() -> None:
+    class Counting(Beside):
+        inside = most = 0
+
+        def enlarge(self, lr: Tensor, on_step: Callable[[int, int], None]) -> Tensor:
+            with lock:
+                self.inside += 1
+                self.most = max(self.most, self.inside)
+            time.sleep(0.05)
+            with lock:
+                self.inside -= 1
+            return Nearest.enlarge(self, lr, on_step)
+
+    lock, upscale = threading.Lock(), Counting(1)
+    batch.run(jobs_of(*NAMES), OPTIONS, upscale, lambda _: None, manifest=manifest(), workers=6)
+    assert upscale.most == 2
+
+
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("change", ["large", "blend", "suspect", "cuda", "one job"])
 def test_what_is_enlarged_alone(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     jobs, upscale, known = jobs_of("a.png", "b.png"), Beside(1), manifest()
