@@ -3,15 +3,21 @@
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sr_cli import memory
 from sr_cli.errors import DeviceError, UsageError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,19 +44,51 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+class Each(Protocol):
+    """`map`, or what gives the same: a function of each item, in their order."""
+
+    def __call__(
+        self, function: Callable[[Item], Result], items: Iterable[Item], /
+    ) -> Iterator[Result]:
+        """The results."""
+        ...
+
+
 @contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU let one thread do what is inside `with`: many small operations, each of which would
-    wait for the others longer than they help."""
+def side_by_side(device: torch.device) -> Iterator[Each]:
+    """A `map` for what takes many small operations, over which torch's threads would wait for each
+    other longer than they help.
+
+    Inside `with` an operation on a CPU is one thread's, and as many calls go on at a time as torch
+    had threads. Elsewhere it is Python's `map`.
+    """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
-        yield
+        yield map
         return
     torch.set_num_threads(1)
     try:
-        yield
+        yield partial(_mapped, threads)
     finally:
         torch.set_num_threads(threads)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def _mapped(
+    threads: int, function: Callable[[Item], Result], items: Iterable[Item], /
+) -> Iterator[Result]:
+    inference = torch.is_inference_mode_enabled()  # each thread has a mode and a number of its own
+
+    def call(item: Item) -> Result:
+        torch.set_num_threads(1)
+        with torch.inference_mode(inference):
+            return function(item)
+
+    return _pool(threads).map(call, items)
 
 
 def _be_exact() -> None:

@@ -8,8 +8,9 @@ infinite plane agree where they overlap, whatever the tiling, the batch or the o
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Window = tuple[int, int]
+Each = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]
+"""`map`, or what gives the same."""
 LOW = 2**32 - 1
 ROW, CHANNEL = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64
 """How far a row and a channel are from the next in the generator's counter, modulo 2⁶⁴: the golden
@@ -66,41 +69,55 @@ def noise_keys(keys: Sequence[int], device: torch.device | str = "cpu") -> Tenso
     return found
 
 
-def gaussian_noise(keys: Tensor, rows: Window, cols: Window, channels: int) -> Tensor:
+def gaussian_noise(
+    keys: Tensor, rows: Window, cols: Window, channels: int, *, each: Each = map
+) -> Tensor:
     """z ~ N(0, 1) in the window [rows[0], rows[1]) × [cols[0], cols[1]) of infinite planes.
 
-    keys: one for each plane. Returns float32 (N, channels, height, width), on the keys' device.
-    Positions may be negative; they count modulo 2⁶⁴.
+    keys: one for each plane. each: draws some rows after others, as `map` does, or side by side.
+    Returns float32 (N, channels, height, width), on the keys' device. Positions may be negative;
+    they count modulo 2⁶⁴.
     """
-    strips = [z for _, z in _strips(keys, rows, cols, channels)]
-    return torch.cat(strips, dim=2)
+    height = _height(keys, cols, channels)
+    tops = range(rows[0], max(rows[1], rows[0] + 1), height)
+
+    def drawn(top: int) -> Tensor:
+        return _drawn(keys, (top, min(top + height, rows[1])), cols, channels)
+
+    return torch.cat(list(each(drawn, tops)), dim=2)
 
 
-def add_noise(x: Tensor, keys: Tensor, scale: float) -> Tensor:
+def add_noise(x: Tensor, keys: Tensor, scale: float, *, each: Each = map) -> Tensor:
     """x + scale·z, in x itself, (N, C, H, W) float32 with a key for each of the N.
 
-    z is of the window whose first row and column are 0.
+    z is of the window whose first row and column are 0. each: as for `gaussian_noise`.
     """
-    channels, height, width = x.shape[1:]
-    for span, z in _strips(keys, (0, height), (0, width), channels):
-        x[:, :, span].add_(z.to(x.device), alpha=scale)
+    channels, bottom, width = x.shape[1:]
+    height = _height(keys, (0, width), channels)
+
+    def add(top: int) -> None:
+        rows = top, min(top + height, bottom)
+        z = _drawn(keys, rows, (0, width), channels)
+        x[:, :, slice(*rows)].add_(z.to(x.device), alpha=scale)
+
+    for _ in each(add, range(0, bottom, height)):
+        pass
     return x
 
 
-def _strips(
-    keys: Tensor, rows: Window, cols: Window, channels: int
-) -> Iterator[tuple[slice, Tensor]]:
-    """The window in strips of as many rows as are drawn at a time: their place in it, and z."""
+def _height(keys: Tensor, cols: Window, channels: int) -> int:
+    """How many rows of a window are drawn at a time, at least one."""
     cpu = keys.device.type == "cpu"
     words = STRIP["cpu"] * torch.get_num_threads() if cpu else STRIP["else"]
-    (top, bottom), (left, right) = rows, cols
-    first, last = left // EACH, -(-right // EACH)
-    height = max(1, words // max(1, len(keys) * channels * (last - first)))
-    for begin in range(top, max(bottom, top + 1), height):
-        end = min(begin + height, bottom)
-        weyl = _weyl(keys, (begin, end), (first, last), channels)
-        z = normals(squares64(weyl, keys.view(-1, 1, 1, 1)))
-        yield slice(begin - top, end - top), z[..., left - EACH * first : right - EACH * first]
+    return max(1, words * EACH // max(1, len(keys) * channels * (cols[1] - cols[0])))
+
+
+def _drawn(keys: Tensor, rows: Window, cols: Window, channels: int) -> Tensor:
+    """z of a window, all at once."""
+    first, last = cols[0] // EACH, -(-cols[1] // EACH)
+    weyl = _weyl(keys, rows, (first, last), channels)
+    z = normals(squares64(weyl, keys.view(-1, 1, 1, 1)))
+    return z[..., cols[0] - EACH * first : cols[1] - EACH * first]
 
 
 def _weyl(keys: Tensor, rows: Window, words: Window, channels: int) -> Tensor:

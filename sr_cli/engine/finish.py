@@ -8,12 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sr_cli.device import one_thread
 from sr_cli.engine.arrays import Form, finite, levels
 from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, color_fix
 from sr_cli.engine.guard import guarded, shrunk
 from sr_cli.engine.options import Color, UpscaleOptions
-from sr_cli.engine.tiling import Tiler, cached
+from sr_cli.engine.tiling import Tiler
 from sr_cli.engine.timing import Timer
 from sr_cli.errors import DeviceError
 from sr_cli.models.model import Model
@@ -59,7 +58,7 @@ class Finish:
             with self.timer("colour"):
                 image = recoloured(image, source, self.color, self.device)
                 smaller = shrunk(image, lr)
-        with self.timer("guard"), one_thread(self.device):
+        with self.timer("guard"):
             result, strayed = guarded(
                 image,
                 source,
@@ -124,8 +123,9 @@ def recoloured(image: Tensor, source: Tensor, color: Color, device: torch.device
     if color != "wavelet":
         return fix(image, source)
     fixed = torch.empty_like(image)
-    tiler = Tiler(device, 1, [cached(COLOR_TILE, device)], WAVELET_MARGIN)
-    tiler.fill(fix, lambda _, w: (image[(..., *w)], source[(..., *w)]), [fixed])
+    Tiler.in_cache(COLOR_TILE, WAVELET_MARGIN, device).fill(
+        fix, lambda _, w: (image[(..., *w)], source[(..., *w)]), [fixed]
+    )
     return fixed
 
 

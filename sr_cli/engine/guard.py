@@ -29,7 +29,7 @@ from torch import Tensor
 from sr_cli.engine.arrays import FLOATS, Form
 from sr_cli.engine.between import Between, extended
 from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, low_frequencies
-from sr_cli.engine.tiling import Tiler, Window, cached
+from sr_cli.engine.tiling import Tiler, Window
 
 LEVEL: Final = 1 / 255
 STRAYED: Final = (0.4, 0.9)
@@ -85,7 +85,7 @@ def guarded(
         return image[place], between(maps[:, : COLOUR.start + tinted], w)
 
     result = form.empty(*size, image.device)
-    tiler = Tiler(device, 1, [cached(TILE, device)], 0)
+    tiler = Tiler.in_cache(TILE, 0, device)
     tiler.fill(lambda *read: form(limited(*read)), pixels, [result])
     return result, float((maps[:, DOUBT] > 0.5).double().mean())
 
@@ -106,7 +106,7 @@ def cell_maps(
     low = torch.zeros_like(lr)
     if recolour:
         difference, blur = smaller_y - smaller, partial(low_frequencies, scale=scale)
-        Tiler(device, 1, [cached(COLOR_TILE, device)], WAVELET_MARGIN).fill(
+        Tiler.in_cache(COLOR_TILE, WAVELET_MARGIN, device).fill(
             blur, lambda _, w: (difference[(..., *w)],), [low]
         )
     maps = lr.new_empty(1, sum(MAPS), *lr.shape[-2:])
@@ -115,7 +115,7 @@ def cell_maps(
         return tuple(x[(..., *w)] for x in (smaller, smaller_y, lr, low))
 
     decide = partial(recoloured_limits, scale=scale)
-    Tiler(device, 1, [cached(TILE, device)], REACH).fill(decide, cells, [maps])
+    Tiler.in_cache(TILE, REACH, device).fill(decide, cells, [maps])
     return maps
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sr_cli.device import one_thread
+from sr_cli.device import side_by_side
 from sr_cli.diffusion.noise import add_noise, digest, gaussian_noise, noise_key, noise_keys
 from sr_cli.diffusion.solvers import Step
 from sr_cli.engine.tiling import Window
@@ -43,8 +43,9 @@ class Noise:
         """z of a step in a window of cells: (1, C, h, w) float32."""
         rows, cols = ((side.start, side.stop) for side in window)
         keys = noise_keys([self.key(step)], self.device)
-        with one_thread(keys.device):
-            return gaussian_noise(keys, rows, cols, self.channels).to(self.device)
+        with side_by_side(keys.device) as each:
+            z = gaussian_noise(keys, rows, cols, self.channels, each=each)
+        return z.to(self.device)
 
 
 def place_of(number: int, depth: int) -> int:
@@ -108,8 +109,7 @@ class States:
     def start(self, source: float, noise: float) -> None:
         """x = source·y + noise·z."""
         torch.mul(self.terms[0], source, out=self.x)
-        with one_thread(self.x.device):
-            add_noise(self.x, self.keys[0], noise)
+        self._add_noise(0, noise)
 
     def advance(self, number: int) -> None:
         """x after the step of this number: x·x + Σ weights·terms in one pass, and noise; what was
@@ -124,5 +124,8 @@ class States:
             part = slice(begin, begin + PART)
             x[part].addmv_(terms[:, part].T, weights, beta=step.x)
         if step.noise:
-            with one_thread(self.x.device):
-                add_noise(self.x, self.keys[number], step.noise)
+            self._add_noise(number, step.noise)
+
+    def _add_noise(self, number: int, scale: float) -> None:
+        with side_by_side(self.x.device) as each:
+            add_noise(self.x, self.keys[number], scale, each=each)

@@ -7,15 +7,16 @@ one fades into the next.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby, product
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from sr_cli.device import free_memory
+from sr_cli.device import Each, free_memory, side_by_side
 from sr_cli.errors import DeviceError, is_out_of_memory
 from sr_cli.models import graphs
 from sr_cli.models.model import Tiling
@@ -141,23 +142,32 @@ def over_tiles(
     batch: int,
     device: torch.device,
     scale: int = 1,
+    each: Each = map,
 ) -> Iterator[tuple[int, Tile, Tensor]]:
     """function(what is read) for every tile of every picture: (picture, tile, its core).
 
     places: the tiles of each picture. Up to `batch` tiles of one window shape are read at a time,
     from whatever pictures; the function gets (N, C, h, w) on `device` and gives
-    (N, C', scale·h, scale·w).
+    (N, C', scale·h, scale·w). each: does one such call after another, as `map` does, or side by
+    side.
     """
+
+    def computed(group: Sequence[tuple[int, Tile]]) -> Tensor:
+        windows = zip(*(read(picture, tile.window) for picture, tile in group), strict=True)
+        return function(*(_together(parts).to(device) for parts in windows))
+
+    groups = _groups(places, batch)
+    for group, results in zip(groups, each(computed, groups), strict=True):
+        for i, (picture, tile) in enumerate(group):
+            core = scaled(tile.core_in_window, scale)
+            yield picture, tile, results[(slice(i, i + 1), ..., *core)]
+
+
+def _groups(places: Sequence[Sequence[Tile]], batch: int) -> list[list[tuple[int, Tile]]]:
+    """Pictures and their tiles, those of one shape together, but at most a batch."""
     queue = [(picture, tile) for picture, found in enumerate(places) for tile in found]
-    for _, alike in groupby(sorted(queue, key=_shape), key=_shape):
-        same = list(alike)
-        for first in range(0, len(same), batch):
-            group = same[first : first + batch]
-            windows = zip(*(read(picture, tile.window) for picture, tile in group), strict=True)
-            results = function(*(_together(parts).to(device) for parts in windows))
-            for i, (picture, tile) in enumerate(group):
-                core = scaled(tile.core_in_window, scale)
-                yield picture, tile, results[(slice(i, i + 1), ..., *core)]
+    alike = [list(same) for _, same in groupby(sorted(queue, key=_shape), key=_shape)]
+    return [same[i : i + batch] for same in alike for i in range(0, len(same), batch)]
 
 
 def _together(parts: tuple[Tensor, ...]) -> Tensor:
@@ -215,7 +225,9 @@ class Tiler:
     Lengths are in cells of `cell` output pixels. cores: of each picture's tile, 0 for the whole
     picture, None (exact tiling alone) to choose by the free memory from `bytes_per_cell`; a blended
     tile's core is its window. margin: the context of an exact core, or what a blended window shares
-    with the next. multiple: of a tile's sides. on_note(picture, text): what a user should know.
+    with the next. multiple: of a tile's sides. small: whether the function takes many small
+    operations, so that a CPU's threads do better each on a tile of its own. on_note(picture, text):
+    what a user should know.
     """
 
     device: torch.device
@@ -226,7 +238,13 @@ class Tiler:
     tiling: Tiling = "exact"
     cell: int = 1
     bytes_per_cell: int = 0
+    small: bool = False
     on_note: OnNote = field(default=ignore)
+
+    @classmethod
+    def in_cache(cls, tile: int, margin: int, device: torch.device) -> Self:
+        """Of one picture, for many small operations on exact tiles of that side."""
+        return cls(device, 1, [cached(tile, device)], margin, small=True)
 
     def fill(
         self,
@@ -245,11 +263,18 @@ class Tiler:
         self.cores = [self._core(i, *size) for i, size in enumerate(sizes)]
         while True:
             places = [self._tiles(self._core(i, *size), *size) for i, size in enumerate(sizes)]
-            results = over_tiles(
-                function, read, places, batch=self.batch, device=self.device, scale=scale
-            )
             try:
-                _paste_all(images, places, results, scale, on_tile)
+                with self._each() as each:
+                    results = over_tiles(
+                        function,
+                        read,
+                        places,
+                        batch=self.batch,
+                        device=self.device,
+                        scale=scale,
+                        each=each,
+                    )
+                    _paste_all(images, places, results, scale, on_tile)
                 return
             except Exception as error:
                 if not is_out_of_memory(error):
@@ -258,6 +283,9 @@ class Tiler:
             if self.device.type == "cuda":  # cuBLAS and cuDNN take theirs beside what torch keeps
                 graphs.release()
                 torch.cuda.empty_cache()
+
+    def _each(self) -> AbstractContextManager[Each]:
+        return side_by_side(self.device) if self.small else nullcontext(map)
 
     def count(self, picture: int, height: int, width: int) -> int:
         """Number of tiles of a picture of height × width cells."""

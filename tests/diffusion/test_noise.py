@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sr_cli.device import side_by_side
 from sr_cli.diffusion import noise
 from sr_cli.diffusion.noise import (
     add_noise,
@@ -186,12 +187,21 @@ def test_far_windows_and_empty_ones() -> None:
 
 
 def test_threads_do_not_show() -> None:
+    """Neither torch's nor those that strips are drawn by side by side."""
     window = (-70, 200), (5, 150)
     alone = plane(KEY, *window, 3)
+    keys = noise_keys([KEY])
+    noisy = add_noise(torch.ones(1, 3, 200, 150), keys, 0.5)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
         np.testing.assert_array_equal(plane(KEY, *window, 3), alone)
+        with side_by_side(torch.device("cpu")) as each, pytest.MonkeyPatch.context() as patch:
+            small_strips(patch)
+            drawn = gaussian_noise(keys, *window, 3, each=each)
+            again = add_noise(torch.ones(1, 3, 200, 150), keys, 0.5, each=each)
+        np.testing.assert_array_equal(drawn[0], alone)
+        assert torch.equal(again, noisy)
     finally:
         torch.set_num_threads(threads)
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from sr_cli.device import compile_all, free_memory, one_thread, resolve_device, resolve_dtype
+from sr_cli.device import compile_all, free_memory, resolve_device, resolve_dtype, side_by_side
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import (
@@ -219,20 +220,39 @@ def test_of_a_network_that_names_its_repeated_blocks_they_alone_are_compiled(
     assert compiled == [named[0], named[2], unnamed, without]
 
 
-def test_one_thread_computes_inside_and_as_many_as_before_afterwards() -> None:
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """As a user has, not as the other tests."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    try:
-        with one_thread(torch.device("meta")):
-            assert torch.get_num_threads() == 2
-        with one_thread(torch.device("cpu")):
-            assert torch.get_num_threads() == 1
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_side_by_side_computes_inside_and_as_many_as_before_afterwards() -> None:
+    with side_by_side(torch.device("meta")) as each:
         assert torch.get_num_threads() == 2
-        with pytest.raises(ZeroDivisionError), one_thread(torch.device("cpu")):
-            raise ZeroDivisionError
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+        assert each is map
+    with side_by_side(torch.device("cpu")):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ZeroDivisionError), side_by_side(torch.device("cpu")) as each:
+        list(each(lambda x: 1 / x, [1, 0]))
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("inference", [False, True])
+def test_side_by_side_is_a_map_on_two_threads_of_one_each(inference: bool) -> None:
+    both = threading.Barrier(2, timeout=30)  # which one thread alone would never pass
+
+    def seen(item: int) -> tuple[int, int, bool]:
+        both.wait()
+        return item, torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    with torch.inference_mode(inference), side_by_side(torch.device("cpu")) as each:
+        assert list(each(seen, range(6))) == [(item, 1, inference) for item in range(6)]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere peaks are found otherwise")

@@ -1,6 +1,7 @@
 """The guard's laws: a result agrees with its input, whatever the network says; good ones stay."""
 
 import os
+import threading
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -289,6 +290,32 @@ def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch, scale: float) -> Non
         assert same == strayed
     monkeypatch.setattr(guard, "REACH", 3)
     assert (guarded(image, y, lr)[0] - whole).abs().max() > 1e-4
+
+
+def test_tiles_side_by_side_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    lr = photo("cat", 0, 0, 70)[None]
+    y = enlarged(lr[0])
+    image = y + 0.1 * garbage(y)
+    monkeypatch.setattr(guard, "TILE", 24)
+    alone, strayed = guarded(image, y, lr, recolour=True)
+    seen = set[int]()
+    real = guard.limited
+
+    def limited(*given: Any) -> Tensor:
+        seen.add(threading.get_ident())
+        return real(*given)
+
+    monkeypatch.setattr(guard, "limited", limited)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        together, same = guarded(image, y, lr, recolour=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(together, alone)
+    assert same == strayed
+    assert seen
+    assert threading.get_ident() not in seen
 
 
 @pytest.mark.parametrize("scale", [1.5, 3, 4])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ class Drawn(Noise):
     def __call__(self, step: int, window: Window) -> Tensor:
         return self.draws[self.key(step)][(..., *window)]
 
-    def add(self, x: Tensor, keys: Tensor, scale: float) -> Tensor:
+    def add(self, x: Tensor, keys: Tensor, scale: float, **_: Any) -> Tensor:
         return x.add_(self.draws[int(keys)], alpha=scale)
 
 

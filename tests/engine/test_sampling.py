@@ -134,21 +134,21 @@ def test_a_walk_has_no_more_operations_for_a_larger_picture(
     assert operations(monkeypatch, 1024) > 2 * large  # the control
 
 
-def from_the_host(x: Tensor, keys: Tensor, scale: float) -> Tensor:
+def from_the_host(x: Tensor, keys: Tensor, scale: float, **_: Any) -> Tensor:
     return x.add_(torch.zeros(x.shape).to(x.device), alpha=scale)
 
 
-def by_value(x: Tensor, keys: Tensor, scale: float) -> Tensor:
+def by_value(x: Tensor, keys: Tensor, scale: float, **_: Any) -> Tensor:
     return x.mul_(float(torch.ones(1, device=x.device).sum()))
 
 
-def by_numbers(x: Tensor, keys: Tensor, scale: float) -> Tensor:
+def by_numbers(x: Tensor, keys: Tensor, scale: float, **_: Any) -> Tensor:
     return x.mul_(torch.tensor([scale], device=x.device))
 
 
 @pytest.mark.parametrize("wrong", [from_the_host, by_value, by_numbers])
 def test_crossing_would_be_noticed(
-    monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Tensor, Tensor, float], Tensor]
+    monkeypatch: pytest.MonkeyPatch, wrong: Callable[..., Tensor]
 ) -> None:
     monkeypatch.setattr(states, "add_noise", wrong)
     with pytest.raises((AssertionError, RuntimeError, NotImplementedError)):

@@ -13,7 +13,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from sr_cli.device import one_thread
+from sr_cli.device import side_by_side
 from sr_cli.engine.between import Between
 from sr_cli.engine.color import radii
 from sr_cli.engine.guard import DOUBT, REACH, TILE, cell_maps, limited
@@ -120,7 +120,7 @@ class Finisher:
 
         block: result and source, (1, 6, H, W), in their place.
         """
-        with self.timer("guard"), one_thread(self.device):
+        with self.timer("guard"):
             return self._guarded(place, block[:, :3], block[:, 3:], ready)
 
     def _guarded(self, place: Window, image: Tensor, source: Tensor, ready: Window) -> Tensor:
@@ -129,14 +129,18 @@ class Finisher:
         maps = self._maps(place, image, source, cells)
         self._count(cells, maps, ready)
         result = image.new_empty(1, 3, *size_of(ready))
-        for part in parts(ready, TILE):
+
+        def limit(part: Window) -> None:
             own = (..., *inside(part, place))
             near = maps[(..., *inside(between.cells(part), cells))]
             doubted = float(near[:, DOUBT].max()) > 0
-            values = limited(
+            result[(..., *inside(part, ready))] = limited(
                 image[own], between.enlarged(near, part), source[own] if doubted else None
             )
-            result[(..., *inside(part, ready))] = values
+
+        with side_by_side(self.device) as each:
+            for _ in each(limit, parts(ready, TILE)):
+                pass
         return result[0]
 
     def _maps(self, place: Window, image: Tensor, source: Tensor, cells: Window) -> Tensor:
