@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sr_cli.device import peak_memory
 from sr_cli.engine.arrays import Form
-from sr_cli.engine.crew import SMALL, Crew, StoppedError, Waiting
+from sr_cli.engine.crew import SMALL, Crew, Queue, StoppedError
 from sr_cli.engine.events import Event, Failed, Finished, Job, Started, Stepped
 from sr_cli.engine.formats import format_of
 from sr_cli.engine.images import Filed, Picture, losses, probe
@@ -246,7 +246,7 @@ def _reading(
 ) -> Iterator[tuple[Job, Future[tuple[Picture, float]]]]:
     """Each job with its picture, when the reading of others has begun; but one that a run may have
     been killed on is read alone, so that no other is under the same suspicion."""
-    ahead = Waiting[tuple[Job, Future[tuple[Picture, float]]]](2, crew.workers + 1)
+    ahead = Queue[tuple[Job, Future[tuple[Picture, float]]]](2, crew.workers + 1)
     for job in jobs:
         suspect, size = keeper.suspects(job), _bytes(job.input)
         while ahead and (suspect or not ahead.has_room(size)):

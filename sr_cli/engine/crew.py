@@ -32,8 +32,8 @@ class StoppedError(BaseException):
     """The run has ended meanwhile. No Exception, so that it counts as no picture's failure."""
 
 
-class Waiting(Generic[Item]):
-    """A queue: of `least` items of any size, and of at most so many of not too many bytes."""
+class Queue(Generic[Item]):
+    """Of `least` items of any size, and of at most so many of not too many bytes."""
 
     def __init__(self, least: int, most: int) -> None:
         self.least, self.most = least, most
@@ -70,7 +70,7 @@ class Crew:
         self.stopped = False
         self.readers, self.writers = (ThreadPoolExecutor(workers) for _ in range(2))
         self.lanes = ThreadPoolExecutor(min(workers, self.threads))
-        self.writing = Waiting[Future[None]](1, workers)
+        self.writing = Queue[Future[None]](1, workers)
         self._running: set[Future[None]] = set()
         self._busy, self._begin = 0.0, time.perf_counter()
 

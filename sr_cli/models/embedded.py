@@ -83,9 +83,9 @@ class EmbeddedDenoiser:
         """In which the network computes, inside `with`."""
         return torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def by_rows(self, height: int, moment: Moment) -> "ByRows":
+    def by_rows(self, height: int, moment: Moment) -> "EmbeddedRows":
         """`predict_x0` of one picture of that height whose rows come from above to below."""
-        return ByRows(self, height, moment)
+        return EmbeddedRows(self, height, moment)
 
     def recover(
         self,
@@ -121,7 +121,7 @@ class EmbeddedDenoiser:
         return sigma, torch.full((1,), known, device=device)
 
 
-class ByRows:
+class EmbeddedRows:
     """x0 of a picture whose rows come from above to below; they come out later than they go in."""
 
     def __init__(self, denoiser: EmbeddedDenoiser, height: int, moment: Moment) -> None:

@@ -46,7 +46,7 @@ class NoPreprocessor:
         return lr.clamp(0, 1)
 
     def by_rows(self, height: int) -> Callable[[Tensor], Iterator[Tensor]]:
-        """As `protocol.ByRows`."""
+        """As `protocol.PreprocessorByRows`."""
         del height
         return lambda rows: iter((self(rows),))
 
@@ -73,7 +73,7 @@ class CompactPreprocessor:
         return image.clamp(0, 1)
 
     def by_rows(self, height: int) -> Callable[[Tensor], Iterator[Tensor]]:
-        """As `protocol.ByRows`."""
+        """As `protocol.PreprocessorByRows`."""
         flow, waiting = Flow(partial(self._model.by_rows, height=height)), Waiting()
 
         def larger(rows: Tensor) -> Iterator[Tensor]:

@@ -52,7 +52,7 @@ class RowsOfX0(Protocol):
 
 
 @runtime_checkable
-class InRows(Protocol):
+class DenoiserByRows(Protocol):
     """A denoiser of a finite receptive field that takes a picture row by row."""
 
     def by_rows(self, height: int, moment: Moment) -> RowsOfX0:
@@ -97,7 +97,7 @@ class Preprocessor(Protocol):
 
 
 @runtime_checkable
-class ByRows(Protocol):
+class PreprocessorByRows(Protocol):
     """A preprocessor of a finite receptive field that takes a picture row by row."""
 
     @property

@@ -24,7 +24,7 @@ from sr_cli.engine.stream.plane import Plane
 from sr_cli.engine.tiling import ignore
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import DeviceError
-from sr_cli.models.embedded import ByRows as Rows
+from sr_cli.models.embedded import EmbeddedRows
 
 pytestmark = pytest.mark.usefixtures("tiny")
 SIZE = 95, 79
@@ -196,13 +196,13 @@ def test_a_run_that_is_interrupted_leaves_nothing_half_written(
 def test_what_overflows_is_repeated_in_float32(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    path, real = paint(tmp_path / "in.png"), Rows.x0
+    path, real = paint(tmp_path / "in.png"), EmbeddedRows.x0
 
-    def overflowing(self: Rows, *read: torch.Tensor) -> torch.Tensor:
+    def overflowing(self: EmbeddedRows, *read: torch.Tensor) -> torch.Tensor:
         found = real(self, *read)
         return found if self._denoiser.dtype == torch.float32 else found * torch.inf
 
-    monkeypatch.setattr(Rows, "x0", overflowing)
+    monkeypatch.setattr(EmbeddedRows, "x0", overflowing)
     monkeypatch.setattr(plan, "FROM", 1)
     engine = Upscaler(UpscaleOptions(tile=16, steps=1), device="cpu", dtype="bfloat16")
     *_, done = engine.files(path, tmp_path / "low.tiff")
@@ -215,16 +215,16 @@ def test_what_overflows_is_repeated_in_float32(
 def test_memory_that_runs_out_makes_the_strips_lower(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    path, real, seen = paint(tmp_path / "in.png"), Rows.__call__, []
+    path, real, seen = paint(tmp_path / "in.png"), EmbeddedRows.__call__, []
 
-    def limited(self: Rows, x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
+    def limited(self: EmbeddedRows, x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
         seen.append(x.shape[-2])
         if x.shape[-2] > 40:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return real(self, x, y)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Rows, "__call__", limited)
+        patch.setattr(EmbeddedRows, "__call__", limited)
         assert isinstance(enlarged(patch, path, tmp_path / "a.tiff", rows=True, steps=1), Finished)
     assert seen[0] > 40
     enlarged(monkeypatch, path, tmp_path / "b.tiff", rows=True, steps=1)

@@ -28,7 +28,7 @@ from sr_cli.engine.stream.finishing import Carried, Finisher, reach
 from sr_cli.engine.stream.plan import Parts, halved, strip_rows
 from sr_cli.engine.stream.sink import Sink
 from sr_cli.engine.stream.source import Held, Source
-from sr_cli.engine.stream.walk import Walk
+from sr_cli.engine.stream.walk import WalkByRows
 from sr_cli.engine.tiling import ignore
 from sr_cli.engine.writers import Samples
 from sr_cli.errors import InputError, SrxError, is_out_of_memory
@@ -182,7 +182,7 @@ class _Making:
         """Rows of the picture, and what the networks gave beside the source, (1, 6, h, W)."""
         parts, (height, width) = self.parts, self.result.size
         multiple = parts.model.multiple_of
-        walk = Walk(
+        walk = WalkByRows(
             parts.model,
             parts.course,
             Source(self.held, parts.preprocess, self.result.size, parts.device),

@@ -14,7 +14,7 @@ from sr_cli.engine.images import Floats, Picture
 from sr_cli.engine.pictures import colors, neutral
 from sr_cli.engine.stream.windows import pillow_taps, resized, weighed
 from sr_cli.engine.tiling import Window
-from sr_cli.models.protocol import ByRows, Preprocessor
+from sr_cli.models.protocol import Preprocessor, PreprocessorByRows
 
 Integers = npt.NDArray[np.uint8 | np.uint16 | np.float32]
 ROWS = 256
@@ -131,7 +131,7 @@ class SourceRows:
     def __init__(self, source: Source) -> None:
         self._source = source
         network = source.network
-        assert isinstance(network, ByRows)
+        assert isinstance(network, PreprocessorByRows)
         self._network = network.by_rows(source.held.size[0])
         self._scale = network.scale
         self._entered = self._top = 0  # LR rows so far, and the first of the rows that are kept

@@ -16,7 +16,7 @@ from sr_cli.engine.stream.source import Source
 from sr_cli.engine.tiling import Window
 from sr_cli.engine.timing import Timer
 from sr_cli.models.model import Model
-from sr_cli.models.protocol import InRows
+from sr_cli.models.protocol import DenoiserByRows
 from sr_cli.models.rows import Waiting
 
 
@@ -26,7 +26,7 @@ def strips(height: int, most: int) -> list[slice]:
 
 
 @dataclass(frozen=True)
-class Walk:
+class WalkByRows:
     """A denoiser's walk along a course over one picture of pixels.
 
     size: (H, W), the picture's sides padded to what the model takes. most: rows at a time, a
@@ -109,15 +109,15 @@ class _Pass:
     """One step of a walk, over all rows."""
 
     def __init__(
-        self, walk: Walk, number: int, state: Plane | None, kept: Mapping[int, Plane]
+        self, walk: WalkByRows, number: int, state: Plane | None, kept: Mapping[int, Plane]
     ) -> None:
-        """As `Walk._step`."""
+        """As `WalkByRows._step`."""
         self._walk, self._number, self._state = walk, number, state
         self._step = walk.course.steps[number - 1]
         self._weights = weights_of(walk.course.steps, number, walk.depth)
         first = max(1, number - walk.depth + 1)
         self._earlier = {place_of(n, walk.depth): kept[n] for n in range(first, number)}
-        assert isinstance(walk.model.denoiser, InRows)
+        assert isinstance(walk.model.denoiser, DenoiserByRows)
         moment = walk.course.path.moment(self._step.s)
         self._network = walk.model.denoiser.by_rows(walk.size[0], moment)
         self._read = walk.source.begun()
@@ -125,7 +125,7 @@ class _Pass:
         self._top = 0
 
     def __call__(self, rows: slice) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        """Of the rows that are done when these have come: as `Walk._step`."""
+        """Of the rows that are done when these have come: as `WalkByRows._step`."""
         outputs = self._network(*self._entered(rows))
         while True:
             with self._walk.timer("network"):
