@@ -19,6 +19,8 @@ from sr_cli.errors import DeviceError, UsageError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+EACH_THREAD = 4
+"""Calls: with fewer a thread gains less than handing them over costs."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -60,7 +62,7 @@ def side_by_side(device: torch.device) -> Iterator[Each]:
     other longer than they help.
 
     Inside `with` an operation on a CPU is one thread's, and as many calls go on at a time as torch
-    had threads. Elsewhere it is Python's `map`.
+    had threads, if each has some. Elsewhere it is Python's `map`.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
@@ -81,6 +83,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def _mapped(
     threads: int, function: Callable[[Item], Result], items: Iterable[Item], /
 ) -> Iterator[Result]:
+    given = list(items)
+    threads = min(threads, len(given) // EACH_THREAD)
+    if threads < 2:
+        return map(function, given)
     inference = torch.is_inference_mode_enabled()  # each thread has a mode and a number of its own
 
     def call(item: Item) -> Result:
@@ -88,7 +94,7 @@ def _mapped(
         with torch.inference_mode(inference):
             return function(item)
 
-    return _pool(threads).map(call, items)
+    return _pool(threads).map(call, given)
 
 
 def _be_exact() -> None:

@@ -26,8 +26,8 @@ else:
 Bytes = npt.NDArray[np.uint8]
 """Rows: (height, bytes)."""
 
-STRIP: Final = 1 << 18
-"""Bytes of filtered rows: a thread's share of a small picture, but more than what ends a strip."""
+STRIP: Final = 1 << 20
+"""Bytes of filtered rows: small against a picture, and large against what ends a strip."""
 DRAWN_FROM: Final = 0.5
 """Share of zeros in what is left of a strip from which it is a drawing."""
 AVERAGE, UP = 3, 2

@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from sr_cli.device import compile_all, free_memory, resolve_device, resolve_dtype, side_by_side
+from sr_cli.device import (
+    EACH_THREAD,
+    compile_all,
+    free_memory,
+    resolve_device,
+    resolve_dtype,
+    side_by_side,
+)
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import (
@@ -238,7 +245,7 @@ def test_side_by_side_computes_inside_and_as_many_as_before_afterwards() -> None
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     with pytest.raises(ZeroDivisionError), side_by_side(torch.device("cpu")) as each:
-        list(each(lambda x: 1 / x, [1, 0]))
+        list(each(lambda x: 1 / x, [1, 0] * EACH_THREAD))
     assert torch.get_num_threads() == 2
 
 
@@ -252,7 +259,13 @@ def test_side_by_side_is_a_map_on_two_threads_of_one_each(inference: bool) -> No
         return item, torch.get_num_threads(), torch.is_inference_mode_enabled()
 
     with torch.inference_mode(inference), side_by_side(torch.device("cpu")) as each:
-        assert list(each(seen, range(6))) == [(item, 1, inference) for item in range(6)]
+        assert list(each(seen, range(8))) == [(item, 1, inference) for item in range(8)]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_few_calls_are_one_thread_s() -> None:
+    with side_by_side(torch.device("cpu")) as each:
+        assert set(each(lambda _: threading.get_ident(), range(7))) == {threading.get_ident()}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere peaks are found otherwise")
