@@ -196,20 +196,29 @@ def test_a_run_that_is_interrupted_leaves_nothing_half_written(
 def test_what_overflows_is_repeated_in_float32(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    path, real = paint(tmp_path / "in.png"), EmbeddedRows.x0
+    """In strips that are lower, as float32 takes more memory."""
+    path, x0, call = paint(tmp_path / "in.png"), EmbeddedRows.x0, EmbeddedRows.__call__
+    rows: dict[torch.dtype, int] = {}
 
     def overflowing(self: EmbeddedRows, *read: torch.Tensor) -> torch.Tensor:
-        found = real(self, *read)
+        found = x0(self, *read)
         return found if self._denoiser.dtype == torch.float32 else found * torch.inf
 
+    def entered(self: EmbeddedRows, x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
+        rows.setdefault(self._denoiser.dtype, x.shape[-2])
+        return call(self, x, y)
+
     monkeypatch.setattr(EmbeddedRows, "x0", overflowing)
+    monkeypatch.setattr(EmbeddedRows, "__call__", entered)
     monkeypatch.setattr(plan, "FROM", 1)
-    engine = Upscaler(UpscaleOptions(tile=16, steps=1), device="cpu", dtype="bfloat16")
+    monkeypatch.setattr(plan, "WORK", 32 << 20)
+    engine = Upscaler(UpscaleOptions(steps=1), device="cpu", dtype="bfloat16")
     *_, done = engine.files(path, tmp_path / "low.tiff")
     assert isinstance(done, Finished)
     assert "bfloat16 overflowed: repeated in float32" in done.notes
-    enlarged(monkeypatch, path, tmp_path / "exact.tiff", rows=True, tile=16, steps=1)
+    enlarged(monkeypatch, path, tmp_path / "exact.tiff", rows=True, steps=1)
     assert (tmp_path / "low.tiff").read_bytes() == (tmp_path / "exact.tiff").read_bytes()
+    assert 16 < rows[torch.float32] < rows[torch.bfloat16] < 316
 
 
 def test_memory_that_runs_out_makes_the_strips_lower(

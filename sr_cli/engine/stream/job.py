@@ -112,7 +112,7 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
     result = _Result(like, (after[1], after[0]), format_of(job.output), held.neutral)
     notes: list[str] = []
     parts = engine.parts(sizes, notes.append)
-    most = strip_rows(parts, sizes, held.nbytes)
+    most = strip_rows(parts, sizes)
 
     def told() -> Finished:
         memory = peak_memory(str(parts.device)) if parts.device.type == "cuda" else None
@@ -130,6 +130,7 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
         except _OverflowedError:
             notes.append(f"{parts.precision} overflowed: repeated in float32")
             parts = engine.parts(sizes, ignore, exact=True)
+            most = min(most, strip_rows(parts, sizes))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

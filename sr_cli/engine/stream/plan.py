@@ -119,18 +119,17 @@ def parts_of(
     return Parts(*networks, engine.options, engine._device, engine._dtype, engine._timer)
 
 
-def strip_rows(parts: Parts, sizes: Sizes, held: int = 0) -> int:
+def strip_rows(parts: Parts, sizes: Sizes) -> int:
     """Rows of the result that are begun at a time, a multiple of what the model takes.
 
-    held: bytes of the input. They do not depend on the machine's memory unless it is short, so that
-    networks add up alike.
+    They do not depend on the machine's memory unless it is short, so that networks add up alike.
     """
     width, height = sizes[1]
     tile = parts.options.tile
     if tile is not None:
         return _aligned(parts, round(tile * height / sizes[0][1]))
     factor = 1.5 if parts.dtype == torch.float32 else 1.0
-    work = min(WORK, SHARE * (free_memory(parts.device) - held)) - factor * WIDE * width
+    work = min(WORK, SHARE * free_memory(parts.device)) - factor * WIDE * width
     return _aligned(parts, min(height, int(work / (factor * EACH * width))))
 
 

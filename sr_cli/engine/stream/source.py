@@ -75,11 +75,6 @@ class Held:
         """Rows and columns."""
         return self.planes.shape[1], self.planes.shape[2]
 
-    @property
-    def nbytes(self) -> int:
-        """Memory that it takes."""
-        return self.planes.nbytes + (0 if self.alpha is None else self.alpha.nbytes)
-
     def window(self, window: Window, device: torch.device) -> Tensor:
         """(1, 3, h, w) float32 in [0, 1]."""
         return torch.from_numpy(floats(self.planes[(slice(None), *window)])).to(device)[None]
