@@ -15,6 +15,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sr_cli.degradation.degrade import Randomness
+from sr_cli.engine.images import probe
 from sr_cli.errors import ModelError, UsageError, is_out_of_memory
 from sr_cli.files import whole
 from sr_cli.models.resampling import resize
@@ -98,9 +99,9 @@ class Trainer:
     """One run: a model, its moving average, Muon for its matrices and AdamW for the rest, and for
     a discriminator where the objective has one.
 
-    Raises UsageError when the crop does not fit the network, or the run in the folder had a folder
-    of photographs with another name; ModelError when the checkpoint in the run's folder is damaged
-    or another network's.
+    Raises UsageError when the crop or a held-out picture does not fit the network, or the run in
+    the folder had a folder of photographs with another name; ModelError when the checkpoint in the
+    run's folder is damaged or another network's.
     """
 
     def __init__(self, objective: Objective, options: TrainOptions) -> None:
@@ -115,6 +116,12 @@ class Trainer:
                 f"--crop {options.crop} is too small for --feature-loss: {objective.least_crop} is "
                 "the least."
             )
+        self.held_out = image_files(options.val) if options.val else []
+        for file in self.held_out:
+            if min(probe(file)) < self.unit:
+                raise UsageError(
+                    f"{file} is too small for --val: {self.unit} pixels are the least."
+                )
         self.device = torch.device(options.device)
         self.model = objective.model.to(self.device).to(memory_format=torch.channels_last)
         self.ema: AveragedModel = AveragedModel(
@@ -225,19 +232,20 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> float | None:
-        """Mean PSNR in dB of the averaged weights' regression of bicubic LR ×4, over RGB."""
-        if self.options.val is None:
+        """Mean PSNR in dB of the averaged weights' regression of bicubic LR ×4, over RGB; at most
+        100 of a picture."""
+        if not self.held_out:
             return None
         kept, self.objective.model = self.objective.model, self.ema.module
         scores = []
-        for file in image_files(self.options.val):
+        for file in self.held_out:
             image = read_rgb(file)
             height, width = (side // self.unit * self.unit for side in image.shape[:2])
             hr = torch.from_numpy(image[:height, :width].transpose(2, 0, 1).copy())[None]
             hr = hr.to(self.device).float() / 255
             lr = (resize(hr, (height // 4, width // 4)).clamp(0, 1) * 255).round() / 255
             error = self.objective.regress(lr, (height, width)).clamp(0, 1) - hr
-            scores.append(-10 * math.log10(float(error.square().mean())))
+            scores.append(-10 * math.log10(max(float(error.square().mean()), 1e-10)))
         self.objective.model = kept
         return float(np.mean(scores))
 

@@ -291,6 +291,22 @@ def test_crops_fit_the_network(photos: Path, tmp_path: Path) -> None:
     assert progress.psnr is not None
 
 
+def test_held_out_pictures_are_measured_or_refused_before_the_training(
+    photos: Path, tmp_path: Path
+) -> None:
+    """A white one, which a network that knows nothing gives exactly, has a PSNR."""
+    held_out = tmp_path / "val"
+    held_out.mkdir()
+    settings = replace(options(photos, tmp_path / "run", 1), val=held_out)
+    with pytest.raises(UsageError, match="holds no images"):
+        Trainer(embedded(), settings)
+    Image.new("RGB", (32, 32), "white").save(held_out / "white.png")
+    assert 0 < (Trainer(embedded(), settings).validate() or 0) <= 100
+    Image.new("RGB", (15, 40)).save(held_out / "small.png")
+    with pytest.raises(UsageError, match=r"small\.png is too small for --val: the least is 16"):
+        Trainer(embedded(), settings)
+
+
 @pytest.mark.usefixtures("tiny_vgg")
 def test_crops_fit_the_feature_loss(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--crop 16 is too small for --feature-loss: 32"):
