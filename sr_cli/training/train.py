@@ -119,9 +119,7 @@ class Trainer:
         self.held_out = image_files(options.val) if options.val else []
         for file in self.held_out:
             if min(probe(file)) < self.unit:
-                raise UsageError(
-                    f"{file} is too small for --val: {self.unit} pixels are the least."
-                )
+                raise UsageError(f"{file} is too small for --val: the least is {self.unit} pixels.")
         self.device = torch.device(options.device)
         self.model = objective.model.to(self.device).to(memory_format=torch.channels_last)
         self.ema: AveragedModel = AveragedModel(

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from sr_cli.device import layout
 from sr_cli.errors import ModelError, UsageError
-from sr_cli.models import registry
+from sr_cli.models import network, registry
 from sr_cli.models.embedded import EmbeddedDenoiser
 from sr_cli.models.loading import load_model
 from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.registry import card
+from sr_cli.models.strips import by_strips
 
 CONFIG = EmbeddedConfig(widths=(8, 12, 16), blocks=(1, 2, 1), embed=16)
 
@@ -45,6 +46,28 @@ def test_the_stated_receptive_field_is_exact(net: EmbeddedNet) -> None:
     margin = CONFIG.receptive_field()
     assert int(rows.min()) == 320 - margin
     assert int(rows.max()) == 336 + margin - 1
+
+
+@pytest.mark.parametrize("refine", [0, 1, 2])
+def test_strips_of_the_last_layers_do_not_show(
+    monkeypatch: pytest.MonkeyPatch, refine: int
+) -> None:
+    """And with one row of cells less around them they do."""
+    torch.manual_seed(0)
+    net = EmbeddedNet(replace(CONFIG, detail=4, refine=refine)).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    z, y = torch.randn(2, 1, 3, 208, 16, generator=torch.Generator().manual_seed(1))
+    level = torch.zeros(1)
+    whole = net(z, y, level).detach()  # with gradients
+    with torch.inference_mode():
+        torch.testing.assert_close(net(z, y, level), whole, atol=1e-5, rtol=0)
+        monkeypatch.setattr(
+            network,
+            "by_strips",
+            lambda *x, cell, margin: by_strips(*x, cell=cell, margin=margin - 1),
+        )
+        assert (net(z, y, level) - whole).abs().max() > 1e-3
 
 
 def test_the_noise_level_is_embedded_once_for_a_batch(net: EmbeddedNet) -> None:
