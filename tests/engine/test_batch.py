@@ -533,6 +533,8 @@ def test_small_pictures_are_enlarged_side_by_side() -> None:
 
 @pytest.mark.usefixtures("two_threads")
 def test_there_are_no_more_lanes_than_threads() -> None:
+    """And one picture more waits for one; another is being handed over."""
+
     class Counting(Beside):
         inside = most = 0
 
@@ -546,16 +548,24 @@ def test_there_are_no_more_lanes_than_threads() -> None:
             return Nearest.enlarge(self, lr, on_step)
 
     lock, upscale = threading.Lock(), Counting(1)
-    batch.run(jobs_of(*NAMES), OPTIONS, upscale, lambda _: None, manifest=manifest(), workers=6)
-    assert upscale.most == 2
+    begun: list[int] = [0]
+
+    def count(event: Event) -> None:
+        begun.append(begun[-1] + isinstance(event, Started) - isinstance(event, Finished))
+
+    batch.run(jobs_of(*NAMES), OPTIONS, upscale, count, manifest=manifest(), workers=6)
+    assert upscale.most <= 2
+    assert max(begun) <= 4
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("change", ["large", "blend", "suspect", "cuda", "one job"])
+@pytest.mark.parametrize("change", ["large", "memory", "blend", "suspect", "cuda", "one job"])
 def test_what_is_enlarged_alone(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     jobs, upscale, known = jobs_of("a.png", "b.png"), Beside(1), manifest()
     if change == "large":
         monkeypatch.setattr(batch, "SMALL", 20)
+    if change == "memory":
+        monkeypatch.setattr(batch, "free", lambda: 30_000)  # of which half is for 48 pixels
     if change == "blend":
         upscale.model = SimpleNamespace(tiling="blend")
     if change == "suspect":

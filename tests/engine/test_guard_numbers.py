@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sr_cli.engine import guard
 from sr_cli.engine.between import Between
+from sr_cli.engine.finish import strayed_notes
 from sr_cli.engine.guard import COLOUR, DOUBT, guarded, limits
 
 CELLS = torch.arange(32)
@@ -91,3 +92,10 @@ def test_a_correction_is_there_when_it_is_made_smaller_again(
     assert missing() < 0.05
     monkeypatch.setattr(guard, "TERMS", 0)
     assert missing() > 0.2
+
+
+def test_a_hundredth_of_the_picture_is_worth_a_note() -> None:
+    assert not strayed_notes(0.0099)
+    assert strayed_notes(0.0101) == [
+        "the network strayed on 1% of the picture: the plain enlargement is shown there"
+    ]

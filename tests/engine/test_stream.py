@@ -24,7 +24,7 @@ from sr_cli.engine.stream.plane import Plane
 from sr_cli.engine.tiling import ignore
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import DeviceError
-from sr_cli.models.embedded import EmbeddedRows
+from sr_cli.models.embedded import EmbeddedDenoiser, EmbeddedRows
 
 pytestmark = pytest.mark.usefixtures("tiny")
 SIZE = 95, 79
@@ -193,8 +193,9 @@ def test_a_run_that_is_interrupted_leaves_nothing_half_written(
     assert load(output / "in.png").size == (380, 316)
 
 
+@pytest.mark.parametrize("wrong", [torch.inf, torch.nan, -2.0], ids=["inf", "nan", "black"])
 def test_what_overflows_is_repeated_in_float32(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: float
 ) -> None:
     """In strips that are lower, as float32 takes more memory."""
     path, x0, call = paint(tmp_path / "in.png"), EmbeddedRows.x0, EmbeddedRows.__call__
@@ -202,7 +203,7 @@ def test_what_overflows_is_repeated_in_float32(
 
     def overflowing(self: EmbeddedRows, *read: torch.Tensor) -> torch.Tensor:
         found = x0(self, *read)
-        return found if self._denoiser.dtype == torch.float32 else found * torch.inf
+        return found if self._denoiser.dtype == torch.float32 else torch.full_like(found, wrong)
 
     def entered(self: EmbeddedRows, x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
         rows.setdefault(self._denoiser.dtype, x.shape[-2])
@@ -238,6 +239,59 @@ def test_memory_that_runs_out_makes_the_strips_lower(
     assert seen[0] > 40
     enlarged(monkeypatch, path, tmp_path / "b.tiff", rows=True, steps=1)
     assert (tmp_path / "a.tiff").read_bytes() == (tmp_path / "b.tiff").read_bytes()
+
+
+def test_as_many_states_are_kept_as_the_solver_looks_back_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """However many steps there are."""
+    path, peaks, open_now = paint(tmp_path / "in.png"), list[int](), set[Plane]()
+    init, close = Plane.__init__, Plane.close
+
+    def opening(self: Plane, size: tuple[int, int]) -> None:
+        init(self, size)
+        open_now.add(self)
+        peaks[-1] = max(peaks[-1], len(open_now))
+
+    def closing(self: Plane) -> None:
+        close(self)
+        open_now.discard(self)
+
+    monkeypatch.setattr(Plane, "__init__", opening)
+    monkeypatch.setattr(Plane, "close", closing)
+    for steps, order in ((4, 1), (9, 1), (4, 3), (9, 3)):
+        peaks.append(0)
+        options: dict[str, Any] = {"steps": steps, "order": order, "scale": 1}
+        enlarged(monkeypatch, path, tmp_path / "out.tiff", rows=True, **options)
+        assert not open_now
+    assert peaks == [2, 2, 5, 5]
+
+
+def test_where_the_network_strayed_is_told_as_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It inverts the left half."""
+    path, x0 = paint(tmp_path / "in.png"), EmbeddedRows.x0
+
+    def straying(self: EmbeddedRows, x: torch.Tensor, y: torch.Tensor, out: Any) -> torch.Tensor:
+        return inverted(x0(self, x, y, out))
+
+    def inverted(found: torch.Tensor) -> torch.Tensor:
+        return torch.cat((-found[..., :190], found[..., 190:]), dim=-1)
+
+    predict = EmbeddedDenoiser.predict_x0
+    monkeypatch.setattr(EmbeddedRows, "x0", straying)
+    monkeypatch.setattr(
+        EmbeddedDenoiser, "predict_x0", lambda *given, **more: inverted(predict(*given, **more))
+    )
+    whole, streamed = (
+        enlarged(monkeypatch, path, tmp_path / "out.png", rows=rows, steps=1)
+        for rows in (False, True)
+    )
+    assert isinstance(whole, Finished)
+    assert isinstance(streamed, Finished)
+    assert "strayed" in whole.notes[0]
+    assert whole.notes == streamed.notes
 
 
 def test_a_plane_keeps_windows_and_says_where_the_disk_is_full(
