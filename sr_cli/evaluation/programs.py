@@ -88,7 +88,7 @@ def program(name: str, command: Command) -> Peer:
         spent = _spent(first, whole, sizes)
         return Method(lambda group: [images[pair.name] for pair in group], spent=spent)
 
-    return Peer(name, make, timed=False, reads=False)
+    return Peer(name, make, timed=False)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,15 @@ def test_rows_give_what_the_whole_gives(
     assert same(monkeypatch, paint(tmp_path / "in.png"), tile=16, **{"steps": 1, **options})
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 91), (91, 1), (2, 37)], ids=str)
+@pytest.mark.parametrize("scale", [1.3, 2.7, 4])
+def test_so_they_do_of_thin_pictures(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: tuple[int, int], scale: float
+) -> None:
+    path = paint(tmp_path / "in.png", "RGBA", size=size)
+    assert same(monkeypatch, path, tile=16, steps=2, scale=scale)
+
+
 @pytest.mark.parametrize(
     ("mode", "bits", "suffix"),
     [

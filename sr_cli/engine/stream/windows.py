@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from sr_cli.engine import guard
 from sr_cli.engine.tiling import Window, scaled
@@ -88,16 +87,13 @@ def _multiplied(read: Read, before: tuple[int, int], factor: int, window: Window
 @lru_cache(maxsize=8)
 def _taps(before: int, after: int) -> tuple[Tensor, Tensor]:
     """First cell that counts of each result, and the weights of it and the following ones,
-    (taps, after): torch's own, from its answers to impulses.
-
-    The image is as high as there are taps, since torch is mistaken where a side is 1.
-    """
+    (taps, after): torch's own, from its answers to impulses."""
     support = 2 * max(1.0, before / after)
     taps = 2 * ceil(support) + 3
     impulses = torch.zeros(1, 1, taps, before)
     cells = torch.arange(before)
     impulses[0, 0, cells % taps, cells] = 1
-    answers = interpolate(impulses, (taps, after), mode="bicubic", antialias=True)[0, 0]
+    answers = resize(impulses, (taps, after))[0, 0]
     centres = (torch.arange(after, dtype=torch.float64) + 0.5) * (before / after)
     first = (centres - support - 1).floor().long()
     reached = first + torch.arange(taps)[:, None]

@@ -132,7 +132,7 @@ class Search:
         rising = tuple(points[t] for t in sorted(points))
         return Found(scale, rising, distance, None, self.reference)
 
-    def scene(self, hr: Tensor, scale: float) -> "Scene":
+    def scene(self, hr: Tensor, scale: float) -> Scene:
         """LR of 1/scale the size, HR cropped to what an enlargement of it gives."""
         small = [int(side / scale) for side in hr.shape[1:]]
         if min(small) < 1:
@@ -144,7 +144,7 @@ class Search:
         return Scene(engine, lr, hr)
 
     def _point(
-        self, scale: float, t: int, scenes: Sequence["Scene"], on_done: Callable[[str], None]
+        self, scale: float, t: int, scenes: Sequence[Scene], on_done: Callable[[str], None]
     ) -> Point:
         fixed = conditions(self.engine, self.metrics, {"t1"})
         whole = key(fixed, t, sorted(scene.identity for scene in scenes))
