@@ -131,8 +131,6 @@ def run(
                 continue
             for group in _groups(_reading(crew, some, keeper), upscale, tell):
                 suspect = any(keeper.suspects(loaded.job) for loaded in group)
-                if suspect:
-                    crew.settle()  # all is whole before the run may be killed again
                 lanes = 1 if suspect else _lanes(group, options, upscale, workers)
                 if lanes > 1:
                     side_by_side = partial(_in_lane, upscale=upscale, keeper=keeper, notify=tell)
@@ -245,12 +243,14 @@ def _reading(
     crew: Crew, jobs: Iterable[Job], keeper: Keeper
 ) -> Iterator[tuple[Job, Future[tuple[Picture, float]]]]:
     """Each job with its picture, when the reading of others has begun; but one that a run may have
-    been killed on is read alone, so that no other is under the same suspicion."""
+    been killed on is read when all before it is whole, so that no other is under suspicion."""
     ahead = Queue[tuple[Job, Future[tuple[Picture, float]]]](2, crew.workers + 1)
     for job in jobs:
         suspect, size = keeper.suspects(job), _bytes(job.input)
         while ahead and (suspect or not ahead.has_room(size)):
             yield ahead.next()
+        if suspect:
+            crew.settle()
         ahead.add((job, crew.readers.submit(_timed, keeper.read, job)), size)
     while ahead:
         yield ahead.next()

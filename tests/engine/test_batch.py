@@ -1,6 +1,7 @@
 """One bad picture, or Ctrl-C, costs nothing but itself."""
 
 import errno
+import json
 import os
 import re
 import threading
@@ -36,9 +37,11 @@ from sr_cli.engine.events import (
     Started,
     Stepped,
 )
+from sr_cli.engine.images import Picture
 from sr_cli.engine.jobs import pending, preview
 from sr_cli.engine.manifest import NAME, Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.engine.pictures import recolored
 from sr_cli.engine.size import Exact, LongSide, Scale, ShortSide, Size, oddities
 from sr_cli.errors import BrokenDeviceError, DeviceError, FullDiskError, InputError, ModelError
 
@@ -189,6 +192,15 @@ def test_pixels_alpha_and_greyness_survive() -> None:
     assert (alpha[:, :4] == 0).all()
     assert (alpha[:, -4:] == 255).all()
     assert (alpha[:, 5] > 0).all()  # between them it is not nearest neighbour
+
+
+def test_greys_in_three_channels_stay_neutral_to_the_last_bit() -> None:
+    grey = Picture(rgb=np.full((2, 3, 3), 0.5, np.float32))
+    coloured = replace(grey, rgb=grey.rgb * np.float32([1, 1, 0.9]))
+    hr = torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(0))
+    result = recolored(grey, hr).rgb
+    assert np.array_equal(result, np.repeat(result[..., :1], 3, axis=2))
+    assert np.array_equal(recolored(coloured, hr).rgb, hr.permute(1, 2, 0).numpy())
 
 
 @pytest.mark.parametrize("behind", [0, 1])
@@ -600,6 +612,23 @@ def test_a_failure_beside_others_is_its_own() -> None:
     upscale = Beside(2, DeviceError("Too large."), at=(8, 4))
     batch.run(jobs, OPTIONS, upscale, events.append, manifest=manifest(), workers=2)
     assert outcomes(events) == {name: Failed if name == "c.png" else Finished for name in NAMES}
+
+
+def test_a_picture_that_may_have_killed_a_run_is_read_when_all_else_has_ended() -> None:
+    jobs, known = jobs_of(*NAMES), manifest()
+    suspects = jobs[4:]
+    known.unfinished.update(str(job.input) for job in suspects)
+    batch.run(jobs, OPTIONS, Nearest(), lambda _: None, manifest=known, workers=3)
+    begun: set[str] = set()
+    together: dict[str, int] = {}
+    for line in map(json.loads, (OUT / NAME).read_text().splitlines()):
+        if line["status"] == "begun":
+            begun.add(line["input"])
+            together[line["input"]] = len(begun)
+        else:
+            begun.discard(line["input"])
+    assert [together[str(job.input)] for job in suspects] == [1, 1, 1]
+    assert max(together.values()) > 1
 
 
 @pytest.mark.parametrize("workers", [1, 3])
