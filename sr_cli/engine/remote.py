@@ -6,6 +6,7 @@ is fetched shortly before it is wanted, and a result put as soon as it is whole.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -171,7 +172,13 @@ def run(
     """As `batch.run`, with inputs that are fetched ahead and results that are put when whole."""
     recipe = Recipe.of(options, files)
 
+    speaking = threading.Lock()  # what cannot be fetched is told of beside what is written
+
     def told(event: Event) -> None:
+        with speaking:
+            notify(published(event))
+
+    def published(event: Event) -> Event:
         name, source = mirror.key(event.job), str(mirror.name(event.job.input))
         if isinstance(event, Finished):
             tag = mirror.tag(event.job)
@@ -183,7 +190,7 @@ def run(
             ledger.failed(name, source, event.reason)
         if isinstance(event, Finished | Failed | Skipped):
             mirror.drop(event.job)
-        notify(event)
+        return event
 
     def fetched() -> Iterator[Job]:
         with ThreadPoolExecutor(AHEAD) as pool:

@@ -196,7 +196,7 @@ def test_pixels_alpha_and_greyness_survive() -> None:
 
 def test_greys_in_three_channels_stay_neutral_to_the_last_bit() -> None:
     grey = Picture(rgb=np.full((2, 3, 3), 0.5, np.float32))
-    coloured = replace(grey, rgb=grey.rgb * np.float32([1, 1, 0.9]))
+    coloured = replace(grey, rgb=grey.rgb * np.array([1, 1, 0.9], np.float32))
     hr = torch.rand(3, 8, 12, generator=torch.Generator().manual_seed(0))
     result = recolored(grey, hr).rgb
     assert np.array_equal(result, np.repeat(result[..., :1], 3, axis=2))
