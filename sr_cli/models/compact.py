@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
 from sr_cli.models.rows import Rows, convolved
+from sr_cli.models.winograd import Convolution
 
 
 class CompactNet(nn.Module):
@@ -26,7 +27,7 @@ class CompactNet(nn.Module):
         widths = [3, *[num_feat] * (num_conv + 1), 3 * upscale**2]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
-            layers += [nn.Conv2d(before, after, 3, padding=1), nn.PReLU(after)]
+            layers += [Convolution(before, after), nn.PReLU(after)]
         self.body = nn.ModuleList(layers[:-1])
 
     @classmethod
@@ -53,7 +54,7 @@ class CompactNet(nn.Module):
     def by_rows(self, rows: Rows, height: int) -> Rows:
         """The residual of a picture of that height whose rows come from above to below."""
         for layer in self.body:
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, Convolution):
                 rows = convolved(rows, layer, height)
             else:
                 rows = map(layer, rows)

@@ -22,6 +22,7 @@ from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.pixels import PixelCodec
 from sr_cli.models.registry import Card, load_weights
 from sr_cli.models.rows import Flow
+from sr_cli.models.winograd import lay_out
 
 
 class EmbeddedDenoiser:
@@ -172,6 +173,8 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
     net = EmbeddedNet(EmbeddedConfig.from_json(card.architecture))
     net.load_state_dict({k: v.float() for k, v in load_weights(card).items()})
     net.eval().requires_grad_(False).to(device).to(memory_format=layout(device))
+    for part in net.inner:
+        lay_out(part, device, dtype)
     limits = card.limits
     denoiser = EmbeddedDenoiser(net, dtype, limits.log_ratio, limits.texture)
     return Model(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sr_cli.errors import UsageError
 from sr_cli.models.strips import by_strips
+from sr_cli.models.winograd import Convolution
 
 LOG_RATIO = (-7.0, 3.0)
 """Range of log(a·s/σ) that the network tells apart; outside it saturates."""
@@ -124,8 +125,8 @@ class Block(nn.Module):
     def __init__(self, width: int, embed: int, cap: float = 0.0) -> None:
         super().__init__()
         self.cap = cap
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1 = Convolution(width, width)
+        self.conv2 = Convolution(width, width)
         self.modulation = nn.Linear(embed, 2 * width)
         silence(self.conv2)
         silence(self.modulation)
@@ -163,7 +164,7 @@ class EmbeddedNet(nn.Module):
             nn.Linear(config.embed, config.embed),
             nn.SiLU(),
         )
-        self.head = nn.Conv2d((1 + config.conditional) * cell, widths[0], 3, padding=1)
+        self.head = Convolution((1 + config.conditional) * cell, widths[0])
 
         def stage(index: int) -> nn.ModuleList:
             blank = (Block(widths[index], config.embed, config.cap) for _ in range(blocks[index]))
@@ -177,12 +178,12 @@ class EmbeddedNet(nn.Module):
             nn.ConvTranspose2d(widths[i + 1], widths[i], 2, stride=2) for i in inner
         )
         self.decoder = nn.ModuleList(stage(i) for i in inner)
-        self.tail = nn.Conv2d(widths[0], cell + config.detail * config.unshuffle**2, 3, padding=1)
+        self.tail = Convolution(widths[0], cell + config.detail * config.unshuffle**2)
         if config.detail:
             self.refine = nn.ModuleList(
                 Block(3 + config.detail, config.embed) for _ in range(config.refine)
             )
-            self.finish = nn.Conv2d(3 + config.detail, 3, 3, padding=1)
+            self.finish = Convolution(3 + config.detail, 3)
             silence(self.finish)
         else:
             silence(self.tail)
@@ -209,6 +210,11 @@ class EmbeddedNet(nn.Module):
                 x = block(x, level)
         margin = 1 + -(-(1 + 2 * self.config.refine) // factor)
         return by_strips(lambda part: self._picture(part, level), x, cell=factor, margin=margin)
+
+    @property
+    def inner(self) -> tuple[nn.Module, ...]:
+        """All layers that make features at the levels' resolutions."""
+        return self.head, self.encoder, self.down, self.middle, self.up, self.decoder
 
     def told(self, log_ratio: Tensor, texture: Tensor | None = None) -> Tensor:
         """The embedding of the noise level and the wanted texture, which all blocks are told."""

@@ -24,6 +24,7 @@ from sr_cli.models.ncnn import read_compact, read_rrdbnet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.registry import card, load_weights
 from sr_cli.models.rows import Flow, Waiting
+from sr_cli.models.winograd import lay_out
 
 if TYPE_CHECKING:
     from spandrel import ImageModelDescriptor
@@ -145,7 +146,7 @@ def _compact(
     """It adds a small residual to its input, so it may be in bfloat16."""
     with _fitting(source):
         net = CompactNet.of(state).eval().requires_grad_(False)
-    net.to(device=device, dtype=dtype).to(memory_format=layout(device))
+    lay_out(net.to(device=device, dtype=dtype), device, dtype)
     return CompactPreprocessor(net, dtype)
 
 

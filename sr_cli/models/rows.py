@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli.models.network import Block, EmbeddedNet
+from sr_cli.models.winograd import Convolution
 
 PIECE = 1 << 17
 """Pixels that the last layers, at full resolution, take at a time."""
@@ -76,7 +77,7 @@ def pieces(rows: Tensor, most: int) -> list[Tensor]:
 class _Convolution:
     """3×3 with zeros around the picture, which has so many rows in all."""
 
-    def __init__(self, layer: nn.Conv2d, height: int) -> None:
+    def __init__(self, layer: Convolution, height: int) -> None:
         self._layer, self._left = layer, height
         self._kept: Tensor | None = None
         self._most = 0
@@ -91,11 +92,11 @@ class _Convolution:
         self._kept = x[..., -2:, :].clone(memory_format=torch.preserve_format)
         if x.shape[-2] < 3:
             return []
-        result = F.conv2d(x, self._layer.weight, self._layer.bias, padding=(0, 1))
+        result = self._layer.over(x, above=0)
         return list(torch.split(result, self._most, dim=-2))
 
 
-def convolved(rows: Rows, layer: nn.Conv2d, height: int) -> Rows:
+def convolved(rows: Rows, layer: Convolution, height: int) -> Rows:
     """By a 3×3 convolution over a picture of that height."""
     return _Pieces(rows, _Convolution(layer, height))
 
