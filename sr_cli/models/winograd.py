@@ -32,7 +32,7 @@ def available() -> bool:
     uses and NNPACK does not. On others nobody has measured it."""
     quicker = torch.backends.cpu.get_cpu_capability() == "AVX2"
     known = hasattr(torch, "_nnpack_spatial_convolution")
-    return quicker and known and torch.backends.nnpack.is_available()
+    return quicker and known and torch.backends.nnpack.is_available()  # type: ignore[no-untyped-call]
 
 
 def serves(device: torch.device, dtype: torch.dtype) -> bool:
