@@ -154,6 +154,7 @@ def devices(name: str) -> Iterator[Finding]:
     import torch
 
     from sr_cli.device import resolve_device, resolve_dtype
+    from sr_cli.models.winograd import serves
 
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         gpu = torch.cuda.get_device_properties(index)
@@ -170,9 +171,10 @@ def devices(name: str) -> Iterator[Finding]:
         raise DeviceError(f"{name} does not compute ({reason}): use --device cpu.") from error
     if not torch.allclose(found, expected, atol=1e-3):
         raise DeviceError(f"{device} computes something else than the CPU: use --device cpu.")
-    dtype = str(resolve_dtype("auto", device, pixels=True)).removeprefix("torch.")
+    dtype = resolve_dtype("auto", device, pixels=True)
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
-    yield Finding("device", "ok", f"--device {name} is {device}{threads}, networks in {dtype}")
+    networks = str(dtype).removeprefix("torch.") + " by NNPACK" * serves(device, dtype)
+    yield Finding("device", "ok", f"--device {name} is {device}{threads}, networks in {networks}")
 
 
 def processor() -> Iterator[Finding]:

@@ -139,6 +139,17 @@ def test_a_device_that_is_missing(examine: Examine) -> None:
     assert "--device cpu" in found["device"]["found"]
 
 
+@pytest.mark.parametrize("quick", [False, True])
+def test_what_computes_in_float32_is_named(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    monkeypatch.setattr("sr_cli.device._native_bfloat16", lambda device: False)
+    monkeypatch.setattr("sr_cli.models.winograd.available", lambda: quick)
+    _, findings = examine()
+    found = findings["device"]["found"]
+    assert found.endswith("networks in float32 by NNPACK" if quick else "networks in float32")
+
+
 def test_a_device_that_computes_nonsense(examine: Examine, monkeypatch: pytest.MonkeyPatch) -> None:
     true, calls = torch.nn.functional.conv2d, [0.0]
 
