@@ -2,9 +2,9 @@
 
 Winograd's algorithm makes a block of 6×6 results by 8×8 products instead of 36·9 (Lavin and Gray,
 *Fast Algorithms for Convolutional Neural Networks*, CVPR 2016). oneDNN, which torch takes on CPUs,
-has it no more; NNPACK, which torch brings along on Linux and macOS, has. It rounds more: results
-differ from oneDNN's by up to 1e-4 of their standard deviation, and a picture by 5e-6 of the range
-of colours.
+has it no more; NNPACK, which torch brings along except on Windows, has. It rounds more:
+results differ from oneDNN's by up to 1e-4 of their standard deviation, and a picture by 5e-6 of
+the range of colours.
 """
 
 from functools import cache
