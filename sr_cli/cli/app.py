@@ -62,8 +62,10 @@ def _made(name: str) -> Any:
     found = _imported(name)
     if isinstance(found, typer.Typer):
         parent.add_typer(found, name=name)
+        for info in found.registered_commands:
+            info.cls = Command
     else:
-        parent.command(name)(found)
+        parent.command(name, cls=Command)(found)
     return typer.main.get_group(parent).commands[name]
 
 
@@ -80,6 +82,16 @@ def _imported(name: str) -> Any:
         found.command()(dossr)
         found.command()(formulations)
     return found
+
+
+class Command(typer.core.TyperCommand):
+    """A sub-command, whose complaints about a value name the option as it is written."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from sr_cli.cli.parsing import naming_options
+
+        with naming_options(ctx):
+            return super().invoke(ctx)
 
 
 class Commands(typer.core.TyperGroup):

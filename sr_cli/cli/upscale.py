@@ -15,7 +15,7 @@ from sr_cli.cli.event_lines import event_lines
 from sr_cli.cli.machine import Compile, Machine, make_upscaler
 from sr_cli.cli.modes import NOT_WATCHED, among, asked_modes
 from sr_cli.cli.options import option
-from sr_cli.cli.parsing import naming_options, output_options, upscale_options
+from sr_cli.cli.parsing import output_options, upscale_options
 from sr_cli.cli.remotely import opened
 from sr_cli.cli.running import exit_code, plan_of
 from sr_cli.cli.streams import given
@@ -239,8 +239,7 @@ def upscale(
     options = upscale_options(ctx)
     files = output_options(ctx)
     machine = Machine(device, dtype, threads, compile, cluster, jobs)
-    with naming_options(ctx):
-        part = None if shard is None else Shard.parse(shard)
+    part = None if shard is None else Shard.parse(shard)
     check_contact(contact)
     if config:
         terminal.detail(f"defaults from {config}")

@@ -304,3 +304,25 @@ def test_a_complaint_names_the_place_that_the_value_is_from(
     )
     monkeypatch.setenv("SRX_STEPS", "0")
     assert "not 0 (from SRX_STEPS).\n" in srx("upscale", photos, "out", "--seed", 0).err
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ("upscale shots out --jobs 0", "--jobs must lie between 1 and 64, not 0."),
+        ("bench shots --device gpu", "--device must be auto, cpu, cuda, cuda:N or mps, not"),
+        ("bench shots --repeat 0", "--repeat must be at least 1, not 0."),
+        ("bench shots --per-folder 0", "--per-folder must be at least 1, not 0."),
+        ("compare shots --html a.html --scale 0", "--scale must be above 0 and at most 32, not 0."),
+        ("sweep-t1 shots --t1 3T", "--t1 must lie between 10 and 1000, not 3000."),
+        ("prf-search shots --rounds -1", "--rounds must be at least 0, not -1."),
+        ("prf-search shots --scale 40", "A scale must be above 1 and at most 32, not 40."),
+        ("weights export embedded out --steps 0", "--steps must lie between 1 and 1000, not 0."),
+        ("train embedded shots --iterations 1 --lr 0", "--lr must be more than 0, not 0.0."),
+    ],
+)
+def test_every_command_names_the_option(srx: Srx, photos: Path, args: str, message: str) -> None:
+    photos.rename("shots")
+    run = srx(*args.split())
+    assert run.err.startswith(f"error: {message}"), run.err
+    assert (run.code, run.err.count("\n")) == (2, 1)

@@ -62,10 +62,14 @@ class SearchOptions:
     limits: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not self.scales or not all(1 < scale <= 32 for scale in self.scales):
-            raise UsageError("Each scale must be above 1 and at most 32.")
-        if self.crop < 32 or self.rounds < 0:
-            raise UsageError("crop must be at least 32 and rounds at least 0.")
+        if not self.scales:
+            raise UsageError("scales must have at least one value.")
+        for scale in self.scales:
+            if not 1 < scale <= 32:
+                raise UsageError(f"A scale must be above 1 and at most 32, not {scale:g}.")
+        for name, least in (("crop", 32), ("rounds", 0)):
+            if (value := getattr(self, name)) < least:
+                raise UsageError(f"{name} must be at least {least}, not {value}.")
         replace(prf.Thresholds(), **self.limits)
 
 
