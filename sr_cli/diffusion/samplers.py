@@ -16,6 +16,7 @@ state without what is noise in it, over α. Of samplers of order 1 without noise
 
 from collections.abc import Callable
 from itertools import pairwise
+from threading import Lock
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -28,6 +29,9 @@ from sr_cli.errors import UsageError
 
 Array = NDArray[np.float64]
 V = TypeVar("V", bound=Linear)
+IMPORTING = Lock()
+"""One thread at a time asks diffusers for a class: it imports what it is asked for, and a second
+thread that asks meanwhile is told that there is no such class."""
 Denoise = Callable[[V, float, float, int], V]
 
 
@@ -133,7 +137,8 @@ def table(
 def _scheduler(name: str, alpha_bar: Array, *, clean: bool) -> Any:
     """Of a diffusion that has these times only, ᾱ rising along it; its last step gives x0 if it
     is to end clean, else the state at the last of the times."""
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+    with IMPORTING:
+        from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
     if name == "dpmsolver++":
         ending = {} if clean else {"final_sigmas_type": "sigma_min", "lower_order_final": False}
@@ -147,7 +152,8 @@ def _scheduler(name: str, alpha_bar: Array, *, clean: bool) -> Any:
 
 def _edm(alpha_bar: Array, t_start: int, steps: int, x: V, denoise: Denoise[V]) -> V:
     """Karras et al. walk on x/α with noise σ/α; the scheduler gives the network α times that."""
-    from diffusers import EulerDiscreteScheduler
+    with IMPORTING:
+        from diffusers import EulerDiscreteScheduler
 
     ratios = np.sqrt(1 / alpha_bar - 1)
     scheduler = _made(

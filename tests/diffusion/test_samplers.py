@@ -4,16 +4,23 @@ For x0 ~ N(μ, s²) the exact denoiser is affine and so is every sampler: a batc
 gives mean and variance of the result without Monte Carlo, as in laws.py.
 """
 
+import sys
+import threading
+import types
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from itertools import pairwise
 from typing import Any, get_args
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from reference import solve
 from torch import Tensor
 
+from sr_cli.diffusion import samplers
 from sr_cli.diffusion.names import LastStep, SamplerName
 from sr_cli.diffusion.path import Path, time_grid
 from sr_cli.diffusion.samplers import sample, table
@@ -267,3 +274,27 @@ def test_another_table_would_be_noticed() -> None:
         weights = [[step.x, *step.x0[:1], step.noise] for step in one]
         rivals = [[step.x, *step.x0[:1], step.noise] for step in other]
         assert np.abs(np.array(weights) - np.array(rivals)).max() > 1e-3
+
+
+@pytest.mark.parametrize("locked", [True, False], ids=["locked", "the control"])
+def test_threads_ask_diffusers_one_after_another(
+    locked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that are enlarged side by side do, each for its own start. While it imports what it
+    is asked for, diffusers tells another thread that there is no such class."""
+    real, meeting, met = diffusers, threading.Barrier(2), []
+
+    class Asked(types.ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait(timeout=0.3)
+                met.append(name)
+            return getattr(real, name)
+
+    monkeypatch.setitem(sys.modules, "diffusers", Asked("diffusers"))
+    if not locked:
+        monkeypatch.setattr(samplers, "IMPORTING", nullcontext())
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda name: table(name, SCHEDULE, LAST, 3)[1], ("edm", "ddim")))
+    assert list(map(len, found)) == [3, 3]
+    assert bool(met) != locked
