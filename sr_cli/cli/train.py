@@ -192,7 +192,7 @@ def from_scratch(
     import torch
 
     from sr_cli.device import resolve_device, resolve_dtype
-    from sr_cli.models.dossr.importer import check_name
+    from sr_cli.models.registry import check_name
     from sr_cli.training.export import export
     from sr_cli.training.recipe import Recipe
     from sr_cli.training.train import Trainer, TrainOptions

@@ -76,7 +76,7 @@ def dossr(
     """
     terminal.talk(quiet=quiet, verbose=verbose)
     from sr_cli.device import resolve_dtype
-    from sr_cli.models.dossr.importer import check_name, require_free
+    from sr_cli.models.registry import check_name, require_free
     from sr_cli.training.finetune import FinetuneOptions, Finetuner, accelerator, export
     from sr_cli.training.objectives_dossr import DossrObjective
 

@@ -108,16 +108,19 @@ def fetch(
     begins again.
     """
     terminal.talk(quiet=quiet, verbose=verbose)
-    from sr_cli.models.dossr.importer import require_free
-    from sr_cli.models.fetch import discard
+    from sr_cli.models.fetch import discard, located
     from sr_cli.models.fetch import fetch as download
-    from sr_cli.models.kept import is_dossr, keep
 
     if url is None and "://" in name:
         name, url = PurePosixPath(name).stem, name
+    located(name, url, sha256)  # before torch is imported, which takes seconds
+    from sr_cli.models.kept import is_dossr, keep
+    from sr_cli.models.registry import check_name, require_free
+
     settings: dict[str, Any] = {"dtype": dtype, "prompt": prompt, "context": context}
     settings |= {"name": name, "licence": licence}
-    require_free(_options(Path(name), **settings).model)
+    check_name(name)
+    require_free(name)
     with watching() as progress:
         source = download(name, progress, url=url, sha256=sha256)
     if is_dossr(source):

@@ -1,6 +1,7 @@
 """Checkpoints from where they are published: resumed, verified, kept until they are imported."""
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from urllib.request import url2pathname
 from sr_cli.errors import ModelError, UsageError
 from sr_cli.files import digest, home, is_file_name, require_space, writing
 from sr_cli.models import hub
-from sr_cli.models.checkpoints import read_state_dict
 from sr_cli.models.store import Progress
 
 RETRIES = 3
@@ -56,19 +56,15 @@ def fetch(
 
     name: of DOWNLOADS, or any with a `url` (https, http, file, Google Drive's, or a `HubFile`'s).
     An interrupted download goes on where it stopped. Raises UsageError for a name or URL that leads
-    nowhere; ModelError when the source cannot be reached, what it gives is no checkpoint or has
-    another SHA-256, or the disk is full.
+    nowhere or a sha256 that is none; ModelError when the source cannot be reached, what it gives is
+    no checkpoint or has another SHA-256, or the disk is full.
     """
-    source = _source(name, url)
+    source = located(name, url, sha256)
     parts = urlsplit(source.url)
     if parts.scheme == "file":
         path = Path(url2pathname(parts.path))
         _verify(path, source, sha256)
         return path
-    if parts.scheme not in ("http", "https", hub.SCHEME):
-        raise UsageError(
-            f"url must begin with https://, http://, hf:// or file://, not {source.url!r}."
-        )
     place = hashlib.sha256(source.url.encode()).hexdigest()[:16]  # each URL has its own partial
     path = home() / "downloads" / place / source.file
     with writing(path.parent):
@@ -91,8 +87,18 @@ def discard(path: Path) -> None:
         shutil.rmtree(downloads / path.relative_to(downloads).parts[0])
 
 
-def _source(name: str, url: str | None) -> Download:
+def located(name: str, url: str | None, sha256: str | None = None) -> Download:
+    """What `fetch` would download; nothing is reached. Raises UsageError as that does."""
+    if sha256 and not re.fullmatch("[0-9a-fA-F]{64}", sha256):
+        raise UsageError(f"sha256 must be 64 hexadecimal digits, not {sha256!r}.")
     if url:
+        scheme = urlsplit(url).scheme
+        if scheme not in ("http", "https", "file", hub.SCHEME):
+            raise UsageError(
+                f"url must begin with https://, http://, hf:// or file://, not {url!r}."
+            )
+        if scheme == hub.SCHEME:
+            hub.HubFile.parsed(url)
         file = unquote(urlsplit(url).path).rpartition("/")[2] or name
         if not is_file_name(file):
             raise UsageError(f"url must end in the name of a file like model.ckpt, not {file!r}.")
@@ -105,6 +111,8 @@ def _source(name: str, url: str | None) -> Download:
 
 
 def _verify(path: Path, source: Download, sha256: str | None) -> None:
+    from sr_cli.models.checkpoints import read_state_dict  # brings torch, which takes seconds
+
     try:
         read_state_dict(path)
     except ModelError as error:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import Any
 
 from torch import Tensor
 
-from sr_cli.errors import ModelError
+from sr_cli.errors import ModelError, UsageError
 from sr_cli.files import digest, is_file_name, whole
 from sr_cli.models.checkpoints import read_state_dict
+from sr_cli.models.kinds import SUFFIXES
 from sr_cli.models.limits import Limits
 from sr_cli.models.store import Shard, installed
 
@@ -132,10 +134,29 @@ def card(name: str, kinds: Collection[str] = ()) -> Card:
     known = ", ".join(each.name for each in cards(kinds)) or "none"
     if found:
         raise ModelError(f"{name} is a {found.kind} network, not of use here: choose from {known}.")
+    if Path(name).suffix and Path(name).is_file():
+        raise ModelError(f"{name} is no model file: srx reads {', '.join(SUFFIXES)}.")
     raise ModelError(
         f"There are no weights named {name!r} (found: {known}): fetch or import them with "
         f"srx weights, or let SRX_WEIGHTS name the folder that holds {name}.json."
     )
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for what cannot be a model's name."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise UsageError(
+            f"{name!r} is no name for a model: begin --name with a letter or digit, "
+            "then letters, digits, dots, dashes and underscores."
+        )
+
+
+def require_free(name: str) -> None:
+    """Raise UsageError when a model of this name is there."""
+    if name in names():
+        raise UsageError(
+            f"There is a model {name} already in {card(name).folder}: choose another --name."
+        )
 
 
 def _files() -> Iterator[Path]:

@@ -237,3 +237,41 @@ def test_an_export_names_its_files(srx: Srx, monkeypatch: pytest.MonkeyPatch) ->
     assert run.code == 0
     assert "wrote embedded_x2_1_True" in run.err
     assert "wrote graph" in run.err
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("fetch", "x", "--url", "ftp://127.0.0.1/a.ckpt"), 2, "--url must begin with https://"),
+        (("fetch", "hf://owner/a.ckpt"), 2, "is no file of the hub"),
+        (
+            ("fetch", "x", "--url", "http://h/a.ckpt", "--sha256", "12"),
+            2,
+            "--sha256 must be 64 hex",
+        ),
+        (("fetch", "nowhere"), 2, "give --url"),
+    ],
+)
+def test_an_address_is_checked_before_torch_is_imported(
+    args: tuple[str, ...], code: int, said: str
+) -> None:
+    found = heavy(args)
+    assert (found.returncode, "torch: False" in found.stdout) == (code, True)
+    assert said in found.stderr
+
+
+def test_what_needs_torch_imports_it() -> None:  # the control
+    assert "torch: True" in heavy(("list",)).stdout
+
+
+def heavy(args: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """A call of srx weights that says at its end whether torch was imported."""
+    code = (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('torch:', 'torch' in sys.modules))\n"
+        "from sr_cli.cli.app import main\n"
+        "main(['weights', *sys.argv[1:]])"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False
+    )

@@ -1,6 +1,5 @@
 """Released checkpoints and diffusers folders → installed models, in files with a card."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from sr_cli.models.dossr.convert import State
 from sr_cli.models.dossr.model import CONTEXT
 from sr_cli.models.dossr.prompt import PROMPT, embed, embed_by_folder, read_context
 from sr_cli.models.fetch import DOWNLOADS
-from sr_cli.models.registry import Card, card, names, write_card
+from sr_cli.models.registry import Card, card, check_name, require_free, write_card
 from sr_cli.models.store import Progress, Staging
 
 Dtype = Literal["float16", "bfloat16", "float32"]
@@ -56,23 +55,6 @@ class ImportOptions:
         """The name that the model gets."""
         known = (s.name for s in DOWNLOADS if s.file == self.source.name)
         return self.name or next(known, self.source.name.removesuffix(self.source.suffix))
-
-
-def check_name(name: str) -> None:
-    """Raise UsageError for what cannot be a model's name."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise UsageError(
-            f"{name!r} is no name for a model: begin --name with a letter or digit, "
-            "then letters, digits, dots, dashes and underscores."
-        )
-
-
-def require_free(name: str) -> None:
-    """Raise UsageError when a model of this name is there."""
-    if name in names():
-        raise UsageError(
-            f"There is a model {name} already in {card(name).folder}: choose another --name."
-        )
 
 
 def import_model(options: ImportOptions, progress: Progress) -> Card:
