@@ -86,8 +86,9 @@ class Metadata:
         return replace(self, exif=_block(tags), xmp=xmp, texts=texts)
 
     def tagged(self, text: str) -> "Metadata":
-        """With a word on what was done: EXIF's ProcessingSoftware, and a text of PNG."""
-        tags = exif_tags(self.exif) | {_Tag.ProcessingSoftware: text.encode()}
+        """With a word on what was done: EXIF's ProcessingSoftware, whose type is ASCII (what is not
+        becomes a question mark), and a text of PNG."""
+        tags = exif_tags(self.exif) | {_Tag.ProcessingSoftware: text}
         texts = tuple(entry for entry in self.texts if entry[0] != "srx")
         return replace(self, exif=_block(tags), texts=(*texts, ("srx", text)))
 
