@@ -39,7 +39,7 @@ class Bars:
 
     def __init__(self, progress: rich.Progress, jobs: Sequence[Job], pixels_of: PixelsOf) -> None:
         self.progress, self.jobs = progress, jobs
-        self.begun = 0
+        self.ended = 0
         self.shares = dict.fromkeys(jobs, 0.0)  # of each file's work that is done
         self.work: dict[Job, int] = {}  # of each file, once that of all is known
         self.total, self.done = 0, 0.0
@@ -58,8 +58,6 @@ class Bars:
     def __call__(self, event: Event) -> None:
         match event:
             case Started(job):
-                self.begun += 1
-                self._show()
                 name = printable(job.input.name)
                 self.progress.reset(self.steps, total=None, description=name, count="")
             case Stepped(job, done, total):
@@ -68,6 +66,7 @@ class Bars:
                     self.steps, completed=done, total=total, count=f"{done}/{total}"
                 )
             case Finished(job) | Failed(job):
+                self.ended += 1
                 self._advance(job, 1)
 
     def _measure(self, pixels_of: PixelsOf) -> None:
@@ -88,7 +87,7 @@ class Bars:
         self._show()
 
     def _show(self) -> None:
-        count = f"{self.begun}/{len(self.jobs)}"
+        count = f"{self.ended}/{len(self.jobs)}"
         if not self.work:
             self.progress.update(self.files, count=count)
             return

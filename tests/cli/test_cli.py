@@ -398,7 +398,10 @@ def test_bars_reach_their_end_without_a_step() -> None:
         show = Bars(progress, [a, b], {a: 3, b: 0}.__getitem__)
         show.measuring.join()
         show(Started(a))
+        show(Started(b))  # read ahead: that is not done
+        assert progress.tasks[0].fields["count"].startswith("0/2")
         show(Finished(a, (6, 4), (24, 16), 1.0, 1))
+        assert progress.tasks[0].fields["count"].startswith("1/2")
         assert [(task.completed, task.total) for task in progress.tasks] == [(4, 5), (0, None)]
         assert not progress.tasks[0].finished
         show(Failed(b, InputError("Bad.")))
