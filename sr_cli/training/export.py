@@ -45,13 +45,15 @@ def export(
         kind=objective.name,
         file=f"{name}.safetensors",
         architecture=objective.architecture,
-        licence="Apache-2.0",
+        licence="not stated",  # whoever trained, and on whose photographs, decides that
         training={
             **training,
             "objective": objective.describe(),
             "iterations": state["iteration"],
             "batch": options.batch,
             "crop": options.crop,
+            "learning rate": options.lr,
+            "seed": options.seed,
             "graphics": options.graphics,
             **({"textures": TEXTURED} if options.textures else {}),
             "minutes": round(state["elapsed"] / 60, 1),

@@ -124,7 +124,10 @@ def test_embedded_learns_to_see(srx: Srx, photos: str) -> None:
     made = [Path("runs", run, "out/embedded.safetensors") for run in ("embedded", "again")]
     assert made[0].read_bytes() == made[1].read_bytes()
     text = made[0].with_suffix(".json").read_text()
+    assert '"licence": "not stated"' in text  # not that of srx: whose photographs these are decides
     for words in (
+        '"learning rate": 0.002',
+        '"seed": 0',
         "LPIPS on VGG16",
         "discriminator",
         "widened",
