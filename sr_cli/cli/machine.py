@@ -141,6 +141,11 @@ def make_upscaler(options: UpscaleOptions, machine: Machine) -> Upscaler:
 
     found = machine.resolve()
     upscaler = Upscaler(options, device=str(found.device), dtype=found.asked_dtype)
+    if found.asked_dtype not in ("auto", upscaler.dtype):
+        terminal.note(
+            f"{options.model} is a network alone, which rounds visibly in {found.asked_dtype}: it "
+            f"computes in {upscaler.dtype}."
+        )
     if options.best_of > 1:
         from sr_cli.evaluation.judging import with_judge
 

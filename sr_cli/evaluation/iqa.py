@@ -101,23 +101,23 @@ def parts(name: str) -> Iterator[Part]:
         yield Part(name, None, command, find_spec("pyiqa") is not None and _cached(spec.backbone))
 
 
-def absent(name: str, *, download: bool) -> str | None:
+def absent(name: str, *, download: bool | None) -> str | None:
     """Why a metric of SPECS cannot be had, in one sentence; None if it can.
 
     It only looks for files: pyiqa would try to download what is missing, and without a network
-    that takes minutes to fail. download: that is wanted, so only pyiqa itself has to be there.
+    that takes minutes to fail. download: that is wanted, so only pyiqa itself has to be there; None
+    where nobody can want it.
     """
     if find_spec("pyiqa") is None:
         return f"{name} needs pyiqa: run pip install 'srx[iqa]'."
     if download:
         return None
+    other = "" if download is None else ", or give --download"
     for part in (part for part in parts(name) if not part.there):
         if part.file:
-            return (
-                f"{name} has no weights {part.file}: put {part.source} there, or give --download."
-            )
+            return f"{name} has no weights {part.file}: put {part.source} there{other}."
         backbone = SPECS[name].backbone
-        return f"{name} has no backbone {backbone}: run {part.source}, or give --download."
+        return f"{name} has no backbone {backbone}: run {part.source}{other}."
     return None
 
 

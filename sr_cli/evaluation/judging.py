@@ -16,7 +16,7 @@ def with_judge(upscaler: Upscaler) -> str | None:
 
     Results are judged as 8-bit files would be.
     """
-    if reason := absent(NAME, download=False):
+    if reason := absent(NAME, download=None):
         return reason
     metrics = load((NAME,), torch.device(upscaler.device))
 

@@ -196,8 +196,11 @@ def _describe(state: dict[str, Tensor], source: str) -> ImageModelDescriptor:
         except UnsupportedModelError:
             model = None
     if model is None:
+        path, own = Path(source), ""
+        if path.with_suffix(".json").is_file():
+            own = f" Its card makes it srx's own: SRX_WEIGHTS={path.parent}, --model {path.stem}."
         raise ModelError(
-            f"{source} is of no architecture that srx knows (it reads what spandrel reads)."
+            f"{source} is of no architecture that srx knows (it reads what spandrel reads).{own}"
         )
     kind = f"{source} is a {model.architecture.name} model"
     if not isinstance(model, ImageModelDescriptor) or model.purpose == "FaceSR":

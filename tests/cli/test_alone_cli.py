@@ -150,3 +150,29 @@ def test_anime_runs(real: Srx) -> None:
     paint(Path("a.png"), (16, 12))
     assert real("upscale", "a.png", "b.png", "--model", "anime").code == 0
     assert Image.open("b.png").size == (64, 48)
+
+
+@pytest.mark.usefixtures("net")
+def test_what_does_not_compute_in_bfloat16_is_told(real: Srx) -> None:
+    paint(Path("a.png"))
+    call = ("upscale", "a.png", "b.png", "--overwrite", "--model", "net.safetensors", "--dtype")
+    said = "net.safetensors is a network alone, which rounds visibly in bfloat16: it computes in"
+    assert f"{said} float32.\n" in real(*call, "bfloat16").err
+    for fitting in ("auto", "float32"):
+        assert said not in real(*call, fitting).err
+
+
+def test_a_file_of_srxs_own_weights_is_told_how_to_be_used(real: Srx, tiny: Path) -> None:
+    paint(Path("a.png"))
+    run = real("upscale", "a.png", "b.png", "--model", tiny / "embedded.safetensors")
+    assert (run.code, f"SRX_WEIGHTS={tiny}, --model embedded.\n" in run.err) == (3, True), run.err
+    (Path.cwd() / "alone.safetensors").write_bytes((tiny / "embedded.safetensors").read_bytes())
+    assert (
+        "SRX_WEIGHTS" not in real("upscale", "a.png", "b.png", "--model", "alone.safetensors").err
+    )
+
+
+def test_a_picture_is_no_model(real: Srx) -> None:
+    paint(Path("a.png"))
+    run = real("upscale", "a.png", "b.png", "--model", "a.png")
+    assert (run.code, "a.png is no model file" in run.err) == (3, True), run.err
