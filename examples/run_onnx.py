@@ -82,6 +82,8 @@ def enlarge(session, plan, picture):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit("usage: python run_onnx.py embedded_x4.json photo.jpg large.png")
     file, source, target = map(Path, sys.argv[1:])
     plan = json.loads(file.read_text("utf-8"))
     session = onnxruntime.InferenceSession(file.with_name(plan["file"]))
