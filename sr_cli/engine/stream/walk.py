@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sr_cli.engine.states import Noise, place_of, weights_of
 from sr_cli.engine.steps import Course
+from sr_cli.engine.stream.ahead import ahead
 from sr_cli.engine.stream.plane import Plane
 from sr_cli.engine.stream.source import Source
 from sr_cli.engine.tiling import Window
@@ -64,7 +65,7 @@ class WalkByRows:
                 following = files.enter_context(Plane(self.size))
                 if depth > 1:
                     kept[number] = files.enter_context(Plane(self.size))
-                for rows, x, x0, _ in self._step(number, state, kept):
+                for rows, x, x0, _ in ahead(self._step(number, state, kept)):
                     following.write(self.across(rows), x)
                     if depth > 1:
                         kept[number].write(self.across(rows), x0)
@@ -73,7 +74,7 @@ class WalkByRows:
                 if number - depth + 1 in kept:  # the next step looks back on later ones alone
                     kept.pop(number - depth + 1).close()
                 state = following
-            for rows, x, _, source in self._step(len(steps), state, kept):
+            for rows, x, _, source in ahead(self._step(len(steps), state, kept)):
                 yield rows, self.model.codec.decode(x), source
 
     def _step(
@@ -82,9 +83,10 @@ class WalkByRows:
         """Rows: which, the state after the step of this number, the x0 that it found, and the
         source; state: before it, None at the start."""
         going, strips = _Pass(self, number, state, kept), self._strips
+        coming = ahead(map(going.entered, strips))
         total = len(self.course.steps) * len(strips)
-        for done, rows in enumerate(strips, start=1):
-            yield from going(rows)
+        for done in range(1, len(strips) + 1):
+            yield from going(next(coming))
             self.on_step((number - 1) * len(strips) + done, total)
 
     def encoded(self, source: Tensor) -> Tensor:
@@ -124,9 +126,11 @@ class _Pass:
         self._waiting = Waiting()  # x and the source, until the network has seen what is below
         self._top = 0
 
-    def __call__(self, rows: slice) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        """Of the rows that are done when these have come: as `WalkByRows._step`."""
-        outputs = self._network(*self._entered(rows))
+    def __call__(self, entered: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        """Of the rows that are done when these have `entered`: as `WalkByRows._step`."""
+        x, source = torch.split(self._waiting.put(entered), 3, dim=1)
+        outputs = self._network(x, self._walk.encoded(source))
+        del entered, x, source
         while True:
             with self._walk.timer("network"):
                 output = next(outputs, None)
@@ -136,19 +140,17 @@ class _Pass:
             self._top = ready.stop
             yield ready, *self._moved(self._walk.across(ready), output)
 
-    def _entered(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """x and y of rows."""
+    def entered(self, rows: slice) -> Tensor:
+        """x and the source of rows, (1, 6, h, W)."""
         walk, place = self._walk, self._walk.across(rows)
         with walk.timer("preprocess"):
             source = self._read(place)
-        y = walk.encoded(source)
         if self._state is None:
             share, noise = walk.course.start
-            x = (y * share).add_(walk.noise(0, place), alpha=noise)
+            x = (walk.encoded(source) * share).add_(walk.noise(0, place), alpha=noise)
         else:
-            x = self._state.read(place).to(y.device)
-        self._waiting.put(torch.cat((x, source), dim=1))
-        return x, y
+            x = self._state.read(place).to(source.device)
+        return torch.cat((x, source), dim=1)
 
     def _moved(self, place: Window, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next state, x0 and the source of rows, by what the network makes of them."""

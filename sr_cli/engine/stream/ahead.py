@@ -1,0 +1,31 @@
+"""Stages of one picture's way side by side, each in a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+
+
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The same items, each made in a thread while the one before it is used.
+
+    That thread has as many threads to compute with as the caller, and no gradients. What is raised
+    there is raised here. Where the rest is not wanted, the item that is being made is waited for.
+    """
+    making, threads = iter(items), torch.get_num_threads()
+
+    @torch.inference_mode()
+    def made() -> list[Item]:
+        return list(islice(making, 1))
+
+    with ThreadPoolExecutor(1, "srx", torch.set_num_threads, (threads,)) as pool:
+        coming = pool.submit(made)
+        while found := coming.result():
+            coming = pool.submit(made)
+            yield found.pop()
