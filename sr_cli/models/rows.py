@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sr_cli.models.network import Block, EmbeddedNet
 from sr_cli.models.winograd import Convolution
 
-PIECE = 1 << 17
+PIECE = 1 << 18
 """Pixels that the last layers, at full resolution, take at a time."""
 
 Rows = Iterator[Tensor]

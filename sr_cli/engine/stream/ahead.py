@@ -1,4 +1,5 @@
-"""Stages of one picture's way side by side, each in a thread of its own."""
+"""Stages of a large picture's way that go on side by side, each in a thread of its own: its source
+and noise, the networks, and what finishes and writes."""
 
 from __future__ import annotations
 

@@ -1,0 +1,70 @@
+"""Stages that go on side by side: the same items, one ahead, and nothing that outlives its use."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from sr_cli.engine.stream.ahead import ahead
+
+PATIENCE_S = 60.0
+
+
+def test_the_next_item_is_made_while_one_is_used_and_no_further() -> None:
+    begun = [threading.Event() for _ in range(4)]
+
+    def items() -> Iterator[int]:
+        for number, event in enumerate(begun):
+            event.set()
+            yield number
+
+    made = ahead(items())
+    for number in range(4):
+        assert next(made) == number
+        if number + 1 < 4:
+            assert begun[number + 1].wait(PATIENCE_S)
+        assert not any(event.is_set() for event in begun[number + 2 :])
+    assert not list(made)
+
+
+def test_it_is_another_thread_that_computes_as_the_caller_does() -> None:
+    before = torch.get_num_threads()
+
+    def items() -> Iterator[tuple[int, int, bool]]:
+        yield threading.get_ident(), torch.get_num_threads(), torch.is_inference_mode_enabled()
+
+    torch.set_num_threads(before + 1)
+    try:
+        ((thread, threads, inference),) = ahead(items())
+    finally:
+        torch.set_num_threads(before)
+    assert thread != threading.get_ident()
+    assert (threads, inference) == (before + 1, True)
+
+
+def test_what_is_raised_there_is_raised_here_after_what_was_made() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise MemoryError("no more")
+
+    made = ahead(items())
+    assert next(made) == 1
+    with pytest.raises(MemoryError, match="no more"):
+        next(made)
+
+
+def test_where_the_rest_is_not_wanted_its_thread_is_gone_and_no_more_is_made() -> None:
+    before, seen = threading.active_count(), []
+
+    def items() -> Iterator[int]:
+        for number in range(9):
+            seen.append(number)
+            yield number
+
+    made = ahead(items())
+    next(made)
+    assert threading.active_count() == before + 1
+    made.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+    assert seen == [0, 1]
