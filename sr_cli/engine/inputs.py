@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -52,13 +52,14 @@ def natural(path: Path) -> tuple[list[tuple[str | int, ...]], str]:
 
 @dataclass(frozen=True)
 class Found:
-    """What arguments hold: input files, folders without an image, files that were left out, and
-    folders that cannot be read."""
+    """What arguments hold: input files, folders without an image, files that were left out, folders
+    that cannot be read, and folders inside that are not entered."""
 
     inputs: list[Input]
     empty: list[Path]
     others: list[Path]
     failed: list[tuple[Path, InputError]]
+    closed: list[Path] = field(default_factory=list)
 
 
 def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Found:
@@ -178,3 +179,5 @@ def _images(folder: Path, recursive: bool, exclude: Path | None, found: Found) -
             yield entry
         elif not entry.is_dir():
             found.others.append(entry)
+        elif not recursive and entry.resolve() != exclude:
+            found.closed.append(entry)

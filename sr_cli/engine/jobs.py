@@ -76,6 +76,9 @@ def collect_jobs(
     if found.others:
         count = len(found.others)
         notes.append(f"{count} other file{'s' * (count > 1)} left out: {_shown(found.others)}.")
+    if found.closed:
+        count, folders = len(found.closed), _shown(found.closed)
+        notes.append(f"{count} folder{'s' * (count > 1)} not entered without -r: {folders}.")
     failures = [Failed(Job(folder, output), error) for folder, error in found.failed]
     single = False
     if output.suffix.lower() in SUFFIXES and not output.is_dir():

@@ -570,6 +570,14 @@ def test_what_a_folder_leaves_out_is_said(srx: Srx) -> None:
     assert all(name in run.err for name in ("notes.txt", "film.mov", "g.nef"))
 
 
+def test_folders_that_are_not_entered_are_said(srx: Srx) -> None:
+    for name in ("in/a.png", "in/2023/b.png", "in/out/c.png"):
+        paint(Path(name))
+    said = "1 folder not entered without -r: in/2023.\n"  # not the one where results go
+    assert said in srx("upscale", "in", "in/out").err
+    assert "not entered" not in srx("upscale", "in", "tree", "--recursive").err
+
+
 def test_content_is_recognised_only_where_it_is_a_picture_s(tmp_path: Path) -> None:
     for data in (b"", b"P4", b"P9 1 1", b"BM", b"II*\0", b"RIFF....WAVE", b"%PDF", b"\0" * 40):
         (tmp_path / "a").write_bytes(data)
