@@ -2,11 +2,14 @@
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from sr_cli.engine.stream.ahead import ahead
+from sr_cli.engine.stream.walk import WalkByRows
 
 PATIENCE_S = 60.0
 
@@ -68,3 +71,12 @@ def test_where_the_rest_is_not_wanted_its_thread_is_gone_and_no_more_is_made() -
     made.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
     assert seen == [0, 1]
+
+
+@pytest.mark.parametrize(("most", "together"), [(16, False), (32, True)])
+def test_the_fewest_rows_are_made_one_after_another(most: int, together: bool) -> None:
+    walk: Any = SimpleNamespace(most=most, model=SimpleNamespace(multiple_of=16))
+    here = threading.get_ident()
+    made = list(WalkByRows._ahead(walk, (threading.get_ident() for _ in range(3))))
+    assert len(made) == 3
+    assert (here not in made) == together

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sr_cli.engine.states import Noise, place_of, weights_of
 from sr_cli.engine.steps import Course
-from sr_cli.engine.stream.ahead import ahead
+from sr_cli.engine.stream.ahead import Item, ahead
 from sr_cli.engine.stream.plane import Plane
 from sr_cli.engine.stream.source import Source
 from sr_cli.engine.tiling import Window
@@ -65,7 +65,7 @@ class WalkByRows:
                 following = files.enter_context(Plane(self.size))
                 if depth > 1:
                     kept[number] = files.enter_context(Plane(self.size))
-                for rows, x, x0, _ in ahead(self._step(number, state, kept)):
+                for rows, x, x0, _ in self._ahead(self._step(number, state, kept)):
                     following.write(self.across(rows), x)
                     if depth > 1:
                         kept[number].write(self.across(rows), x0)
@@ -74,7 +74,7 @@ class WalkByRows:
                 if number - depth + 1 in kept:  # the next step looks back on later ones alone
                     kept.pop(number - depth + 1).close()
                 state = following
-            for rows, x, _, source in ahead(self._step(len(steps), state, kept)):
+            for rows, x, _, source in self._ahead(self._step(len(steps), state, kept)):
                 yield rows, self.model.codec.decode(x), source
 
     def _step(
@@ -83,11 +83,15 @@ class WalkByRows:
         """Rows: which, the state after the step of this number, the x0 that it found, and the
         source; state: before it, None at the start."""
         going, strips = _Pass(self, number, state, kept), self._strips
-        coming = ahead(map(going.entered, strips))
+        coming = self._ahead(map(going.entered, strips))
         total = len(self.course.steps) * len(strips)
         for done in range(1, len(strips) + 1):
             yield from going(next(coming))
             self.on_step((number - 1) * len(strips) + done, total)
+
+    def _ahead(self, items: Iterable[Item]) -> Iterator[Item]:
+        """`ahead`; but one item after another where rows are so few that memory must be short."""
+        return ahead(items) if self.most > self.model.multiple_of else iter(items)
 
     def encoded(self, source: Tensor) -> Tensor:
         """y; the codec of such a model has no context, no noise, and y as its hint."""
