@@ -422,7 +422,7 @@ def test_the_card_is_updated_only_when_asked(bench: Srx, photos: Path) -> None:
         ("--scales 2,two", "--scales"),
         ("--scales 2,4 --update-card", "one --scale"),
         ("--crop 8", "crop must be at least 32"),
-        ("--per-folder 0", "per_folder must be at least 1"),
+        ("--per-folder 0", "--per-folder must be at least 1"),
         ("--repeat 0", "repeat"),
         ("gone.png", "gone.png"),
     ],

@@ -277,14 +277,14 @@ def test_good_arguments_are_no_mistake(srx: Srx, photos: Path) -> None:
     assert results() == {"a_x2.5.webp", "b_x2.5.webp"}
 
 
-@pytest.mark.parametrize("args", ["upscale in out", "train compact in", "bench in"])
+@pytest.mark.parametrize("args", ["upscale in out -r", "train compact in", "bench in"])
 def test_a_device_that_does_not_exist_is_told_in_one_sentence(
     srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch, args: str
 ) -> None:
     monkeypatch.setattr(command, "make_upscaler", MAKE_UPSCALER)
     run = srx(*args.split(), "--device", "gpu")
     assert (run.code, run.out) == (2, "")
-    assert re.fullmatch(r"error: device must be auto, cpu, [^\n]+ not 'gpu'.\n", run.err), run.err
+    assert re.fullmatch(r"error: --device must be auto, cpu, [^\n]+ not 'gpu'.\n", run.err), run.err
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_a_model_that_does_not_load_has_its_exit_code(
         raise ModelError("The model x is missing.")
 
     monkeypatch.setattr(command, "make_upscaler", missing)
-    assert srx("upscale", photos, "out") == Run(3, "", "error: The model x is missing.\n")
+    assert srx("upscale", photos, "out", "-r") == Run(3, "", "error: The model x is missing.\n")
 
 
 def test_a_traceback_is_for_those_who_ask(
@@ -320,7 +320,7 @@ def test_a_traceback_is_for_those_who_ask(
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(command, "make_upscaler", broken)
-    run = srx("upscale", photos, "out")
+    run = srx("upscale", photos, "out", "-r")
     assert run.code == 1
     assert re.fullmatch(r"error: ZeroDivisionError: oops \(.*--verbose.*\)\n", run.err)
     assert "Traceback" in srx("upscale", photos, "out", "--verbose").err

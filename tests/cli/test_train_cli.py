@@ -126,7 +126,7 @@ def test_embedded_learns_to_see(srx: Srx, photos: str) -> None:
     text = made[0].with_suffix(".json").read_text()
     assert '"licence": "not stated"' in text  # not that of srx: whose photographs these are decides
     for words in (
-        '"learning rate": 0.002',
+        '"learning rate": 0.0005',
         '"seed": 0',
         "LPIPS on VGG16",
         "discriminator",

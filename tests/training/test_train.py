@@ -605,7 +605,7 @@ def test_a_run_keeps_to_its_photographs(photos: Path, tmp_path: Path) -> None:
     list(Trainer(compact(), settings).run())
     moved = shutil.copytree(photos, tmp_path / "disk" / photos.name)
     Trainer(compact(), replace(settings, data=moved))
-    other = photos.rename(photos.with_name("others"))
+    other = shutil.copytree(photos, photos.with_name("others"))
     with pytest.raises(UsageError, match=f"run on {moved.name}: name another --run"):
         Trainer(compact(), replace(settings, data=other))
     with pytest.raises(UsageError, match=f"run on {moved.name}: name another --run"):
