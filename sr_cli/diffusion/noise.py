@@ -24,7 +24,7 @@ LOW = 2**32 - 1
 ROW, CHANNEL = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64
 """How far a row and a channel are from the next in the generator's counter, modulo 2⁶⁴: the golden
 ratio keeps positions that are not very far apart from sharing one."""
-EACH = 4
+VALUES = 4
 """Values of one word, in columns side by side."""
 STRIP = {"cpu": 2**15, "else": 2**22}
 """Words that are drawn at a time: for each thread as many as a processor's cache holds, or what
@@ -109,15 +109,15 @@ def _height(keys: Tensor, cols: Window, channels: int) -> int:
     """How many rows of a window are drawn at a time, at least one."""
     cpu = keys.device.type == "cpu"
     words = STRIP["cpu"] * torch.get_num_threads() if cpu else STRIP["else"]
-    return max(1, words * EACH // max(1, len(keys) * channels * (cols[1] - cols[0])))
+    return max(1, words * VALUES // max(1, len(keys) * channels * (cols[1] - cols[0])))
 
 
 def _drawn(keys: Tensor, rows: Window, cols: Window, channels: int) -> Tensor:
     """z of a window, all at once."""
-    first, last = cols[0] // EACH, -(-cols[1] // EACH)
+    first, last = cols[0] // VALUES, -(-cols[1] // VALUES)
     weyl = _weyl(keys, rows, (first, last), channels)
     z = normals(squares64(weyl, keys.view(-1, 1, 1, 1)))
-    return z[..., cols[0] - EACH * first : cols[1] - EACH * first]
+    return z[..., cols[0] - VALUES * first : cols[1] - VALUES * first]
 
 
 def _weyl(keys: Tensor, rows: Window, words: Window, channels: int) -> Tensor:

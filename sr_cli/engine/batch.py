@@ -133,8 +133,8 @@ def run(
                 suspect = any(keeper.suspects(loaded.job) for loaded in group)
                 lanes = 1 if suspect else _lanes(group, options, upscale, workers)
                 if lanes > 1:
-                    side_by_side = partial(_in_lane, upscale=upscale, keeper=keeper, notify=tell)
-                    crew.go(lanes, side_by_side, group, lanes, crew)
+                    in_lane = partial(_in_lane, upscale=upscale, keeper=keeper, notify=tell)
+                    crew.go(lanes, in_lane, group, lanes, crew)
                     continue
                 crew.leave_lanes()
                 for larger, finished in _enlarged(group, upscale, tell, crew):
