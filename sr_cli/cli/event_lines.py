@@ -97,7 +97,8 @@ class FinishedLine(_Closed):
 
 @dataclass(frozen=True)
 class FailedLine(_Closed):
-    """There is no output, and why; exit_code: what it would be of a run of this picture alone."""
+    """There is no output, and why; exit_code: 1 for this picture's own fault, 2 for that of an
+    option, 3 of a model, 4 of the device or its memory."""
 
     event: Literal["failed"]
     input: str

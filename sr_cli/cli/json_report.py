@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
+from sr_cli.cli.event_lines import line_of
 from sr_cli.engine.events import Failed, Finished, Outcome, Planned, Skipped
 
 
 def record(outcome: Outcome) -> dict[str, Any]:
-    """One file's outcome for JSON."""
-    files = {"input": str(outcome.job.input), "output": str(outcome.job.output)}
-    match outcome:
-        case Failed():
-            return files | {"error": outcome.reason}
-        case Skipped():
-            return files | {"reason": outcome.reason}
-        case Planned():
-            return files | {"size_in": outcome.size_in, "size_out": outcome.size_out}
-        case Finished():
-            return files | {
-                "size_in": outcome.size_in,
-                "size_out": outcome.size_out,
-                "seconds": outcome.seconds,
-                "megapixels_per_second": outcome.megapixels_per_second,
-                "peak_memory_bytes": outcome.peak_memory,
-                "notes": outcome.notes,
-            }
+    """One file's outcome for JSON: its event line, but for the kind, which its list says."""
+    found = asdict(line_of(outcome))
+    del found["event"]
+    return found
 
 
 def document(settings: dict[str, Any], found: dict[str, Any], outcomes: Sequence[Outcome]) -> Any:

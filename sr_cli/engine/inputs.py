@@ -12,6 +12,9 @@ from pathlib import Path
 from sr_cli.engine.signatures import SUFFIXES, resembles_picture
 from sr_cli.errors import InputError, UsageError
 
+SHOWN = 3
+"""Arguments that an error names."""
+
 
 class NoImageError(UsageError):
     """There are folders, and no image in them."""
@@ -52,8 +55,9 @@ def natural(path: Path) -> tuple[list[tuple[str | int, ...]], str]:
 
 @dataclass(frozen=True)
 class Found:
-    """What arguments hold: input files, folders without an image, files that were left out, folders
-    that cannot be read, and folders inside that are not entered."""
+    """What arguments hold: input files, folders without an image, files that were left out, what
+    failed (arguments that are not there, folders that cannot be read), and folders inside that are
+    not entered."""
 
     inputs: list[Input]
     empty: list[Path]
@@ -70,16 +74,25 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
     folder `exclude`, where results go. A pattern matches nothing in `exclude`, unless it begins
     there. A broken link with an image's name is an input, which fails when it is read.
 
+    Where there is an input, what is not there or cannot be read is in `failed`, and ends nothing.
+
     Raises:
-        UsageError: an argument does not exist or matches nothing.
+        UsageError: nothing but arguments that do not exist or match nothing.
         NoImageError: there is no image.
         InputError: nothing but a folder that cannot be read.
     """
     inputs: dict[str, Input] = {}
+    missing: list[UsageError] = []
     found, links = Found([], [], [], []), Links()
     left_out = Path(os.path.realpath(exclude))
     for argument in arguments:
-        for path in _matches(argument, left_out):
+        try:
+            matches = _matches(argument, left_out)
+        except UsageError as error:
+            missing.append(error)
+            found.failed.append((argument, InputError(str(error))))
+            continue
+        for path in matches:
             failures = len(found.failed)
             inside = _inside(path, recursive, left_out, found, named=path == argument)
             if not inside and len(found.failed) == failures:
@@ -89,12 +102,19 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
                 first = inputs.get(real, given)
                 inputs[real] = replace(first, found=first.found and given.found)
     found.inputs.extend(inputs.values())
+    if missing and not inputs:
+        raise UsageError(_first(missing))
     if found.failed and not inputs:
         raise found.failed[0][1]
     if not inputs:
         hint = "" if recursive else " Folders inside it are read with --recursive."
         raise NoImageError(f"There is no image in {', '.join(map(str, arguments))}.{hint}")
     return found
+
+
+def _first(missing: Sequence[UsageError]) -> str:
+    more = f" {len(missing) - SHOWN} more are missing too." if len(missing) > SHOWN else ""
+    return " ".join(map(str, missing[:SHOWN])) + more
 
 
 def pictures(folder: Path, *, recursive: bool = False) -> list[Path]:

@@ -59,8 +59,8 @@ def collect_jobs(
 
     Results of an earlier run, which lie among the inputs where the output is the same folder, are
     no inputs: a file is taken for one if another input would be written there, unless an argument
-    names it. A folder that cannot be read, and a file that the template cannot name, fail alone;
-    where there is nothing else, the whole call fails.
+    names it. An argument that does not exist, a folder that cannot be read, and a file that the
+    template cannot name fail alone; where there is nothing else, the whole call fails.
 
     Raises:
         UsageError: as `collect`; two inputs share an output; an output is one of the inputs, or no
@@ -79,7 +79,7 @@ def collect_jobs(
     if found.closed:
         count, folders = len(found.closed), _shown(found.closed)
         notes.append(f"{count} folder{'s' * (count > 1)} not entered without -r: {folders}.")
-    failures = [Failed(Job(folder, output), error) for folder, error in found.failed]
+    failures = [Failed(Job(path, output), error) for path, error in found.failed]
     single = False
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
         _check_single(arguments, output, files)

@@ -24,7 +24,7 @@ from sr_cli.engine.ledger import Ledger
 from sr_cli.engine.manifest import Recipe
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.store import Address, Store, is_remote, reaching, tag_of
-from sr_cli.errors import InputError, UsageError
+from sr_cli.errors import InputError
 from sr_cli.files import digest
 
 AHEAD: Final = 4
@@ -46,7 +46,7 @@ class Mirror:
     folder: for them. arguments: of the command, remote or not. output: remote.
     Afterwards `arguments` and `place` are their stand-ins, and `addresses` what these stand for.
 
-    Raises UsageError and InputError where an argument cannot be listed.
+    Raises UsageError for an address that is none, InputError where one cannot be listed.
     """
 
     def __init__(
@@ -69,8 +69,10 @@ class Mirror:
 
     def _stand_in(self, base: Path, store: Store, *, deep: bool) -> None:
         found = store.list(deep=deep)
-        if not found:
-            raise UsageError(f"There is nothing in {store.address}.")
+        if not found:  # a stand-in that is not there either, and fails as on a disk
+            self.addresses[base] = store.address
+            self.arguments.append(base)
+            return
         own = f"{self.store.root}/"
         if "" in found:  # a file
             path = base / store.address.name

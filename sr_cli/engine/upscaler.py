@@ -197,7 +197,7 @@ class Upscaler:
         a call that was interrupted goes on when it is made again. Closing the iterator ends it.
 
         Raises:
-            UsageError: an input does not exist, or two would become one file.
+            UsageError: no input exists, or two would become one file.
             InputError: the output cannot be written, or another run works there.
         """
         from sr_cli.engine.runs import events

@@ -660,9 +660,28 @@ def test_lists_of_files(srx: Srx, photos: Path) -> None:
     Path("list").write_text("")
     assert srx("upscale", "--files-from", "list", "out").code == 2
     assert srx("upscale", "--files-from", "none", "out").code == 2
-    Path("list").write_text("in/a.png\nin/none.png\n")
-    run = srx("upscale", "--files-from", "list", "out", "--overwrite")
-    assert "in/none.png" in run.err
+    Path("list").write_text("in/none.png\n")
+    run = srx("upscale", "--files-from", "list", "out")
+    assert (run.code, "in/none.png does not exist" in run.err) == (2, True)
+
+
+@pytest.mark.parametrize("gone", ["none.png", "*.bmp", "nowhere/"])
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_does_not_exist_fails_beside_what_does(
+    srx: Srx, photos: Path, gone: str, listed: bool
+) -> None:
+    Path("list").write_text(f"{gone}\nin/a.png\n")
+    inputs = ("--files-from", "list") if listed else (gone, "in/a.png")
+    run = srx("upscale", *inputs, "out", "--json")
+    report = json.loads(run.out)
+    assert (run.code, results()) == (1, {"a.png"})
+    (failed,) = report["failures"]
+    assert (failed["input"], failed["exit_code"]) == (gone.rstrip("/"), 1)
+    assert gone.rstrip("/") in failed["reason"]
+    assert "1 done, 1 failed" in run.err
+    assert srx("upscale", *inputs, "out", "--dry-run").code == 1
+    Path("list").write_text("in/a.png\n")  # the control
+    assert srx("upscale", "--files-from", "list", "out").code == 0
 
 
 @pytest.fixture

@@ -152,6 +152,19 @@ def test_everything_that_happens_is_a_line(srx: Srx, photos: Path) -> None:
     assert kinds(dry) == ["run", "collected", "planned", "planned", "failed", "end"]
 
 
+def test_the_document_has_the_last_line_of_each_file(srx: Srx, photos: Path) -> None:
+    (photos / "text.png").write_text("no image")
+    ends = {"results": "finished", "planned": "planned", "failures": "failed", "skipped": "skipped"}
+    seen = set()
+    for flags in (["--dry-run"], [], []):
+        found = json.loads(srx("upscale", photos, "out", "--json", *flags).out)
+        assert set(found) == {"options", "environment", *ends}
+        for name, event in ends.items():
+            seen |= {name} if found[name] else set()
+            assert all(lines(json.dumps(entry | {"event": event})) for entry in found[name])
+    assert seen == set(ends)
+
+
 @pytest.mark.parametrize(
     ("ending", "end"),
     [(KeyboardInterrupt(), (130, None)), (ModelError("Damaged."), (3, "Damaged."))],

@@ -104,6 +104,14 @@ def test_one_file_becomes_one_file(srx: Srx, fs: Any) -> None:
     assert names(fs) == {"large.webp", "a.png"}
 
 
+def test_an_address_that_is_missing_fails_alone(srx: Srx, fs: Any) -> None:
+    run = srx("upscale", "s3://pics/none", "s3://pics/in/a.png", "s3://pics/out", "--json")
+    (failed,) = json.loads(run.out)["failures"]
+    assert (run.code, names(fs), failed["input"]) == (1, {"a.png"}, "s3://pics/none")
+    assert "s3://pics/none does not exist" in failed["reason"]
+    assert "/tmp" not in run.err + run.out
+
+
 def test_results_among_the_inputs_are_no_inputs(srx: Srx, fs: Any) -> None:
     for _ in range(2):
         assert srx("upscale", "s3://pics/in", "s3://pics/in/large", "-r").code == 0
@@ -234,7 +242,7 @@ def test_an_interrupted_run_is_continued(srx: Srx, fs: Any, failure: list[BaseEx
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (("s3://pics/none", "s3://pics/out"), 2, "There is nothing in s3://pics/none"),
+        (("s3://pics/none", "s3://pics/out"), 2, "s3://pics/none does not exist"),
         (("s3://pics/in", "s3://nowhere/out"), 1, "s3://nowhere/out does not exist"),
         (("s3://pics/in", "out"), 2, "needs a remote OUTPUT"),
         (("s3://pics/in/*.png", "s3://pics/out"), 2, "is a pattern"),

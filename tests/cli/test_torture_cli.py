@@ -27,7 +27,7 @@ def test_the_torture_folder(srx: Srx) -> None:
     run = srx("upscale", "in", "out", "--scale", 1, "--json", "--color", "none")
     report = json.loads(run.out)
     done = {Path(entry["input"]).stem: entry for entry in report["results"]}
-    failed = {Path(entry["input"]).stem: entry["error"] for entry in report["failures"]}
+    failed = {Path(entry["input"]).stem: entry["reason"] for entry in report["failures"]}
     assert run.code == 1
     assert not report["skipped"]
     assert results() == {f"{name}.png" for name in done}

@@ -344,6 +344,16 @@ def test_arguments_without_sense_are_refused(arguments: list[str], says: str) ->
         plan(*map(Path, arguments))
 
 
+def test_an_argument_that_is_missing_ends_nothing_unless_all_are() -> None:
+    paint(IN / "a.png")
+    found = found_by(Path("none.png"), IN / "a.png", Path("*.bmp"), OUT)
+    assert [job.input for job in found.jobs] == [IN / "a.png"]
+    assert [str(failed.job.input) for failed in found.failures] == ["none.png", "*.bmp"]
+    assert all(isinstance(failed.error, InputError) for failed in found.failures)
+    with pytest.raises(UsageError, match=r"0 does not .*2 does not exist\. 2 more are missing"):
+        plan(*(Path(str(number)) for number in range(5)), OUT)
+
+
 def test_two_inputs_never_share_an_output() -> None:
     paint(IN / "a.jpg")
     paint(IN / "a.png")
