@@ -117,8 +117,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the engine give what its networks say, even if they are random."""
 
-    def as_it_is(image: Tensor, *_: object, **__: object) -> tuple[Tensor, float]:
-        return image.clamp(0, 1), 0.0
+    def as_it_is(image: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        return image.clamp(0, 1), torch.zeros(len(image))
 
     monkeypatch.setattr(finish, "guarded", as_it_is)
 

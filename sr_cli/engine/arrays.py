@@ -25,10 +25,10 @@ class Form:
         """uint8, uint16 or float32."""
         return {8: torch.uint8, 16: torch.uint16, 32: torch.float32}[self.bits]
 
-    def empty(self, height: int, width: int, device: torch.device) -> Tensor:
-        """(1, C, H, W) for a result."""
+    def empty(self, count: int, height: int, width: int, device: torch.device) -> Tensor:
+        """(N, C, H, W) for so many results."""
         channels = 1 if self.grey else 3
-        return torch.empty(1, channels, height, width, dtype=self.dtype, device=device)
+        return torch.empty(count, channels, height, width, dtype=self.dtype, device=device)
 
     def __call__(self, image: Tensor) -> Tensor:
         """(N, 3, H, W) float32 in [0, 1] → (N, C, H, W), rounded to the nearest level."""

@@ -79,7 +79,7 @@ class Between:
         return self.rows.used(window[0]), self.cols.used(window[1])
 
     def __call__(self, maps: Tensor, window: Window) -> Tensor:
-        """A window of maps, (1, C, h, w), enlarged to the image: as if cut from the whole."""
+        """A window of maps, (N, C, h, w), enlarged to the image: as if cut from the whole."""
         return self.enlarged(maps[(..., *self.cells(window))], window)
 
     def enlarged(self, there: Tensor, window: Window) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, Self
 
 from torch import Tensor
 
-from sr_cli.engine.arrays import FLOATS, Form, levels
+from sr_cli.engine.arrays import Form, levels
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.tiling import OnNote, OnTile, ignore
 from sr_cli.models.resampling import resize
@@ -50,7 +50,7 @@ class Draws(Protocol):
         lrs: Sequence[Tensor],
         *,
         sources: Sequence[Tensor] | None,
-        forms: Sequence[Form] | None,
+        forms: Sequence[Form],
         on_step: OnTile,
         on_note: OnNote,
     ) -> list[Tensor]:
@@ -62,7 +62,7 @@ def best_of(  # noqa: PLR0917
     engine: Draws,
     lrs: Sequence[Tensor],
     sources: Sequence[Tensor],
-    forms: Sequence[Form] | None,
+    forms: Sequence[Form],
     on_step: OnTile,
     on_note: OnNote,
 ) -> list[Tensor]:
@@ -81,8 +81,8 @@ def best_of(  # noqa: PLR0917
     kept = []
     for i, lr in enumerate(lrs):
         images = [draw[i] for draw in draws]
-        form = forms[i] if forms else FLOATS
-        best, said = _chosen([_floats(image, form) for image in images], lr, first, engine.judge)
+        shown = [_floats(image, forms[i]) for image in images]
+        best, said = _chosen(shown, lr, first, engine.judge)
         on_note(i, said)
         kept.append(images[best])
     return kept

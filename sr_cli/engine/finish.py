@@ -1,9 +1,10 @@
 """From what the networks gave to what is shown: colours, the guard, and whether it is a picture."""
 
-import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from sr_cli.engine.arrays import Form, finite, levels
 from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, color_fix
 from sr_cli.engine.guard import guarded, shrunk
 from sr_cli.engine.options import Color, UpscaleOptions
-from sr_cli.engine.tiling import Tiler
+from sr_cli.engine.tiling import OnNote, Tiler, of_group, together
 from sr_cli.engine.timing import Timer
 from sr_cli.errors import DeviceError
 from sr_cli.models.model import Model
@@ -43,16 +44,16 @@ class Finish:
         lr: Tensor,
         *,
         form: Form,
-        on_note: Callable[[str], None],
+        on_note: OnNote,
     ) -> Tensor:
-        """The result in that form, (C, H, W).
+        """The results of N pictures of one size in that form, (N, C, H, W).
 
-        image: what the networks gave; source: the plain enlargement, both (1, 3, H, W); smaller:
-        what the guard's `shrunk` makes of the image; lr: (3, h, w), float32 or uint8. Raises
-        DeviceError where the image holds what is no number.
+        image: what the networks gave; source: the plain enlargement, both (N, 3, H, W); smaller:
+        what the guard's `shrunk` makes of the image; lr: (N, 3, h, w), float32 or uint8. on_note is
+        told which of the N. Raises DeviceError where the image holds what is no number.
         """
         check_numbers(smaller, self.device)
-        lr = levels(lr.to(source.device))[None]
+        lr = levels(lr.to(source.device))
         by_cells = self.color == "wavelet" and not self.exact
         if not by_cells and self.color != "none":
             with self.timer("colour"):
@@ -68,9 +69,10 @@ class Finish:
                 recolour=by_cells,
                 form=form,
             )
-        for note in strayed_notes(strayed):
-            on_note(note)
-        return result[0]
+        for i, share in enumerate(strayed.tolist()):
+            for note in strayed_notes(share):
+                on_note(i, note)
+        return result
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Unguarded:
         lr: Tensor,
         *,
         form: Form,
-        on_note: Callable[[str], None],
+        on_note: OnNote,
     ) -> Tensor:
         """As `Finish`; but `source` is the image itself, whose colours are those of `lr` enlarged
         by bicubic interpolation."""
@@ -100,9 +102,9 @@ class Unguarded:
         with self.timer("colour"):
             if self.color != "none":
                 height, width = image.shape[-2:]
-                plain = resize(levels(lr.to(image.device))[None], (height, width))
+                plain = resize(levels(lr.to(image.device)), (height, width))
                 image = recoloured(image, plain, self.color, self.device)
-        return form(image.clamp(0, 1))[0]
+        return form(image.clamp(0, 1))
 
 
 def finish_of(
@@ -148,6 +150,69 @@ def strayed_notes(share: float) -> list[str]:
 
 
 def overflowed(smaller: Tensor, source: Tensor) -> bool:
-    """Whether an image, made smaller, is no image, or black although its source is not."""
-    largest = float(smaller.max()) if finite(smaller) else math.nan
-    return math.isnan(largest) or (largest <= 0 and bool(source.max() > 0))
+    """Whether of some images, (N, 3, h, w), made smaller, one is no image, or black although its
+    source is not."""
+    if not finite(smaller):
+        return True
+    black = smaller.amax(dim=(1, 2, 3)) <= 0
+    return bool(black.any()) and bool((black & (source.amax(dim=(1, 2, 3)) > 0)).any())
+
+
+def at_once(device: torch.device) -> int:
+    """Output pixels of pictures of one size that are finished as one: on a GPU launches cost more
+    than the work of a small picture, on a CPU what stays in its cache is fastest."""
+    return 0 if device.type == "cpu" else 2**24
+
+
+def finished(
+    finish: Finish | Unguarded,
+    images: Sequence[Tensor],
+    lrs: Sequence[Tensor],
+    sources: Sequence[Tensor],
+    *,
+    forms: Sequence[Form],
+    on_note: OnNote,
+    repeated: Callable[[int], Tensor] | None,
+) -> list[Tensor]:
+    """The result of each picture in its form, (C, H, W).
+
+    images: what the networks gave, (1, 3, H, W) or larger; lrs: (3, h, w), float32 or uint8;
+    sources: the plain enlargements, (1, 3, H, W). repeated: makes the i-th result again where
+    `overflowed`; None: there is no better. Raises DeviceError as `finish`.
+    """
+    left = dict(enumerate(images))
+    del images
+    results = dict[int, Tensor]()
+    groups = deque(_of_one_size(lrs, sources, forms, at_once(finish.device)))
+    while groups:
+        group = groups.popleft()
+        height, width = sources[group[0]].shape[-2:]
+        image = together([left[i][..., :height, :width] for i in group])
+        source, lr = together([sources[i] for i in group]), together([lrs[i][None] for i in group])
+        smaller = shrunk(image, lr)
+        if repeated and overflowed(smaller, source):
+            if len(group) == 1:
+                results[group[0]] = repeated(group[0])
+            else:
+                groups.extendleft([i] for i in group)
+            continue
+        for i in group:
+            del left[i]
+        own = partial(of_group, on_note, group)
+        made = finish(image, smaller, source, lr, form=forms[group[0]], on_note=own)
+        results |= zip(group, made, strict=True)
+    return [results[i] for i in range(len(lrs))]
+
+
+def _of_one_size(
+    lrs: Sequence[Tensor], sources: Sequence[Tensor], forms: Sequence[Form], most: int
+) -> list[list[int]]:
+    """Which pictures differ in nothing but their levels, of at most so many pixels together."""
+    groups: dict[Any, list[int]] = {}
+    for i, (lr, source, form) in enumerate(zip(lrs, sources, forms, strict=True)):
+        groups.setdefault((lr.shape, lr.dtype, source.shape, form), []).append(i)
+    parts = []
+    for group in groups.values():
+        count = max(1, most // sources[group[0]][0, 0].numel())
+        parts += [group[k : k + count] for k in range(0, len(group), count)]
+    return parts

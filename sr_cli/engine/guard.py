@@ -60,13 +60,15 @@ def guarded(
     smaller: Tensor | None = None,
     recolour: bool = False,
     form: Form = FLOATS,
-) -> tuple[Tensor, float]:
-    """The guarded result, and the share of the picture where the network had strayed.
+) -> tuple[Tensor, Tensor]:
+    """The guarded results of N pictures of one size, and the share of each, (N,), where the network
+    had strayed.
 
-    image: the result, y: the plain enlargement, both (1, 3, H, W), finite, about in [0, 1]; lr:
-    (1, 3, h, w) in [0, 1]; all float32 on one device, as is what comes back. device: computes.
-    smaller: `shrunk` of the image, where it is known. recolour: give the image the low frequencies
-    of y first, by a wavelet whose finest scale is a cell. form: of the result, (1, C, H, W).
+    image: what the networks gave, y: the plain enlargement, both (N, 3, H, W), finite, about in
+    [0, 1]; lr: (N, 3, h, w) in [0, 1]; all float32 on one device, as is what comes back. device:
+    computes. smaller: `shrunk` of the image, where it is known. recolour: give the image the low
+    frequencies of y first, by a wavelet whose finest scale is a cell. form: of the results,
+    (N, C, H, W).
     """
     device = device or image.device
     smaller = shrunk(image, lr) if smaller is None else smaller
@@ -84,10 +86,10 @@ def guarded(
         tinted = float(maps[(..., *between.cells(w))][:, COLOUR].min()) < 1
         return image[place], between(maps[:, : COLOUR.start + tinted], w)
 
-    result = form.empty(*size, image.device)
+    result = form.empty(len(image), *size, image.device)
     tiler = Tiler.in_cache(TILE, 0, device)
     tiler.fill(lambda *read: form(limited(*read)), pixels, [result])
-    return result, float((maps[:, DOUBT] > 0.5).double().mean())
+    return result, (maps[:, DOUBT] > 0.5).float().mean(dim=(1, 2, 3))
 
 
 def cell_maps(
@@ -99,9 +101,9 @@ def cell_maps(
     scale: Sequence[float],
     recolour: bool,
 ) -> Tensor:
-    """`limits` of all cells, (1, 11, h, w), with the colour fix in the correction.
+    """`limits` of all cells, (N, 11, h, w), with the colour fix in the correction.
 
-    smaller, smaller_y: the result and the plain enlargement made as small as lr, (1, 3, h, w).
+    smaller, smaller_y: the result and the plain enlargement made as small as lr, (N, 3, h, w).
     """
     low = torch.zeros_like(lr)
     if recolour:
@@ -109,7 +111,7 @@ def cell_maps(
         Tiler.in_cache(COLOR_TILE, WAVELET_MARGIN, device).fill(
             blur, lambda _, w: (difference[(..., *w)],), [low]
         )
-    maps = lr.new_empty(1, sum(MAPS), *lr.shape[-2:])
+    maps = lr.new_empty(len(lr), sum(MAPS), *lr.shape[-2:])
 
     def cells(_: int, w: Window) -> tuple[Tensor, ...]:
         return tuple(x[(..., *w)] for x in (smaller, smaller_y, lr, low))
@@ -203,8 +205,8 @@ def _shared(x: Tensor, dim: int, share: float) -> Tensor:
 
 
 def shrunk(image: Tensor, lr: Tensor) -> Tensor:
-    """An image, (1, 3, H, W), by area to the cells of the guard: pixels of the LR picture,
-    (1, 3, h, w), but never larger than itself. What is no number in it is none there either."""
+    """An image, (N, 3, H, W), by area to the cells of the guard: pixels of the LR picture,
+    (N, 3, h, w), but never larger than itself. What is no number in it is none there either."""
     sides = zip(image.shape[-2:], lr.shape[-2:], strict=True)
     return reduced(image, tuple(min(pair) for pair in sides))
 

@@ -131,7 +131,8 @@ def scaled(window: Window, scale: int) -> Window:
 
 
 Read = Callable[[int, Window], tuple[Tensor, ...]]
-"""Picture and window → what a network reads there, each (1, C, h, w) on any device."""
+"""Picture and window → what a network reads there, each (N, C, h, w) on any device; N is 1, or that
+of all pictures of one size that are worked on as one."""
 
 
 def over_tiles(
@@ -147,20 +148,19 @@ def over_tiles(
     """function(what is read) for every tile of every picture: (picture, tile, its core).
 
     places: the tiles of each picture. Up to `batch` tiles of one window shape are read at a time,
-    from whatever pictures; the function gets (N, C, h, w) on `device` and gives
-    (N, C', scale·h, scale·w). each: does one such call after another, as `map` does, or side by
+    from whatever pictures; the function gets (N', C, h, w) on `device` and gives
+    (N', C', scale·h, scale·w). each: does one such call after another, as `map` does, or side by
     side.
     """
 
     def computed(group: Sequence[tuple[int, Tile]]) -> Tensor:
         windows = zip(*(read(picture, tile.window) for picture, tile in group), strict=True)
-        return function(*(_together(parts).to(device) for parts in windows))
+        return function(*(together(parts).to(device) for parts in windows))
 
     groups = _groups(places, batch)
     for group, results in zip(groups, each(computed, groups), strict=True):
-        for i, (picture, tile) in enumerate(group):
-            core = scaled(tile.core_in_window, scale)
-            yield picture, tile, results[(slice(i, i + 1), ..., *core)]
+        for (picture, tile), values in zip(group, results.chunk(len(group)), strict=True):
+            yield picture, tile, values[(..., *scaled(tile.core_in_window, scale))]
 
 
 def _groups(places: Sequence[Sequence[Tile]], batch: int) -> list[list[tuple[int, Tile]]]:
@@ -170,9 +170,9 @@ def _groups(places: Sequence[Sequence[Tile]], batch: int) -> list[list[tuple[int
     return [same[i : i + batch] for same in alike for i in range(0, len(same), batch)]
 
 
-def _together(parts: tuple[Tensor, ...]) -> Tensor:
-    """Windows as one batch; of one, itself."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def together(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors as one batch; of one, itself."""
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
 
 
 def _shape(place: tuple[int, Tile]) -> tuple[int, int]:
@@ -255,7 +255,7 @@ class Tiler:
         scale: int = 1,
         on_tile: OnTile = ignore,
     ) -> None:
-        """Set every image, (1, C, scale·h, scale·w), to what the function makes of its tiles.
+        """Set every image, (N, C, scale·h, scale·w), to what the function makes of its tiles.
 
         read, function: as for `over_tiles`. Raises DeviceError when no tile is small enough.
         """

@@ -18,8 +18,7 @@ from sr_cli.engine.arrays import FLOATS, Form
 from sr_cli.engine.cells import Cells
 from sr_cli.engine.choice import Judge, best_of
 from sr_cli.engine.events import Event
-from sr_cli.engine.finish import finish_of, overflowed
-from sr_cli.engine.guard import shrunk
+from sr_cli.engine.finish import finish_of, finished
 from sr_cli.engine.images import Picture
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.pictures import alike, as_picture, colors, recolored
@@ -239,21 +238,21 @@ class Upscaler:
         float32 in [0, 1]. on_step and on_note as for one picture, with its index before.
         """
         sources = sources or self.sources(lrs, on_step if self.options.alone else ignore)
+        forms = forms or [FLOATS] * len(lrs)
         if self.options.best_of > 1:
             return best_of(self, lrs, sources, forms, on_step, on_note)
         if self._course is None:
             return self._from_calibrated_starts(lrs, sources, forms, on_step, on_note)
-        images = self._walked(self._course, lrs, sources, on_step, on_note)
-        results = list[Tensor]()
-        finish = finish_of(self.options, self._model, self._device, self._timer)
-        for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
-            form, note = forms[i] if forms else FLOATS, partial(on_note, i)
-            image = images.pop(0)[..., : source.shape[-2], : source.shape[-1]]
-            smaller = shrunk(image, lr[None])
-            if self._dtype != torch.float32 and overflowed(smaller, source):
-                results.append(self._repeated(lr, form, partial(on_step, i), note))
-            else:
-                results.append(finish(image, smaller, source, lr, form=form, on_note=note))
+        again = partial(self._repeated, lrs, forms, on_step, on_note)
+        results = finished(
+            finish_of(self.options, self._model, self._device, self._timer),
+            self._walked(self._course, lrs, sources, on_step, on_note),
+            lrs,
+            sources,
+            forms=forms,
+            on_note=on_note,
+            repeated=None if self._dtype == torch.float32 else again,
+        )
         return to_host(results)
 
     def _walked(
@@ -273,22 +272,19 @@ class Upscaler:
         return codec.decode(states)
 
     def _repeated(
-        self,
-        lr: Tensor,
-        form: Form,
-        on_step: Callable[[int, int], None],
-        on_note: Callable[[str], None],
+        self, lrs: Sequence[Tensor], forms: Sequence[Form], on_step: OnTile, on_note: OnNote, i: int
     ) -> Tensor:
-        on_note(f"{self.dtype} overflowed: repeated in float32")
+        """The i-th result by networks in float32."""
+        on_note(i, f"{self.dtype} overflowed: repeated in float32")
         exact = self._in_float32().using(**vars(self.options))
         exact._course = self._course
-        return exact._enlarged(lr, on_step, on_note, form)
+        return exact._enlarged(lrs[i], partial(on_step, i), partial(on_note, i), forms[i])
 
     def _from_calibrated_starts(
         self,
         lrs: Sequence[Tensor],
         sources: Sequence[Tensor],
-        forms: Sequence[Form] | None,
+        forms: Sequence[Form],
         on_step: OnTile,
         on_note: OnNote,
     ) -> list[Tensor]:
@@ -298,7 +294,7 @@ class Upscaler:
             images = self.using(t1=t1).together(
                 [lrs[i] for i in group],
                 sources=[sources[i] for i in group],
-                forms=forms and [forms[i] for i in group],
+                forms=[forms[i] for i in group],
                 on_step=partial(of_group, on_step, group),
                 on_note=partial(of_group, on_note, group),
             )

@@ -40,13 +40,13 @@ class Fake:
         for i in range(len(lrs)):
             on_step(i, 1, 2)
             on_note(i, "its own")
-        form = forms[0] if forms else FLOATS
+        form = forms[0]
         if form.bits == 8:
             image = (image * 255).round().to(torch.uint8)
         return [image] * len(lrs)
 
 
-def chosen(fake: Fake, forms: Any = None) -> tuple[int, list[str], list[tuple[int, int, int]]]:
+def chosen(fake: Fake, form: Form = FLOATS) -> tuple[int, list[str], list[tuple[int, int, int]]]:
     """The seed, the notes and the steps."""
     notes: list[str] = []
     steps: list[tuple[int, int, int]] = []
@@ -54,7 +54,7 @@ def chosen(fake: Fake, forms: Any = None) -> tuple[int, list[str], list[tuple[in
         fake,
         [LR],
         [LR],
-        forms,
+        [form],
         lambda *told: steps.append(told),
         lambda _, text: notes.append(text),
     )
@@ -85,9 +85,9 @@ def test_the_sum_of_both_ranks_decides_and_agreement_breaks_ties() -> None:
     assert chosen(Fake((6, 1, 3), undefined))[0] == 6
 
 
-@pytest.mark.parametrize("forms", [None, [Form(8)]])
-def test_scores_are_of_the_result_whatever_its_form(forms: Any) -> None:
-    _, notes, _ = chosen(Fake((6, 1), marks((1, 0.5))), forms)
+@pytest.mark.parametrize("form", [FLOATS, Form(8)])
+def test_scores_are_of_the_result_whatever_its_form(form: Form) -> None:
+    _, notes, _ = chosen(Fake((6, 1), marks((1, 0.5))), form)
     assert "levels from the input (6." in notes[-1]
     assert "mark (1.00, 0.50)" in notes[-1]
 

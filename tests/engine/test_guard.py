@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sr_cli.device import resolve_dtype
 from sr_cli.engine import finish, guard
-from sr_cli.engine.arrays import Form, to_tensor
+from sr_cli.engine.arrays import FLOATS, Form, to_tensor
 from sr_cli.engine.color import wavelet_color_fix
 from sr_cli.engine.guard import guarded
 from sr_cli.engine.images import load
@@ -140,8 +140,8 @@ def test_photographs_keep_their_sharpness(monkeypatch: pytest.MonkeyPatch) -> No
     notes: list[str] = []
     results = [engine(lr, on_note=notes.append) for lr in lrs]
 
-    def free_of_it(image: Tensor, y: Tensor, *_: object, **__: object) -> tuple[Tensor, float]:
-        return wavelet_color_fix(image, y).clamp(0, 1), 0.0
+    def free_of_it(image: Tensor, y: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        return not_at_all(wavelet_color_fix(image, y))
 
     monkeypatch.setattr(finish, "guarded", free_of_it)
     for lr, result in zip(lrs, results, strict=True):
@@ -170,8 +170,12 @@ def test_a_network_that_runs_away_is_caught(
         assert mean < 8
         assert block < 40
         assert "strayed" in notes[-1]
-    monkeypatch.setattr(finish, "guarded", lambda image, *_, **__: (image.clamp(0, 1), 0.0))
+    monkeypatch.setattr(finish, "guarded", not_at_all)
     assert all(errors(engine(lr), lr)[0] > 8 for lr in pictures)
+
+
+def not_at_all(image: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    return image.clamp(0, 1), torch.zeros(len(image))
 
 
 @pytest.mark.parametrize("scale", [0.5, 1, 1.5, 2.7, 4, 8])
@@ -353,3 +357,48 @@ def test_only_the_picture_that_strayed_gets_a_note(monkeypatch: pytest.MonkeyPat
     assert "strayed on" in notes[1]
     for lr, result in zip(lrs, together, strict=True):
         assert 255 * (result - engine(lr)).abs().max() <= 1
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5, 2.7, 4])
+@pytest.mark.parametrize("recolour", [True, False])
+def test_pictures_of_one_size_are_guarded_as_each_alone(scale: float, recolour: bool) -> None:
+    """To the last bit, also where one has doubts or no colour and the others have."""
+    lrs = [photo("cat", 12, 12, 40), 0 * drawn(1)[:, :40, :40] + 0.5, photo("coffee", 9, 9, 40)]
+    ys = [enlarged(lr, scale) for lr in lrs]
+    images = [garbage(ys[0]), ys[1] + 0.1 * garbage(ys[1]), ys[2]]
+    image, y, lr = (torch.cat(part) for part in (images, ys, [lr[None] for lr in lrs]))
+    together, strayed = guarded(image, y, lr, recolour=recolour, form=Form(8))
+    assert strayed[0] > 0.9
+    assert strayed[2] < 0.1
+    for k, (image, y, lr) in enumerate(zip(images, ys, lrs, strict=True)):
+        alone, share = guarded(image, y, lr[None], recolour=recolour, form=Form(8))
+        assert torch.equal(together[k : k + 1], alone)
+        assert strayed[k] == share
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("color", ["wavelet", "adain", "none"])
+def test_a_gpu_finishes_pictures_of_one_size_as_one(
+    monkeypatch: pytest.MonkeyPatch, color: Any
+) -> None:
+    """As many as its share of pixels says, and each as alone."""
+    calls: list[int] = []
+    real = guarded
+
+    def counted(image: Tensor, *given: Any, **named: Any) -> tuple[Tensor, Tensor]:
+        calls.append(len(image))
+        return real(image, *given, **named)
+
+    monkeypatch.setattr(finish, "guarded", counted)
+    lrs = [photo(name, 10, 10, 24) for name in PHOTOGRAPHS[:3]]
+    lrs.insert(1, photo("cat", 10, 10, 30))
+    forms = [FLOATS, FLOATS, Form(16, grey=True), FLOATS]
+    options = UpscaleOptions(preprocess="none", steps=1, color=color, batch=4)
+    engine = Upscaler(options, device="cpu")
+    alone = engine.together(lrs, forms=forms)
+    assert calls == [1] * 4
+    calls.clear()
+    monkeypatch.setattr(finish, "at_once", lambda _: 2 * (4 * 24) ** 2 + 1)
+    for one, other in zip(engine.together(lrs, forms=forms), alone, strict=True):
+        torch.testing.assert_close(one.float(), other.float(), atol=1e-6, rtol=0)
+    assert sorted(calls) == [1, 1, 2]

@@ -11,7 +11,7 @@ from reference import solve
 from torch import Tensor
 
 from sr_cli.diffusion.solvers import start
-from sr_cli.engine import upscaler
+from sr_cli.engine import finish, upscaler
 from sr_cli.engine.finish import overflowed
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.timing import Stopwatch
@@ -253,7 +253,12 @@ def test_copies_share_the_model_in_float32(fake: Fake) -> None:
     assert fake.loaded == [torch.bfloat16, torch.float32]
 
 
-def test_only_the_picture_that_overflows_is_repeated(fake: Fake) -> None:
+@pytest.mark.parametrize("pixels", [0, 2**24])
+def test_only_the_picture_that_overflows_is_repeated(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch, pixels: int
+) -> None:
+    """Also where several are finished as one."""
+    monkeypatch.setattr(finish, "at_once", lambda _: pixels)
     fake.low = Attentive()
     real = fake.low.predict_x0
 

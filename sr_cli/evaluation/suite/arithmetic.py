@@ -234,21 +234,21 @@ def _walked(
 
 
 def _after(batch: int, *, exact: bool) -> Parts:
-    """Of each picture alone. exact: colours are fixed at every pixel, not by the guard's cells.
+    """exact: colours are fixed at every pixel, not by the guard's cells.
 
-    Bytes are of the picture; launches are of its quarter, which is one tile on a CPU as the whole
-    is on a GPU.
+    Bytes are of a picture, times the batch; launches are of the quarters of a batch together, each
+    of which is one tile on a CPU as the whole is on a GPU.
     """
-    whole, quarter = (_finished(side, exact=exact) for side in (SIDE, SIDE // 2))
+    whole, quarters = _finished(SIDE, 1, exact=exact), _finished(SIDE // 2, batch, exact=exact)
     return {
-        part: Work(quarter[part].launches, work.bytes, work.flops) * batch
+        part: Work(quarters[part].launches, work.bytes * batch, work.flops * batch)
         for part, work in whole.items()
     }
 
 
-def _finished(side: int, *, exact: bool) -> Parts:
+def _finished(side: int, batch: int, *, exact: bool) -> Parts:
     """With values, since the guard looks at them: of a photograph, of which it doubts nothing."""
-    lr = levels(photo(side, side))[None]
+    lr = levels(photo(side, side))[None].repeat(batch, 1, 1, 1)
     image = resize(lr, (side * SCALE, side * SCALE)).clamp_(0, 1)
     parts: Parts = {}
     with torch.inference_mode():
