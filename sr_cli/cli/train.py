@@ -92,28 +92,63 @@ def from_scratch(
             "of the others' (0.35, say).",
         ),
     ] = 0.0,
+    lattice: Annotated[
+        float | None,
+        typer.Option(
+            metavar="W",
+            help="With --feature-loss: weight of an error that recurs every 4 pixels.",
+            show_default="1.5",
+        ),
+    ] = None,
+    edges: Annotated[
+        float,
+        typer.Option(
+            metavar="W",
+            help="With --feature-loss: weight of the error of differences between pixels 1 and 2 "
+            "apart, for straight outlines (1, say); a quarter of it where HR is the target.",
+        ),
+    ] = 0.0,
     sharpen: Annotated[
         float,
         typer.Option(
             metavar="AMOUNT",
-            help="With --feature-loss: an unsharp mask on the targets' edges (0.5, say).",
+            help="With --feature-loss: an unsharp mask on the edges of HR targets (0.5, say).",
         ),
     ] = 0.0,
+    later: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="With --feature-loss: an iteration learns one state of the walk, in this share a "
+            "later one, else the first (0.34, say).",
+            show_default="both",
+        ),
+    ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Another preprocessor (realesrgan, a checkpoint), whose answers are the target; "
-            "they are kept in the folder of --run.",
+            help="Another preprocessor (realesrgan, a checkpoint), whose answers are the target "
+            "where texture is wanted; they are kept in the folder of --run.",
         ),
     ] = None,
     teacher_share: Annotated[
         float, typer.Option(metavar="SHARE", help="Of the targets; the rest are HR crops.")
     ] = 1.0,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SIDE",
+            help="With --teacher: it answers crops of --crop (256, say), of which windows of this "
+            "side are learnt.",
+            show_default="whole crops",
+        ),
+    ] = None,
     epoch: Annotated[
         int | None,
         typer.Option(
-            help="Crops after which the same come again, and with a teacher their degradations.",
+            help="Crops after which the same come again, and degraded alike where a teacher "
+            "answers.",
             show_default=f"never, with --teacher {EPOCH}",
         ),
     ] = None,
@@ -232,9 +267,13 @@ def from_scratch(
         mix=_mix(mix),
         feature_loss=feature_loss,
         adversarial=adversarial,
+        lattice=lattice,
+        edges=edges,
         sharpen=sharpen,
+        later=later,
         teacher=teacher,
         teacher_share=teacher_share,
+        window=window,
     )
     torch.manual_seed(seed)
     objective = recipe.objective(options.run, str(place))

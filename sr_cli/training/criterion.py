@@ -11,11 +11,15 @@ from torch import Tensor
 
 from sr_cli.errors import UsageError
 from sr_cli.training.adversarial import Discriminator, real
+from sr_cli.training.differences import DISTANCES, differences
 from sr_cli.training.lattice import lattice
 from sr_cli.training.perceptual import SHIFT, Lpips, any_offset, window
 
 LATTICE = 1.5
-"""Weight of the pattern that recurs from cell to cell."""
+"""Weight of the pattern that recurs from cell to cell, where nothing else is said."""
+PLAIN = 0.25
+"""Weight of differences where the HR is aimed at, beside where a teacher is: what is finest in a
+photograph cannot be foreseen, and who is charged for it leaves it out."""
 SMOOTH, BETWEEN = 1 / 8, 1 / 8
 """Shares of a batch that a network with a dial learns at texture 0, and somewhere from 0 to 1."""
 
@@ -26,7 +30,7 @@ class Truth:
 
     image: (N, 3, H, W) in [−1, 1]. texture: (N,), how much of it is wanted. textured: numbers of
     the images where that is more than 0. offset: of the window whose features (of these images
-    alone) are compared.
+    alone) are compared. taught: (N,), 1 where a teacher's answer is aimed at, 0 where the HR is.
     """
 
     image: Tensor
@@ -34,32 +38,50 @@ class Truth:
     textured: Tensor
     offset: tuple[int, int]
     features: list[Tensor]
+    taught: Tensor
 
 
 class Criterion:
-    """Mean absolute error + LATTICE · `lattice` + `weight` · LPIPS; then, with `adversarial` > 0, a
-    discriminator.
+    """Mean absolute error + lattice · `lattice` + edges · `differences` + weight · LPIPS; then a
+    discriminator, with `adversarial` > 0.
 
     The discriminator's gradient on an answer is scaled to be `adversarial` times as long as that of
     the rest. Both it and LPIPS count in each image as much as texture is wanted there. Raises
-    UsageError unless weight > 0 and adversarial ≥ 0, ModelError when VGG16's weights are missing.
+    UsageError unless weight > 0 and the others ≥ 0, ModelError when VGG16's weights are missing.
     """
 
     def __init__(
-        self, weight: float, *, adversarial: float = 0.0, device: str | torch.device = "cpu"
+        self,
+        weight: float,
+        *,
+        adversarial: float = 0.0,
+        lattice: float = LATTICE,
+        edges: float = 0.0,
+        device: str | torch.device = "cpu",
     ) -> None:
-        if not (weight > 0 and adversarial >= 0):
-            raise UsageError("--feature-loss and --adversarial must not be negative.")
+        if not (weight > 0 and min(adversarial, lattice, edges) >= 0):
+            raise UsageError(
+                "--feature-loss must be more than 0, and --adversarial, --lattice and --edges must "
+                "not be negative."
+            )
         self.weight, self.adversarial = weight, adversarial
+        self.lattice, self.edges = lattice, edges
         self.lpips = Lpips().to(device)
         self.discriminator = Discriminator().to(device) if adversarial else None
 
     def describe(self) -> Mapping[str, Any]:
-        described = {
-            "loss": f"mean absolute error + {self.weight:g} · LPIPS on VGG16 (five taps, windows "
-            f"shifted by 0 to {SHIFT} pixels), images in [−1, 1]; + {LATTICE:g} · the error that "
-            "recurs from cell to cell"
-        }
+        loss = (
+            f"mean absolute error + {self.weight:g} · LPIPS on VGG16 (five taps, windows "
+            f"shifted by 0 to {SHIFT} pixels), images in [−1, 1]; + {self.lattice:g} · the error "
+            "that recurs from cell to cell"
+        )
+        if self.edges:
+            apart = " and ".join(map(str, DISTANCES))
+            loss += (
+                f" + {self.edges:g} · the mean absolute error of differences between pixels "
+                f"{apart} apart ({PLAIN:g} of that where the HR is the target)"
+            )
+        described = {"loss": loss}
         if self.adversarial:
             described["adversarial"] = (
                 "U-Net discriminator with spectral norm, its gradient "
@@ -68,16 +90,25 @@ class Criterion:
         return described
 
     def truth(
-        self, image: Tensor, texture: NDArray[np.float32], numbers: np.random.Generator
+        self,
+        image: Tensor,
+        texture: NDArray[np.float32],
+        numbers: np.random.Generator,
+        *,
+        taught: Tensor | None = None,
     ) -> Truth:
-        """Of images (N, 3, H, W) in [−1, 1]: the features are computed here, once for all."""
+        """Of images (N, 3, H, W) in [−1, 1]: the features are computed here, once for all.
+
+        taught: see `Truth`; None: nowhere.
+        """
         textured = torch.from_numpy(np.flatnonzero(texture)).to(image.device)
         offset, features = any_offset(numbers), []
         if len(textured):
             with torch.no_grad():
                 features = self.lpips.features(window(image[textured], offset))
         wanted = torch.from_numpy(texture).to(image.device)
-        return Truth(image, wanted, textured, offset, features)
+        taught = torch.zeros_like(wanted) if taught is None else taught
+        return Truth(image, wanted, textured, offset, features, taught)
 
     def __call__(self, answer: Tensor, truth: Truth) -> Tensor:
         """Scalar: its value is that of error and LPIPS, its gradient the discriminator's too.
@@ -96,7 +127,10 @@ class Criterion:
 
     def _value(self, seen: Tensor, truth: Truth) -> Tensor:
         difference = seen - truth.image
-        error = difference.abs().mean() + LATTICE * lattice(difference)
+        error = difference.abs().mean() + self.lattice * lattice(difference)
+        if self.edges:
+            weights = PLAIN + (1 - PLAIN) * truth.taught
+            error = error + self.edges * differences(difference, weights)
         if not len(truth.textured):
             return error
         distances: Tensor = self.lpips(window(seen[truth.textured], truth.offset), truth.features)

@@ -18,6 +18,7 @@ from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.resampling import resize
 from sr_cli.training.adversarial import Discriminator
 from sr_cli.training.criterion import Criterion
+from sr_cli.training.pairs import Pairs
 from sr_cli.training.perceptual import LEAST
 from sr_cli.training.teacher import Teacher
 
@@ -47,8 +48,8 @@ class Mix:
 class Objective(Protocol):
     """A model, its loss, and what its card says.
 
-    least_crop: HR pixels of a side that the loss needs. discriminator: what learns beside the
-    model, from gradients that the loss leaves on it.
+    least_crop: HR pixels of a side that the loss or a window needs. discriminator: what learns
+    beside the model, from gradients that the loss leaves on it.
     """
 
     name: str
@@ -108,24 +109,23 @@ class CompactObjective:
         return {**loss, **taught(self.teacher), "degradations": asdict(self.mix)}
 
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
-        pairs = [self._pair(part, rng) for part in hr.chunk(GROUPS)]
-        lr, target = (torch.cat(images) for images in zip(*pairs, strict=True))
-        output: Tensor = self.model(lr).float()
+        parts = [Pairs.of(part, rng, self.teacher, self._degraded) for part in hr.chunk(GROUPS)]
+        pairs = Pairs.joined(parts)
+        output: Tensor = self.model(pairs.source).float()
         if self.criterion is None:
-            return F.l1_loss(output, target)
+            return F.l1_loss(output, pairs.target)
         wanted = np.ones(len(hr), np.float32)
-        truth = self.criterion.truth(2 * target - 1, wanted, rng.numbers)
+        truth = self.criterion.truth(2 * pairs.target - 1, wanted, rng.numbers, taught=pairs.taught)
         return self.criterion(2 * output - 1, truth)
 
     def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return resize(self.model(lr), size)
 
-    def _pair(self, hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
-        """LR and the target."""
-        rng = self.teacher.randomness(hr) if self.teacher else rng
+    def _degraded(self, hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
+        """LR, which is what the network is given."""
         size = (hr.shape[-2] // 4, hr.shape[-1] // 4)
         lr = degrade(hr, size, self.mix.draw(rng), rng)
-        return lr, self.teacher.target(lr, hr, rng) if self.teacher else hr
+        return lr, lr
 
 
 def taught(teacher: Teacher | None) -> Mapping[str, str]:
@@ -207,17 +207,17 @@ class EmbeddedObjective(PixelObjective):
         return {**taught(self.teacher), "y": y, "degradations": asdict(self.mix)}
 
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
-        y, x0 = self.pairs(hr, rng)
-        residual = x0 - y
+        pairs = self.pairs(hr, rng)
+        y = 2 * pairs.source - 1
+        residual = 2 * pairs.target - 1 - y
         ratio = ratios(len(hr), rng, self.config.s, self.LOG_RATIO, self.NO_SIGNAL).to(hr)
         eps = torch.randn(y.shape, generator=rng.fields, device=y.device)
         return denoising_loss(self, residual, y, ratio, eps)
 
-    def pairs(self, hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
-        """y and the target of a batch, (N, 3, H, W) in [−1, 1]."""
-        found = [self._pair(part, rng) for part in hr.chunk(GROUPS)]
-        y, target = (2 * torch.cat(images) - 1 for images in zip(*found, strict=True))
-        return y, target
+    def pairs(self, hr: Tensor, rng: Randomness) -> Pairs:
+        """Of a batch (N, 3, H, W) in [0, 1]; the source is y."""
+        parts = hr.chunk(GROUPS)
+        return Pairs.joined([Pairs.of(part, rng, self.teacher, self._degraded) for part in parts])
 
     def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """One step from the bicubic LR: E[x0 | y]."""
@@ -227,9 +227,8 @@ class EmbeddedObjective(PixelObjective):
         output: Tensor = self.model(c_in * eps, y, log_ratio)
         return (y + c_out * output + 1) / 2
 
-    def _pair(self, hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
-        """y and the target in [0, 1], of HR's size."""
-        rng = self.teacher.randomness(hr) if self.teacher else rng
+    def _degraded(self, hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
+        """LR, and y of HR's size."""
         size = (hr.shape[-2], hr.shape[-1])
         scale = 4.0 if rng.numbers.random() < 0.75 else rng.numbers.uniform(1.5, 6)
         small = (round(size[0] / scale), round(size[1] / scale))
@@ -237,8 +236,7 @@ class EmbeddedObjective(PixelObjective):
         lr = degrade(hr, small, kind, rng)
         clean = kind == "bicubic" and rng.numbers.random() >= self.PREPROCESSED
         source = lr if clean or self.preprocess is None else self.preprocess(lr)
-        y = resize(source, size).clamp(0, 1)
-        return y, self.teacher.target(lr, hr, rng) if self.teacher else hr
+        return lr, resize(source, size).clamp(0, 1)
 
 
 class PriorObjective(PixelObjective):

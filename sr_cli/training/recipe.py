@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,8 @@ from sr_cli.errors import UsageError
 from sr_cli.files import digest
 from sr_cli.models.network import EmbeddedConfig
 from sr_cli.models.preprocess import load_preprocessor
-from sr_cli.training.criterion import Criterion
+from sr_cli.models.registry import card, names
+from sr_cli.training.criterion import LATTICE, Criterion
 from sr_cli.training.export import begin_with
 from sr_cli.training.objectives import (
     CompactObjective,
@@ -19,6 +21,7 @@ from sr_cli.training.objectives import (
     PriorObjective,
 )
 from sr_cli.training.objectives_walk import WalkObjective
+from sr_cli.training.perceptual import LEAST
 from sr_cli.training.teacher import Teacher
 from sr_cli.training.widening import config_of, widened
 
@@ -37,9 +40,10 @@ class Recipe:
     widths, blocks, cap, detail, refine, dial: as in `EmbeddedConfig`, of `embedded` and (the first
     two) `prior`. init: a card to begin with; widen_from: one whose network is made larger first.
     preprocess: "none" means clean input alone. mix: shares of degradations. feature_loss: weight of
-    LPIPS on VGG16, 0 for none; adversarial: share of a discriminator's gradient; sharpen: amount of
-    the unsharp mask on the target. teacher: a
-    preprocessor whose answers are the target in `teacher_share` of the parts. Raises UsageError.
+    LPIPS on VGG16, 0 for none; adversarial: share of a discriminator's gradient; lattice, edges:
+    weights of what `lattice` and `differences` charge; sharpen: amount of the unsharp mask on the
+    target; later: see `WalkObjective`. teacher: a preprocessor whose answers are the target in
+    `teacher_share` of the parts, `window`: at windows of this side. Raises UsageError.
     """
 
     network: Network
@@ -55,29 +59,43 @@ class Recipe:
     mix: Mix | None = None
     feature_loss: float = 0.0
     adversarial: float = 0.0
+    lattice: float | None = None
+    edges: float = 0.0
     sharpen: float = 0.0
+    later: float | None = None
     teacher: str | None = None
     teacher_share: float = 1.0
+    window: int | None = None
 
     def __post_init__(self) -> None:
-        pictured: dict[str, Any] = {"--feature-loss": self.feature_loss}
-        pictured |= {"--adversarial": self.adversarial, "--sharpen": self.sharpen}
+        charged: dict[str, Any] = {"--adversarial": self.adversarial}
+        charged |= {"--lattice": self.lattice, "--edges": self.edges}
+        walked: dict[str, Any] = {"--sharpen": self.sharpen, "--later": self.later}
         shaped: dict[str, Any] = {"--cap": self.cap, "--detail": self.detail, "--dial": self.dial}
-        shaped["--refine"] = self.refine
-        shaped["--widen-from"] = self.widen_from
-        for name, value in {**pictured, **shaped}.items():
+        shaped |= {"--refine": self.refine, "--widen-from": self.widen_from}
+        taught = {"--teacher": self.teacher, "--window": self.window}
+        seen = {"--feature-loss": self.feature_loss, **charged, **walked}
+        for name, value in {**seen, **shaped}.items():
             if isinstance(value, int | float) and not value >= 0:
                 raise UsageError(f"{name} must not be negative.")
-        unfit = shaped if self.network == "compact" else {}
-        if self.network == "prior":
-            unfit = {**pictured, **shaped, "--teacher": self.teacher}
-        if given := [name for name, value in unfit.items() if value]:
-            raise UsageError(f"{given[0]} is of no use to {self.network}: leave it out.")
+        unfit = {"compact": walked | shaped, "embedded": {}, "prior": seen | shaped | taught}
+        if given := _given(unfit[self.network]):
+            raise UsageError(f"{given} is of no use to {self.network}: leave it out.")
         if self.init and self.widen_from:
             raise UsageError("--init and --widen-from both say what to begin with: give one.")
-        seen = {"--adversarial": self.adversarial, "--sharpen": self.sharpen, "--dial": self.dial}
-        if not self.feature_loss and (given := [name for name, value in seen.items() if value]):
-            raise UsageError(f"{given[0]} needs --feature-loss, for example 2.")
+        if not self.feature_loss and (given := _given(charged | walked | {"--dial": self.dial})):
+            raise UsageError(f"{given} needs --feature-loss, for example 2.")
+        self._check_window()
+
+    def _check_window(self) -> None:
+        if self.window is None:
+            return
+        if self.teacher is None:
+            raise UsageError("--window needs --teacher: without one choose a smaller --crop.")
+        if self.window < LEAST or self.window % 16:
+            raise UsageError(
+                f"--window must be a multiple of 16, {LEAST} at least, not {self.window}."
+            )
 
     @property
     def shares(self) -> Mix:
@@ -119,6 +137,11 @@ class Recipe:
         Raises UsageError, or ModelError when a model or VGG16's weights are missing or do not fit.
         """
         objective = self._objective(run, device)
+        if self.window:
+            unit = objective.limits.multiple_of
+            if self.window % unit:
+                raise UsageError(f"--window {self.window} is no multiple of {unit}.")
+            objective.least_crop = max(objective.least_crop, self.window)
         if self.init:
             begin_with(objective, self.init)
         if self.widen_from:
@@ -130,7 +153,13 @@ class Recipe:
             return PriorObjective(self.config)
         criterion = None
         if self.feature_loss:
-            criterion = Criterion(self.feature_loss, adversarial=self.adversarial, device=device)
+            criterion = Criterion(
+                self.feature_loss,
+                adversarial=self.adversarial,
+                lattice=LATTICE if self.lattice is None else self.lattice,
+                edges=self.edges,
+                device=device,
+            )
         teacher = self._teacher(run, device)
         if self.network == "compact":
             return CompactObjective(mix=self.shares, criterion=criterion, teacher=teacher)
@@ -146,12 +175,26 @@ class Recipe:
             criterion=criterion,
             teacher=teacher,
             sharpen=self.sharpen,
+            later=self.later,
         )
 
     def _teacher(self, run: Path, device: str) -> Teacher | None:
         if self.teacher is None:
             return None
-        network = load_preprocessor(self.teacher, device)
-        path = Path(self.teacher)
-        own = digest(path)[:16] if path.is_file() else self.teacher
-        return Teacher(network, path.name, run / "teacher" / own, share=self.teacher_share)
+        network, name = load_preprocessor(self.teacher, device), Path(self.teacher).name
+        decides = (_identity(self.teacher), _identity(self.preprocess), repr(self.shares))
+        folder = run / "teacher" / sha256("\n".join(decides).encode()).hexdigest()[:16]
+        return Teacher(network, name, folder, share=self.teacher_share, side=self.window)
+
+
+def _given(options: Mapping[str, Any]) -> str | None:
+    """The first of them that is given."""
+    return next((name for name, value in options.items() if value), None)
+
+
+def _identity(preprocessor: str) -> str:
+    """What is another when the network is."""
+    path = Path(preprocessor)
+    if path.is_file():
+        return digest(path)
+    return card(preprocessor).identity if preprocessor in names() else preprocessor

@@ -113,8 +113,8 @@ class Trainer:
             )
         if options.crop < objective.least_crop:
             raise UsageError(
-                f"--crop {options.crop} is too small for --feature-loss: {objective.least_crop} is "
-                "the least."
+                f"--crop {options.crop} is too small for --feature-loss or --window: "
+                f"{objective.least_crop} is the least."
             )
         self.held_out = image_files(options.val) if options.val else []
         for file in self.held_out:

@@ -12,6 +12,7 @@ from sr_cli.degradation.degrade import Randomness
 from sr_cli.errors import UsageError
 from sr_cli.models.network import EmbeddedConfig
 from sr_cli.training.objectives import CompactObjective, EmbeddedObjective, Mix, Objective
+from sr_cli.training.pairs import Degraded, Pairs
 from sr_cli.training.teacher import Teacher
 from sr_cli.training.train import Trainer, TrainOptions
 
@@ -54,22 +55,97 @@ def test_the_second_epoch_does_not_ask_the_teacher(
     assert network.shown == asked
 
 
+def degraded(hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
+    """Noise, so that another draw would be another answer, and LR as it is."""
+    height, width = hr.shape[-2] // 4, hr.shape[-1] // 4
+    lr = torch.rand(len(hr), 3, height, width, generator=rng.fields)
+    return lr, lr
+
+
+def enlarged(hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
+    lr, _ = degraded(hr, rng)
+    return lr, interpolate(lr, scale_factor=4, mode="nearest")
+
+
+def crops(seed: int, side: int = 32) -> Tensor:
+    return torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    """Of 8 bit."""
+    return float((one - other).abs().max()) <= 1.02 / 255
+
+
 def test_the_target_is_the_teachers_answer_to_this_very_lr(tmp_path: Path) -> None:
-    teacher = Teacher(Counting(), "mine", tmp_path)
-    lr, other = torch.rand(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    hr, rng = torch.zeros(2, 3, 32, 32), Randomness.keyed(CPU, 0)
-    for images in (lr, other, lr):
-        expected = 1 - interpolate(images, scale_factor=4, mode="nearest")
-        found = teacher.target(images, hr, rng)
-        assert float((found - expected).abs().max()) <= 0.51 / 255
-    assert teacher.target(lr, torch.zeros(2, 3, 24, 24), rng).shape == (2, 3, 24, 24)
+    """Also when it comes again; other crops are degraded otherwise."""
+    network = Counting()
+    teacher, sources = Teacher(network, "mine", tmp_path), []
+    for seed in (0, 1, 0):
+        source, answer = teacher.lesson(crops(seed), enlarged)
+        assert source.shape == answer.shape == (2, 3, 32, 32)
+        assert close(answer, 1 - source)
+        sources.append(source)
+    assert torch.equal(sources[0], sources[2])
+    assert not close(sources[0], sources[1])
+    assert network.shown == 4
 
 
-def test_a_share_of_the_targets_is_hr(tmp_path: Path) -> None:
+def test_a_share_of_the_crops_is_taught_always_the_same(tmp_path: Path) -> None:
     teacher = Teacher(Counting(), "mine", tmp_path, share=0.3)
-    lr, hr, rng = torch.rand(1, 3, 4, 4), torch.full((1, 3, 16, 16), 9.0), Randomness.keyed(CPU, 0)
-    answers = sum(bool((teacher.target(lr, hr, rng) < 2).all()) for _ in range(300))
-    assert answers == pytest.approx(90, abs=4 * (300 * 0.3 * 0.7) ** 0.5)
+    taught = [teacher.teaches(crops(seed, 4)) for seed in range(300)]
+    assert sum(taught) == pytest.approx(90, abs=4 * (300 * 0.3 * 0.7) ** 0.5)
+    assert taught == [teacher.teaches(crops(seed, 4)) for seed in range(300)]
+    assert all(Teacher(Counting(), "", tmp_path).teaches(crops(seed, 4)) for seed in range(50))
     for wrong in (0.0, 1.5):
         with pytest.raises(UsageError, match="--teacher-share"):
             Teacher(Counting(), "mine", tmp_path, share=wrong)
+
+
+def test_crops_that_are_not_taught_are_degraded_anew(tmp_path: Path) -> None:
+    """And aim at themselves; those that are taught come again as they were."""
+    hr, never = crops(0), Teacher(Counting(), "mine", tmp_path, share=1e-9)
+    always = Teacher(Counting(), "mine", tmp_path)
+    for teacher, taught in ((never, False), (always, True)):
+        one, other = (
+            Pairs.of(hr, Randomness.keyed(CPU, seed), teacher, enlarged) for seed in (0, 1)
+        )
+        assert one.taught.bool().tolist() == [taught] * 2
+        assert torch.equal(one.source, other.source) == taught
+        assert torch.equal(one.target, hr) != taught
+        assert torch.equal(one.hr, hr)
+
+
+@pytest.mark.parametrize("source", [enlarged, degraded])
+def test_windows_are_of_the_same_place_and_of_any(tmp_path: Path, source: Degraded) -> None:
+    teacher, hr = Teacher(Counting(), "mine", tmp_path, side=16), crops(0)
+    whole = teacher.lesson(hr, source)
+    places = set()
+    for seed in range(60):
+        pairs = Pairs.of(hr, Randomness.keyed(CPU, seed), teacher, source)
+        assert pairs.hr.shape == pairs.target.shape == (2, 3, 16, 16)
+        unit = 4 * pairs.source.shape[-1] // 16
+        (place,) = (
+            (top, left)
+            for top in range(5)
+            for left in range(5)
+            if torch.equal(hr[..., 4 * top :, 4 * left :][..., :16, :16], pairs.hr)
+        )
+        top, left = place
+        for image, part, step in ((whole[0], pairs.source, unit), (whole[1], pairs.target, 4)):
+            found = image[..., top * step :, left * step :][..., : 4 * step, : 4 * step]
+            assert torch.equal(found, part)
+        places.add(place)
+    assert len(places) > 15
+    assert teacher.network.shown == 2  # type: ignore[attr-defined]
+
+
+def test_a_window_of_what_is_not_taught_is_cut_before_it_is_degraded(tmp_path: Path) -> None:
+    teacher = Teacher(Counting(), "mine", tmp_path, share=1e-9, side=16)
+    shown = []
+
+    def looked_at(hr: Tensor, rng: Randomness) -> tuple[Tensor, Tensor]:
+        shown.append(hr.shape[-1])
+        return degraded(hr, rng)
+
+    assert Pairs.of(crops(0), Randomness.keyed(CPU, 0), teacher, looked_at).hr.shape[-1] == 16
+    assert shown == [16]
