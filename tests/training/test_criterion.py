@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sr_cli.errors import UsageError
 from sr_cli.training.criterion import BETWEEN, LATTICE, SMOOTH, Criterion, any_textures
+from sr_cli.training.differences import differences
 from sr_cli.training.lattice import lattice
 from sr_cli.training.perceptual import BLOCKS, SHIFT, Lpips, any_offset, window
 
@@ -102,6 +103,31 @@ def test_the_value_is_of_error_and_features_alone() -> None:
     assert values[0] == values[1]
 
 
+def test_differences_count_in_full_where_a_teacher_is_aimed_at_and_a_quarter_elsewhere() -> None:
+    charged, plain = Criterion(2.0, edges=3.0), Criterion(2.0)
+    texture, error = np.ones(4, np.float32), images(1) - images(0)
+    taught = torch.tensor([0.0, 1, 0.5, 0])
+    values = []
+    for criterion, where in ((plain, taught), (charged, taught), (charged, None)):
+        truth = criterion.truth(images(0), texture, np.random.default_rng(5), taught=where)
+        values.append(criterion(images(1), truth))
+    weights = torch.tensor([0.25, 1, 0.625, 0.25])
+    torch.testing.assert_close(values[1] - values[0], 3 * differences(error, weights))
+    torch.testing.assert_close(values[2] - values[0], 0.75 * differences(error, torch.ones(4)))
+
+
+def test_the_pattern_is_charged_as_much_as_is_said() -> None:
+    texture, pattern = np.ones(1, np.float32), lattice(images(1, 1) - images(0, 1))
+    values = []
+    for weight in (0.0, 1.0, 2.0):
+        criterion = Criterion(2.0, lattice=weight)
+        truth = criterion.truth(images(0, 1), texture, np.random.default_rng(5))
+        values.append(criterion(images(1, 1), truth))
+    torch.testing.assert_close(values[1] - values[0], pattern)
+    torch.testing.assert_close(values[2] - values[0], 2 * pattern)
+    assert pattern > 0.01
+
+
 def test_a_discriminator_learns_from_gradients_and_never_by_being_asked() -> None:
     """Else an interrupt in the middle of an iteration would leave half a step in the checkpoint."""
     torch.manual_seed(0)
@@ -147,6 +173,7 @@ def test_textures_are_stratified() -> None:
 
 
 @pytest.mark.parametrize("wrong", [(-1.0, 0.0), (0.0, 0.0), (1.0, -0.5)])
-def test_weights_that_make_no_sense(wrong: tuple[float, float]) -> None:
+@pytest.mark.parametrize("other", ["adversarial", "lattice", "edges"])
+def test_weights_that_make_no_sense(wrong: tuple[float, float], other: str) -> None:
     with pytest.raises(UsageError, match="--feature-loss"):
-        Criterion(wrong[0], adversarial=wrong[1])
+        Criterion(wrong[0], **{other: wrong[1]})  # type: ignore[arg-type]

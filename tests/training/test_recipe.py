@@ -1,5 +1,6 @@
 """What can be trained for what, with the first weights' shape or the default one."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import torch
 from conftest import TINY
 
 from sr_cli.errors import UsageError
-from sr_cli.training.objectives import CompactObjective, EmbeddedObjective
+from sr_cli.training.criterion import LATTICE
+from sr_cli.training.objectives import CompactObjective, EmbeddedObjective, Mix
 from sr_cli.training.objectives_walk import WalkObjective
 from sr_cli.training.recipe import Recipe
 
@@ -29,6 +31,21 @@ pytestmark = pytest.mark.usefixtures("tiny", "tiny_vgg")
         ({"dial": True}, "--dial needs --feature-loss"),
         ({"sharpen": 0.5}, "--sharpen needs --feature-loss"),
         ({"feature_loss": 2, "sharpen": -0.5}, "--sharpen must not be negative"),
+        ({"edges": 1}, "--edges needs --feature-loss"),
+        ({"lattice": 2}, "--lattice needs --feature-loss"),
+        ({"later": 0.3}, "--later needs --feature-loss"),
+        ({"feature_loss": 2, "edges": -1}, "--edges must not be negative"),
+        ({"feature_loss": 2, "lattice": float("nan")}, "--lattice must not be negative"),
+        (
+            {"network": "compact", "feature_loss": 2, "later": 0.3},
+            "--later is of no use to compact",
+        ),
+        ({"network": "compact", "sharpen": 0.5}, "--sharpen is of no use to compact"),
+        ({"network": "prior", "edges": 1}, "--edges is of no use to prior"),
+        ({"window": 96}, "--window needs --teacher"),
+        ({"network": "prior", "window": 96}, "--window is of no use to prior"),
+        ({"teacher": "compact", "window": 40}, "--window must be a multiple of 16"),
+        ({"teacher": "compact", "window": 16}, "--window must be .* 32 at least"),
         ({"feature_loss": -1}, "--feature-loss must not be negative"),
         ({"feature_loss": float("nan")}, "--feature-loss must not be negative"),
         ({"detail": -1}, "--detail must not be negative"),
@@ -68,6 +85,41 @@ def test_the_loss_decides_what_learns(tmp_path: Path) -> None:
     assert compact.criterion is not None
     assert compact.discriminator is None
     assert compact.teacher is not None
+
+
+def test_what_is_charged_and_learnt_can_be_chosen(tmp_path: Path) -> None:
+    chosen: dict[str, Any] = {"lattice": 2, "edges": 1, "later": 0.34, "teacher": "compact"}
+    small: dict[str, Any] = {"widths": (8, 8, 8), "blocks": (1, 1, 1), "preprocess": "none"}
+    plain = Recipe("embedded", feature_loss=2, **small).objective(tmp_path, "cpu")
+    recipe = Recipe("embedded", feature_loss=2, teacher_share=0.7, window=64, **chosen, **small)
+    made = recipe.objective(tmp_path, "cpu")
+    assert isinstance(plain, WalkObjective)
+    assert isinstance(made, WalkObjective)
+    assert (plain.criterion.lattice, plain.criterion.edges, plain.later) == (LATTICE, 0, None)
+    assert (made.criterion.lattice, made.criterion.edges, made.later) == (2, 1, 0.34)
+    assert (plain.least_crop, made.least_crop) == (32, 64)
+    words = ("2 · the error that recurs", "1 · the mean absolute error of differences", "34%")
+    for word in (*words, "70% of the parts, of windows of 64²"):
+        assert word in str(made.describe())
+        assert word not in str(plain.describe())
+
+
+def test_windows_fit_the_network(tmp_path: Path) -> None:
+    deep: dict[str, Any] = {"widths": (8, 8, 8, 8), "blocks": (1, 1, 1, 1), "preprocess": "none"}
+    for window, fits in ((96, True), (80, False)):
+        recipe = Recipe("embedded", teacher="compact", window=window, **deep)
+        with nullcontext() if fits else pytest.raises(UsageError, match="no multiple of 32"):
+            recipe.objective(tmp_path, "cpu")
+
+
+def test_answers_are_kept_apart_where_something_decides_otherwise(tmp_path: Path) -> None:
+    def folder(**settings: Any) -> Path:
+        made: Any = Recipe("embedded", teacher="compact", **settings).objective(tmp_path, "cpu")
+        return Path(made.teacher.folder)
+
+    assert folder() == folder(teacher_share=0.5, feature_loss=1)
+    others = {folder(), folder(preprocess="none"), folder(mix=Mix(1, 0, 0))}
+    assert len(others) == 3
 
 
 def test_cards_say_what_was_minimised(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """The states at which embedded learns are those that the engine's walk visits."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +18,14 @@ from sr_cli.engine.sampling import Walk
 from sr_cli.engine.states import Noise
 from sr_cli.engine.steps import Course
 from sr_cli.engine.tiling import Tiler, ignore
+from sr_cli.errors import UsageError
 from sr_cli.models.embedded import EmbeddedDenoiser
 from sr_cli.models.network import EmbeddedNet
-from sr_cli.training.criterion import Criterion
+from sr_cli.training.criterion import Criterion, Truth
 from sr_cli.training.objectives import Mix
 from sr_cli.training.objectives_walk import WalkObjective
+from sr_cli.training.sharpening import sharpened
+from sr_cli.training.teacher import Teacher
 from sr_cli.training.walks import LENGTHS, STARTS, Stage
 
 CPU = torch.device("cpu")
@@ -97,6 +103,93 @@ def test_the_truth_is_looked_at_once_and_every_answer_once(
     loss.backward()  # type: ignore[no-untyped-call]
     assert seen == [False, True, True]
     assert all(p.grad is not None for p in objective.model.parameters())
+
+
+@pytest.mark.parametrize("later", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_state_is_learnt_where_a_share_is_given(
+    objective: WalkObjective, monkeypatch: pytest.MonkeyPatch, later: float, dtype: torch.dtype
+) -> None:
+    """And all of the network has a gradient from it, also after it was asked without one."""
+    objective.later = later
+    learnt: list[bool] = []
+    recover = objective.recover
+
+    def seen(stage: Stage, y: Tensor, texture: Tensor, state: Tensor, number: int) -> Tensor:
+        answer = recover(stage, y, texture, state, number)
+        if answer.requires_grad:
+            learnt.append(number > 0)
+        return answer
+
+    monkeypatch.setattr(objective, "recover", seen)
+    for seed in range(8):
+        objective.model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = objective.loss(torch.rand(2, 3, 32, 32), Randomness.keyed(CPU, seed))
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert all(p.grad is not None for p in objective.model.parameters())
+    assert learnt == [bool(later)] * 8
+
+
+def test_both_states_count_alike_where_no_share_is_given(objective: WalkObjective) -> None:
+    """Which is the mean of what each of them costs alone, of the same draws."""
+    hr = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found, counts = {}, 0
+    for later in (None, 0.0, 1.0):
+        objective.later = later
+        found[later] = float(objective.loss(hr, Randomness.keyed(CPU, 3)))
+        counts += found[later] > 0
+    assert counts == 3
+    assert found[None] == pytest.approx((found[0.0] + found[1.0]) / 2, rel=1e-6)
+    assert found[0.0] != pytest.approx(found[1.0], rel=1e-4)
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match="--later must be 0 to 1"):
+            WalkObjective(
+                TINY, preprocess=None, mix=CLEAN, criterion=objective.criterion, later=wrong
+            )
+
+
+class Grey:
+    """A teacher's network whose answer is the same everywhere."""
+
+    scale, margin = 4, 0
+
+    def __call__(self, lr: Tensor) -> Tensor:
+        return torch.full((len(lr), 3, 4 * lr.shape[-2], 4 * lr.shape[-1]), 0.6)
+
+
+@pytest.mark.parametrize("share", [1.0, 1e-9])
+def test_without_texture_the_hr_is_aimed_at_and_a_mask_sharpens_it_alone(
+    tiny_vgg: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    objective = WalkObjective(
+        replace(TINY, dial=True),
+        preprocess=None,
+        mix=CLEAN,
+        criterion=Criterion(1.0),
+        teacher=Teacher(Grey(), "grey", tmp_path, share=share),
+        sharpen=0.5,
+    )
+    hr, aims = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)), []
+    truth = objective.criterion.truth
+
+    def kept(*arguments: Any, **settings: Any) -> Truth:
+        aims.append(truth(*arguments, **settings))
+        return aims[0]
+
+    monkeypatch.setattr(objective.criterion, "truth", kept)
+    objective.loss(hr, Randomness.keyed(CPU, 0))
+    (aim,), taught, photograph = aims, share == 1, 2 * hr - 1
+    none, full = aim.texture == 0, aim.texture == 1
+    assert none.any()
+    assert full.any()
+    torch.testing.assert_close(aim.image[none], photograph[none])
+    assert torch.equal(aim.taught, aim.texture if taught else torch.zeros(8))
+    expected = sharpened(photograph, torch.full((8,), 0.5))
+    if taught:
+        expected = torch.full_like(photograph, 2 * 0.6 - 1)
+    torch.testing.assert_close(aim.image[full], expected[full])
+    assert not torch.allclose(aim.image[full], photograph[full], atol=0.01)
 
 
 def test_with_right_answers_the_true_state_has_the_walks_mean(objective: WalkObjective) -> None:
