@@ -38,9 +38,9 @@ man: $(VENV)/installed
 
 # Train the shipped networks further on a folder of photographs; stop at any time, the same line goes on.
 train: $(VENV)/installed-dev
-	$(BIN)/srx train compact $(PHOTOS) --minutes $(MINUTES) --out weights
+	$(BIN)/srx train compact $(PHOTOS) --minutes $(MINUTES) --out weights --overwrite
 	$(BIN)/srx train embedded $(PHOTOS) --minutes $(MINUTES) --init embedded \
-	  --feature-loss 2 --sharpen 0.5 --crop 96 --out weights
+	  --feature-loss 2 --sharpen 0.5 --crop 96 --out weights --overwrite
 
 # The tables of docs/results.md: EVAL holds Set14/HR, drealsr20/LR and drealsr20/HR.
 scores: $(VENV)/installed-iqa

@@ -42,6 +42,9 @@ def from_scratch(
         Path | None,
         typer.Option(help="Folder for the weights and their card (default: out in that of --run)."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace weights of this name in --out.")
+    ] = False,
     name: Annotated[
         str | None, typer.Option(help="Of the weights (default: the network's).")
     ] = None,
@@ -285,6 +288,11 @@ def from_scratch(
             "budget to go on, or another --run."
         )
         return
+    if out and not overwrite and (folder / f"{name}.json").exists():
+        raise UsageError(
+            f"{folder} has weights named {name} already: choose another --out or --name, or give "
+            "--overwrite to replace them."
+        )
     watch(trainer.run())
     known = {"data": describe or options.folders, **recipe.describe()}
     card = export(objective, options, folder, known, name)

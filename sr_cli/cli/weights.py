@@ -131,6 +131,26 @@ def fetch(
         terminal.note(f"{kept} is a network alone: srx upscale --model {shlex.quote(str(kept))}")
 
 
+@app.command()
+def average(
+    one: Annotated[str, typer.Argument(metavar="NAME", help="A model.")],
+    other: Annotated[
+        str, typer.Argument(metavar="NAME", help="Another of the same network, trained from it.")
+    ],
+    name: Annotated[str, typer.Option(help="Of the model that is made.")],
+    share: Annotated[float, typer.Option(help="Of the second, between 0 and 1.")] = 0.5,
+    quiet: shared.Quiet = False,
+) -> None:
+    """Install the average of two trainings of one network, often better than both."""
+    terminal.quiet = quiet
+    from sr_cli.models.registry import card, check_name
+    from sr_cli.training.averaging import average as averaged
+
+    check_name(name)
+    made = averaged(card(one), card(other), share, name)
+    terminal.note(f"installed {name} in {made.folder}: srx upscale --model {name}")
+
+
 @app.command("import-vgg")
 def import_vgg(
     file: Annotated[

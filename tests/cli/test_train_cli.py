@@ -105,8 +105,14 @@ def test_networks_from_scratch(srx: Srx, photos: str, network: str) -> None:
     code, err = srx(network, photos, *SMALL, *shape, "--mix", "1,0,0")
     assert (code, err.splitlines()[-1]) == (0, f"wrote runs/{network}/out/{network}.safetensors")
     assert Path("runs", network, "checkpoint.pt").is_file()
-    again = ("--quiet", "--run", "runs/other", "--out", f"runs/{network}/out")
-    assert srx(network, photos, *SMALL, *shape, "--mix", "1,0,0", *again) == (0, "")
+    made = Path("runs", network, "out", f"{network}.safetensors")
+    before = made.read_bytes()
+    again = ("--quiet", "--run", "runs/other", "--out", f"runs/{network}/out", "--seed", "1")
+    code, err = srx(network, photos, *SMALL, *shape, "--mix", "1,0,0", *again)
+    assert (code, "--overwrite" in err, made.read_bytes()) == (2, True, before)
+    replacing = (*again, "--overwrite")
+    assert srx(network, photos, *SMALL, *shape, "--mix", "1,0,0", *replacing) == (0, "")
+    assert made.read_bytes() != before
     assert not Path("runs/other/out").exists()
 
 

@@ -275,3 +275,16 @@ def heavy(args: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *args], capture_output=True, text=True, check=False
     )
+
+
+def test_an_average_is_installed_and_said_and_needs_the_same_network(srx: Srx) -> None:
+    run = srx("average", "embedded", "embedded", "--share", "0.3", "--name", "between")
+    assert (run.code, run.out) == (0, "")
+    assert "srx upscale --model between" in run.err
+    assert "between" in srx("list").out
+    assert srx("verify", "between").code == 0
+    for wrong in (("embedded", "compact"), ("embedded", "embedded")):  # and the name is taken
+        run = srx("average", *wrong, "--name", "between")
+        assert run.code == 2
+        assert len(run.err.splitlines()) == 1
+    assert srx("average", "embedded", "nothing", "--name", "other").code == 3

@@ -134,12 +134,10 @@ def test_one_state_is_learnt_where_a_share_is_given(
 def test_both_states_count_alike_where_no_share_is_given(objective: WalkObjective) -> None:
     """Which is the mean of what each of them costs alone, of the same draws."""
     hr = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    found, counts = {}, 0
+    found = {}
     for later in (None, 0.0, 1.0):
         objective.later = later
-        found[later] = float(objective.loss(hr, Randomness.keyed(CPU, 3)))
-        counts += found[later] > 0
-    assert counts == 3
+        found[later] = objective.loss(hr, Randomness.keyed(CPU, 3)).item()
     assert found[None] == pytest.approx((found[0.0] + found[1.0]) / 2, rel=1e-6)
     assert found[0.0] != pytest.approx(found[1.0], rel=1e-4)
     for wrong in (-0.1, 1.1, float("nan")):
