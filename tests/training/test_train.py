@@ -309,7 +309,7 @@ def test_held_out_pictures_are_measured_or_refused_before_the_training(
 
 @pytest.mark.usefixtures("tiny_vgg")
 def test_crops_fit_the_feature_loss(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--crop 16 is too small for .* 32"):
+    with pytest.raises(UsageError, match=r"--crop 16 is too small for .* 32"):
         Trainer(seeing(), replace(options(photos, tmp_path, 1), crop=16))
     Trainer(embedded(), replace(options(photos, tmp_path, 1), crop=16))
 
