@@ -88,9 +88,10 @@ class Command(typer.core.TyperCommand):
     """A sub-command, whose complaints about a value name the option as it is written."""
 
     def invoke(self, ctx: Any) -> Any:
-        from sr_cli.cli.parsing import naming_options
+        from sr_cli.cli.parsing import choose_flags, naming_options
 
         with naming_options(ctx):
+            choose_flags(ctx)
             return super().invoke(ctx)
 
 

@@ -13,7 +13,7 @@ from sr_cli.cli import options as shared
 from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.machine import Machine, ResolvedMachine, environment
 from sr_cli.cli.options import LIST, WRITTEN, option
-from sr_cli.cli.parsing import parse_list
+from sr_cli.cli.parsing import parse_list, refuse
 from sr_cli.cli.rows import check, engine_rows, methods
 from sr_cli.cli.sets import Taken
 from sr_cli.cli.sets import sets as image_sets
@@ -164,8 +164,7 @@ def bench(
     reports.check_reports(csv=csv, plot=plot)
     if plot and plot_metric not in chosen:
         raise UsageError(f"--plot-metric {plot_metric} is none of --metrics {','.join(chosen)}.")
-    if as_json and markdown:
-        raise UsageError("--json and --markdown both want stdout: choose one.")
+    _check_use(ctx)
     machine = Machine(device, dtype, threads).resolve()
     if bench_suite.asked(ctx):
         bench_suite.suite(ctx, machine)
@@ -209,6 +208,17 @@ def bench(
         raise typer.Exit(own[0].exit_code)
     if card_model:
         bench_reports.update_card(found, sets, list(rows), card_model)
+
+
+def _check_use(ctx: typer.Context) -> None:
+    """Raise UsageError where the command line has an option that means nothing beside others."""
+    if ctx.params["as_json"] and ctx.params["markdown"]:
+        raise UsageError("--json and --markdown both want stdout: choose one.")
+    if ctx.params["scales"]:
+        refuse(ctx, ("scale",), "is one scale and --scales are several: leave one out.")
+    if ctx.params["profile"]:
+        reason = "is not for --profile, which splits the time of srx alone: leave it out."
+        refuse(ctx, bench_reports.NOT_PROFILED, reason)
 
 
 def _factors(scale: float, scales: str | None, *, update_card: bool) -> list[float]:

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.tables import Table
 
 
+NOT_PROFILED = (
+    *("peer", "baselines", "metrics", "border", "download", "warmup", "repeat", "batch"),
+    *("csv", "plot", "plot_metric", "update_card"),
+)
+"""Options that --profile has no use for."""
+
+
 def show(
     found: Sequence[Row], sets: Sequence[Pairs], measures: Metrics, machine: ResolvedMachine
 ) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from sr_cli.cli import reports
 from sr_cli.cli.machine import ResolvedMachine, environment
-from sr_cli.cli.parsing import is_chosen, parse_list
+from sr_cli.cli.parsing import parse_list, refuse
 from sr_cli.cli.ui import terminal
 from sr_cli.errors import ExitCode, InputError, UsageError
 
@@ -23,14 +23,24 @@ DEFAULT = "checks,speed,arithmetic"
 MINUTES = 7.5
 
 
+OWN = ("parts", "minutes", "quick")
+"""Options of --suite."""
+OTHERS = (
+    *("scale", "scales", "lr", "degradation", "half", "per_folder", "crop", "seed", "steps"),
+    *("model", "row", "peer", "baselines", "metrics", "border", "download", "warmup", "repeat"),
+    *("batch", "profile", "csv", "plot", "plot_metric", "markdown", "update_card"),
+)
+"""Options of which a suite has its own."""
+
+
 def asked(ctx: typer.Context) -> bool:
     """Whether a suite is wanted. Raises UsageError for what does not go with it, or without it."""
     if ctx.params["suite"]:
+        refuse(ctx, OTHERS, "is not for --suite, which has its own: leave it out.")
         if ctx.params["images"]:
             raise UsageError("--suite has pictures of its own: leave DATA out.")
         return True
-    if ctx.params["quick"] or is_chosen(ctx, "parts") or is_chosen(ctx, "minutes"):
-        raise UsageError("--parts, --minutes and --quick are of --suite FILE.md: add that.")
+    refuse(ctx, OWN, "is of --suite FILE.md: add that, or leave it out.")
     return False
 
 

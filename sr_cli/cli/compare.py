@@ -13,7 +13,7 @@ from sr_cli.cli import reports
 from sr_cli.cli.config import ConfigOption, NoConfigOption
 from sr_cli.cli.machine import Machine, ResolvedMachine
 from sr_cli.cli.options import option
-from sr_cli.cli.parsing import is_chosen, parse_list
+from sr_cli.cli.parsing import is_chosen, parse_list, refuse
 from sr_cli.cli.rows import DEFAULTS, check, engine_rows, methods
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import Degradation, UpscaleOptions
@@ -126,6 +126,8 @@ def compare(
     if html is None:
         raise UsageError("Where shall the page go? srx compare photo.jpg --html page.html")
     page.check(html)
+    if crop == 0:
+        refuse(ctx, ("at",), "is the middle of a part, and --crop 0 is all: leave one out.")
     part = Part(crop, _place(at))
     asked = engine_rows(ctx, None, None, row, default=ROWS)
     rows = {"srx" if text == DEFAULTS else f"srx {text}": asked[text] for text in asked}

@@ -12,7 +12,6 @@ FLAGS: Final = {
     "shard": "--shard",
     "cluster": "--cluster",
     "dry_run": "--dry-run",
-    "format": "--format",
     "as_json": "--json",
     "json_events": "--json-events",
     "contact": "--contact",
@@ -21,6 +20,7 @@ FLAGS: Final = {
 EXCLUSIVE: Final = {
     ("--shard", "--cluster"): "both share the files out",
     ("--json", "--json-events"): "both want stdout",
+    ("--dry-run", "--contact"): "contradict each other, as there is nothing to show",
 }
 NOT_WATCHED: Final = ("--dry-run", "--shard", "--cluster")
 """What --watch contradicts."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import typer
 
@@ -23,6 +23,11 @@ OPTIONS_OF: dict[Method, tuple[str, ...]] = {
     "dossr": ("model", "order", "variant", "last_step", "texture", "preset"),
     "diffsr": ("prior", "sampler"),
 }
+OPPOSITES: Final = {
+    ("quiet", "verbose"): "contradict each other",
+    ("overwrite", "trust_existing"): "say two things of what exists",
+}
+"""Flags of which one alone can hold."""
 
 Value = TypeVar("Value")
 
@@ -106,6 +111,20 @@ def naming_options(ctx: typer.Context) -> Iterator[None]:
         raise UsageError(f"{flag} must {rest.removesuffix('.')}{end}") from error
 
 
+def choose_flags(ctx: typer.Context) -> None:
+    """Of two flags of OPPOSITES leave on the one that a stronger source sets.
+
+    Raises UsageError where one source sets both.
+    """
+    for pair, reason in OPPOSITES.items():
+        if all(ctx.params.get(name) for name in pair):
+            ranks = {name: _rank(ctx, name) for name in pair}
+            if len(set(ranks.values())) == 1:
+                flags = " and ".join(f"--{name.replace('_', '-')}" for name in pair)
+                raise UsageError(f"{flags} {reason}: choose one.")
+            ctx.params[max(pair, key=ranks.__getitem__)] = False
+
+
 def check_method(ctx: typer.Context) -> None:
     """Raise UsageError where the command line has options of the method that is not chosen.
 
@@ -113,10 +132,10 @@ def check_method(ctx: typer.Context) -> None:
     """
     for method, names in OPTIONS_OF.items():
         if method != ctx.params["method"]:
-            _refuse(ctx, names, f"belongs to --method {method}: add that, or leave it out.")
+            refuse(ctx, names, f"belongs to --method {method}: add that, or leave it out.")
 
 
-def _refuse(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
+def refuse(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
     """Raise UsageError, with that reason, where one of these is on the command line."""
     for name in names:
         if _rank(ctx, name) == CHOSEN.index("COMMANDLINE"):
@@ -133,7 +152,7 @@ def _without_diffusion(ctx: typer.Context) -> dict[str, Any]:
     if ctx.params["method"] != "dossr" or not is_alone(model):
         return {}
     reason = f"is for diffusion, and {model} is a network alone: leave it out, or choose another"
-    _refuse(ctx, (*DIFFUSION_ONLY, "preset"), f"{reason} --model.")
+    refuse(ctx, (*DIFFUSION_ONLY, "preset"), f"{reason} --model.")
     return {name: getattr(UpscaleOptions, name) for name in DIFFUSION_ONLY}
 
 
@@ -154,7 +173,20 @@ def upscale_options(ctx: typer.Context) -> UpscaleOptions:
             values[name] = _whole_or_auto(name, values[name])
         if values["method"] != "dossr":
             values["texture"] = None  # the engine refuses one that means nothing
-        return UpscaleOptions(**values)
+        options = UpscaleOptions(**values)
+    _check_use(ctx, options)
+    return options
+
+
+def _check_use(ctx: typer.Context, options: UpscaleOptions) -> None:
+    """Raise UsageError where the command line has an option that means nothing beside others."""
+    if not options.automatic:
+        reason = "is what --t1 auto takes the input for: add that, or leave it out."
+        refuse(ctx, ("degradation",), reason)
+    if options.tile == 0:
+        refuse(ctx, ("overlap",), "is the margin of tiles, and --tile 0 makes none: leave one out.")
+    if ctx.params["cluster"]:
+        refuse(ctx, ("jobs",), "is of one machine, and --cluster has many: leave one out.")
 
 
 def _preset(ctx: typer.Context) -> dict[str, Any]:

@@ -15,13 +15,13 @@ from sr_cli.cli.event_lines import event_lines
 from sr_cli.cli.machine import Compile, Machine, make_upscaler
 from sr_cli.cli.modes import NOT_WATCHED, among, asked_modes
 from sr_cli.cli.options import option
-from sr_cli.cli.parsing import output_options, upscale_options
+from sr_cli.cli.parsing import output_options, refuse, upscale_options
 from sr_cli.cli.remotely import opened
 from sr_cli.cli.running import exit_code, plan_of
 from sr_cli.cli.streams import given
 from sr_cli.cli.tars import pipe_tar
 from sr_cli.cli.ui import terminal
-from sr_cli.cli.video import frame_size, pipe_frames
+from sr_cli.cli.video import OF_FILES, frame_size, pipe_frames
 from sr_cli.cli.watching import check_watch, plan_what_comes, watch_folders
 from sr_cli.diffusion.names import Schedule
 from sr_cli.engine.options import (
@@ -245,6 +245,8 @@ def upscale(
         terminal.detail(f"defaults from {config}")
     arguments, target = given(inputs, output, files_from)
     asked = asked_modes(ctx.params)
+    if frames:
+        refuse(ctx, OF_FILES, "is for files, and --frames gives raw frames: leave it out.")
     make = partial(make_upscaler, options, machine)
     if frames:
         pipe_frames(frame_size(frames, arguments, target, others=asked), options, files, make)
@@ -280,6 +282,6 @@ def upscale(
                     pipe_tar(run, piped)
                 elif planned.jobs or part:
                     run.work()
-            if contact and not dry_run:
+            if contact:
                 write_contact(contact, run.outcomes, files, output=target)
         raise typer.Exit(exit_code(run.outcomes))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import typer
 
@@ -20,6 +20,12 @@ from sr_cli.errors import ExitCode, InputError, UsageError
 
 if TYPE_CHECKING:
     from sr_cli.engine.upscaler import Upscaler
+
+OF_FILES: Final = (
+    *("format", "quality", "name", "overwrite", "trust_existing", "recursive", "only_enlarge"),
+    *("strip", "tag", "keep_times"),
+)
+"""Options that mean nothing for frames, but in srx.toml and in variables wait for files."""
 
 
 def frame_size(

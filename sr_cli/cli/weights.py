@@ -12,7 +12,7 @@ from sr_cli.cli import options as shared
 from sr_cli.cli.installing import install, watching
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.errors import ModelError
+from sr_cli.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from sr_cli.models.dossr.importer import ImportOptions
@@ -301,6 +301,8 @@ def _size(count: int) -> str:
 def _options(source: Path, *, prompt: str | None, **settings: Any) -> ImportOptions:
     from sr_cli.models.dossr.importer import ImportOptions
 
+    if prompt is not None and settings["context"] is not None:
+        raise UsageError("--context is there instead of --prompt: choose one.")
     if prompt is not None:
         settings["prompt"] = prompt
     return ImportOptions(source, **settings)

@@ -19,6 +19,7 @@ from sr_cli.engine.manifest import Manifest, Recipe
 from sr_cli.engine.naming import SAME, file_name
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
 from sr_cli.engine.shards import Shard
+from sr_cli.engine.writers import BY_ROWS
 from sr_cli.errors import DamagedError, DeviceError, GoneError, InputError, SrxError, UsageError
 
 IN_THE_WAY = (
@@ -97,8 +98,14 @@ def collect_jobs(
             shown = _shown([job.input for job in jobs if job in results])
             jobs = [job for job in jobs if job not in results]
             notes.append(f"Results of an earlier run, which are no inputs: {shown}.")
+    if files.quality != OutputOptions.quality and not any(map(_is_lossy, jobs)):
+        notes.append("--quality is for JPEG, WebP and AVIF: --format has what these results are.")
     collisions.check_distinct(jobs)
     return Plan(jobs, tuple(notes), tuple(failures), single)
+
+
+def _is_lossy(job: Job) -> bool:
+    return format_of(job.output) not in BY_ROWS
 
 
 def share(planned: Plan, output: Path, shard: Shard) -> Plan:

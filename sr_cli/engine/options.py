@@ -202,7 +202,7 @@ class OutputOptions:
     `max_megapixels` by their headers are refused.
 
     Raises:
-        UsageError: an unknown field, quality or size.
+        UsageError: an unknown field, quality or size, or two answers to what exists.
     """
 
     format: str | None = None
@@ -224,6 +224,8 @@ class OutputOptions:
     def __post_init__(self) -> None:
         limit = f"max-megapixels must be above 0 and at most 1e6, not {self.max_megapixels:g}."
         _require(0 < self.max_megapixels <= 1e6, limit)
+        both = "overwrite and trust_existing say two things of what exists: choose one."
+        _require(not (self.overwrite and self.trust_existing), both)
         if self.strip is not None:
             _one_of("strip", self.strip, get_args(Strip))
         _require(1 <= self.quality <= 100, f"quality must lie in 1..100, not {self.quality}.")

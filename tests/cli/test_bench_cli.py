@@ -44,6 +44,12 @@ def bench(
     return partial(called, capsys, "bench", "--metrics", "psnr,niqe", "--device", "cpu")
 
 
+@pytest.fixture
+def plain(bench: Srx, capsys: pytest.CaptureFixture[str]) -> Srx:
+    """The same without metrics, of which a suite and a profile have none."""
+    return partial(called, capsys, "bench", "--device", "cpu")
+
+
 def test_json_is_all_that_stdout_has(bench: Srx, photos: Path) -> None:
     code, out, err = bench(photos, "--no-baselines", "--steps", "1,2", "--json")
     assert code == 0
@@ -375,8 +381,8 @@ def test_a_row_is_of_the_diffusion_alone(bench: Srx, photos: Path) -> None:
     assert bench(photos, "--no-baselines", f"--row={every}")[0] == 0
 
 
-def test_a_profile_names_the_bottleneck(bench: Srx, photos: Path) -> None:
-    code, out, err = bench(photos, "--profile", "--steps", "2", "--json")
+def test_a_profile_names_the_bottleneck(plain: Srx, photos: Path) -> None:
+    code, out, err = plain(photos, "--profile", "--steps", "2", "--json")
     assert code == 0
     (found,) = json.loads(out)["profiles"]
     assert {"read", "network, step 2", "write"} <= set(found["parts"])
@@ -435,14 +441,14 @@ def test_wrong_usage_is_one_sentence(bench: Srx, photos: Path, arguments: str, w
 
 
 def test_a_suite_writes_a_page_and_numbers(
-    bench: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sr_cli.evaluation.suite import checks, run, speed
 
     monkeypatch.setattr(run, "TASKS", {"checks": (checks.tiles,), "speed": (speed.noise,)})
     page = tmp_path / "page.md"
     page.write_text("# Mine\n")
-    code, out, err = bench("--suite", page, "--quick", "--parts", "checks,speed", "--json")
+    code, out, err = plain("--suite", page, "--quick", "--parts", "checks,speed", "--json")
     assert code == 0
     assert page.read_text().startswith("# Mine\n")
     assert "| the same once and twice more | 0 levels | holds" in page.read_text()
@@ -453,33 +459,51 @@ def test_a_suite_writes_a_page_and_numbers(
 
 
 def test_a_suite_that_fails_says_so(
-    bench: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sr_cli.evaluation.suite import checks, run
     from sr_cli.evaluation.suite.commands import Ended
 
     monkeypatch.setattr(run, "TASKS", {"checks": (checks.command,)})
     monkeypatch.setattr(checks, "srx", lambda *_: Ended(0, {}, ""))
-    code, _, err = bench("--suite", tmp_path / "page.md", "--quick", "--parts", "checks")
+    code, _, err = plain("--suite", tmp_path / "page.md", "--quick", "--parts", "checks")
     assert code == 1
     assert "srx upscale: a missing file: does not hold (exit code 0 instead of 2)" in err
     assert "FAILS" in (tmp_path / "page.md").read_text()
 
 
 def test_mistakes_of_a_suite_are_told_before_the_work(
-    bench: Srx, tmp_path: Path, photos: Path
+    plain: Srx, tmp_path: Path, photos: Path
 ) -> None:
     page = tmp_path / "page.md"
     for words, said in (
         (("--suite", page, photos), "leave DATA out"),
         (("--suite", page, "--parts", "all"), "--parts knows checks"),
         (("--suite", tmp_path / "none" / "page.md"), "does not exist"),
-        (("--quick",), "of --suite"),
+        (("--quick",), "--quick is of --suite"),
+        (("--minutes", 1), "--minutes is of --suite"),
+        (("--suite", page, "--row", ""), "--row is not for --suite"),
+        (("--suite", page, "--batch", 2), "--batch is not for --suite"),
     ):
-        code, _, err = bench(*words)
+        code, _, err = plain(*words)
         assert (code, said in err) == (2, True), err
     (tmp_path / "page.json").write_text('{"a": 1}')
-    code, _, err = bench("--suite", page, "--quick")
+    code, _, err = plain("--suite", page, "--quick")
     assert code == 2
     assert "would be replaced" in err
     assert not page.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--scale 2 --scales 2,4", "--scale is one scale"),
+        ("--profile --csv a.csv", "--csv is not for --profile"),
+        ("--json --markdown", "both want stdout"),
+        ("--lr in --degradation mild in", "choose one"),
+    ],
+)
+def test_options_that_contradict_each_other(plain: Srx, words: str, said: str) -> None:
+    Path("in").mkdir()
+    code, out, err = plain(*words.split())
+    assert (code, out, said in err) == (2, "", True), err

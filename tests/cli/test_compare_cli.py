@@ -127,6 +127,7 @@ def test_a_peer_that_fails_is_a_line_that_says_why(compare: Srx) -> None:
         (["a.png", "--at", "3"], "--at 3 must be two numbers"),
         (["a.png", "--at", "x,y"], "--at must be a list like 640,480"),
         (["a.png", "--crop", "-3"], "crop must not be negative"),
+        (["a.png", "--crop", "0", "--at", "3,4"], "--at is the middle of a part"),
         (["a.png", "--hr", "a.png", "--degradation", "mild"], "--hr gives originals"),
         (["a.png", "--metrics", "fid"], "srx bench measures it"),
         (["a.png", "--row=--scale 2"], "are those of srx compare itself"),

@@ -84,6 +84,62 @@ def test_a_search_refuses_options_of_the_other_method_too(srx: Srx, option: str)
     assert "gone" in srx("prf-search", "gone", "--method", own, *option.split()).err
 
 
+APART = (
+    ("--overwrite", "--trust-existing", "--overwrite and --trust-existing say two things"),
+    ("--quiet", "--verbose", "--quiet and --verbose contradict each other"),
+    ("--dry-run", "--contact page.html", "--dry-run and --contact contradict each other"),
+    ("--json", "--json-events", "both want stdout"),
+    ("--t1 500", "--degradation mild", "--degradation is what --t1 auto takes the input for"),
+    ("--tile 0", "--overlap 8", "--overlap is the margin of tiles"),
+    ("--cluster auto", "--jobs 2", "--jobs is of one machine"),
+)
+
+
+@pytest.mark.parametrize(("one", "other", "said"), APART)
+def test_options_that_contradict_each_other_are_refused(
+    srx: Srx, photos: Path, one: str, other: str, said: str
+) -> None:
+    run = srx("upscale", photos, "out", *one.split(), *other.split())
+    assert (run.code, run.out, run.err.count("\n")) == (2, "", 1)
+    assert said in run.err
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("words", [f"{one} {other}" for one, other, _ in APART[4:6]])
+def test_a_variable_waits_for_what_it_is_of(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    *one, other, value = words.split()
+    monkeypatch.setenv("SRX_" + other[2:].upper(), value)
+    assert srx("upscale", photos, "out", *one).code == 0
+
+
+def test_the_stronger_source_wins_of_two_opposites(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*flags: str) -> int:
+        return len(json.loads(srx("upscale", photos, "out", "--json", *flags).out)["results"])
+
+    assert made() == 2
+    monkeypatch.setenv("SRX_OVERWRITE", "1")
+    assert (made("--trust-existing"), made()) == (0, 2)
+    monkeypatch.setenv("SRX_TRUST_EXISTING", "1")
+    assert srx("upscale", photos, "out").code == 2
+    monkeypatch.delenv("SRX_OVERWRITE")
+    assert (made("--overwrite"), made()) == (2, 0)
+    monkeypatch.setenv("SRX_QUIET", "1")
+    assert not srx("upscale", photos, "out").err
+    assert srx("upscale", photos, "out", "--verbose").err
+    assert srx("report", "out", "-q", "-v").code == 2
+
+
+def test_a_quality_without_use_is_noted(srx: Srx, photos: Path) -> None:
+    said = "--quality is for JPEG, WebP and AVIF"
+    assert said in srx("upscale", photos, "out", "--quality", 90).err
+    assert said not in srx("upscale", photos, "out", "--quality", 90, "--format", "webp").err
+    assert said not in srx("upscale", photos, "out", "--quality", 90, "--format", "same").err
+
+
 @pytest.mark.usefixtures("small")
 def test_a_texture_needs_a_model_with_a_dial(
     srx: Srx, photos: Path, dialled_weights: Path, monkeypatch: pytest.MonkeyPatch

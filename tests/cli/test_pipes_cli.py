@@ -249,7 +249,8 @@ def test_a_cut_frame_is_named_and_the_others_are_done() -> None:
     [
         (("in", "out", "--frames", "6x4"), "srx upscale - - --frames 6x4"),
         (("-", "-", "--frames", "6"), "--frames must be WIDTHxHEIGHT like 1920x1080, not '6'"),
-        (("-", "-", "--frames", "6x4", "--format", "png"), "leave --format out"),
+        (("-", "-", "--frames", "6x4", "--format", "png"), "--format is for files"),
+        (("-", "-", "--frames", "6x4", "--overwrite"), "--overwrite is for files"),
         (("-", "-", "--frames", "6x4", "--json", "--dry-run"), "--dry-run and --json"),
         (("-", "-", "--frames", "30000x30000"), "--max-megapixels"),
     ],
