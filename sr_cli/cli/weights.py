@@ -289,8 +289,11 @@ def export(
     from sr_cli.engine.exporting import export as write
 
     options = UpscaleOptions(scale, model=name, steps=steps, texture=texture, preprocess=preprocess)
-    terminal.note("exporting, which takes up to a minute")
-    for path in write(options, output, format, overwrite=overwrite):
+
+    def begin() -> None:
+        terminal.note("exporting, which takes up to a minute")
+
+    for path in write(options, output, format, overwrite=overwrite, on_begin=begin):
         terminal.note(f"wrote {path}")
 
 

@@ -1,29 +1,41 @@
 """`srx weights export`: a model and its steps as one graph for other programs, and its plan."""
 
+import importlib
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
+from sr_cli.engine import exporting_ncnn
 from sr_cli.engine.exporting_graph import INSTALL, Enlargement, Work
 from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.tiling import ignore
 from sr_cli.errors import InputError, ModelError, UsageError
 from sr_cli.files import whole
 
 Format = Literal["onnx", "ncnn"]
+PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript"), "ncnn": ("pnnx",)}
+"""What each form takes; torch imports the first two in its exporter."""
 OPSET = 18
 """Of ONNX: the first with antialiased resizing."""
 
 
 def export(
-    options: UpscaleOptions, folder: Path, form: Format = "onnx", *, overwrite: bool = False
+    options: UpscaleOptions,
+    folder: Path,
+    form: Format = "onnx",
+    *,
+    overwrite: bool = False,
+    on_begin: Callable[[], None] = ignore,
 ) -> tuple[Path, ...]:
     """Write MODEL_xSCALE.onnx, or .param and .bin of ncnn, and the plan MODEL_xSCALE.json.
 
     Each file appears whole or not at all, the plan as the last; their paths, the plan's first.
+    on_begin is told when all is there that it takes, before the work.
 
     Raises:
         UsageError: the scale is no whole number up to MOST, or the options make no sense.
@@ -39,15 +51,17 @@ def export(
     for path in (plan, *graphs):
         if path.exists() and not overwrite:
             raise InputError(f"{path} is there already: choose another folder, or say --overwrite.")
+    _check_packages(form)
+    if form == "ncnn":
+        exporting_ncnn.check(work)
     content = work.plan(graphs[0].name)
+    on_begin()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if form == "onnx":
             content |= _write_onnx(work, graphs[0])
         else:
-            from sr_cli.engine.exporting_ncnn import write
-
-            content |= write(work, *graphs)
+            content |= exporting_ncnn.write(work, *graphs)
         with whole(plan) as partial:
             partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
     except OSError as error:
@@ -55,13 +69,18 @@ def export(
     return (plan, *graphs)
 
 
-def _write_onnx(work: Work, path: Path) -> dict[str, Any]:
-    """The graph with its weights inside; what the plan says of it."""
+def _check_packages(form: Format) -> None:
     try:
-        import onnx  # noqa: F401  (torch imports both in its exporter)
-        from onnxscript import optimizer
+        for package in PACKAGES[form]:
+            importlib.import_module(package)
     except ImportError as error:
         raise ModelError(f"{error.name} is not installed: {INSTALL}.") from error
+
+
+def _write_onnx(work: Work, path: Path) -> dict[str, Any]:
+    """The graph with its weights inside; what the plan says of it."""
+    from onnxscript import optimizer
+
     steps, dim, unit = work.course.steps, torch.export.Dim, work.unit
     module = Enlargement([work.denoiser] * len(steps), work.preprocess, work.course, work.scale)
     lr = torch.rand(1, 3, 3 * unit // 2 + 1, 5 * unit // 2 + 1)

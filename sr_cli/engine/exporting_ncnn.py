@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sr_cli.engine.exporting_graph import INSTALL, Enlargement, Place, Work, place
+from sr_cli.engine.exporting_graph import Enlargement, Place, Work, place
 from sr_cli.errors import ModelError
 from sr_cli.files import whole
 from sr_cli.models.embedded import EmbeddedDenoiser
@@ -60,16 +60,20 @@ def folded(denoiser: EmbeddedDenoiser, told: Place) -> EmbeddedDenoiser:
     return other
 
 
-def write(work: Work, param: Path, binary: Path) -> dict[str, Any]:
-    """The graph and its weights in float32; what the plan says of them.
-
-    Raises ModelError where ncnn lacks what is asked for, or pnnx is missing or fails.
-    """
+def check(work: Work) -> None:
+    """Raise ModelError where ncnn lacks what is asked for."""
     if work.preprocess.scale != work.scale:
         raise ModelError(
             "ncnn does not resize as srx does: choose --preprocess compact --scale 4, or "
             "--format onnx."
         )
+
+
+def write(work: Work, param: Path, binary: Path) -> dict[str, Any]:
+    """The graph and its weights in float32; what the plan says of them.
+
+    Raises ModelError where pnnx fails.
+    """
     denoisers = [folded(work.denoiser, place(work.course, step)) for step in work.course.steps]
     module = Enlargement(denoisers, work.preprocess, work.course, work.scale, complete=False).eval()
     shapes = [_shapes(work, sides) for sides in ((2, 3), (3, 4))]
@@ -103,10 +107,8 @@ def _shapes(work: Work, sides: tuple[int, int]) -> list[tuple[int, ...]]:
 
 
 def _convert(traced: Path, shapes: list[list[tuple[int, ...]]]) -> None:
-    try:
-        import pnnx
-    except ImportError as error:
-        raise ModelError(f"pnnx is not installed: {INSTALL}.") from error
+    import pnnx
+
     told = [",".join(f"[{','.join(map(str, shape))}]f32" for shape in pair) for pair in shapes]
     command = [pnnx.EXEC_PATH, traced, f"inputshape={told[0]}", f"inputshape2={told[1]}", "fp16=0"]
     done = subprocess.run(command, cwd=traced.parent, capture_output=True, text=True, check=False)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -223,18 +224,33 @@ def test_an_export_that_cannot_be_made(
     run = srx("export", *args)
     assert run.code == code
     assert words in run.err
+    assert ("exporting" in run.err) == (args[1] == "there/embedded_x4.json")  # the folder is tried
     assert not run.out
     assert not Path("out").exists()
     assert Path("there/embedded_x4.json").read_text() == "mine"
 
 
+@pytest.mark.parametrize(("form", "package"), [("onnx", "onnxscript"), ("ncnn", "pnnx")])
+def test_an_export_does_not_begin_without_its_packages(
+    srx: Srx, monkeypatch: pytest.MonkeyPatch, form: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    run = srx("export", "embedded", "out", "--format", form)
+    assert (run.code, run.err.count("\n")) == (3, 1)
+    assert f"{package} is not installed: run pip install 'srx[export]'" in run.err
+
+
 def test_an_export_names_its_files(srx: Srx, monkeypatch: pytest.MonkeyPatch) -> None:
-    def export(options: UpscaleOptions, *_: object, overwrite: bool) -> tuple[Path, ...]:
+    def export(
+        options: UpscaleOptions, *_: object, overwrite: bool, on_begin: Callable[[], None]
+    ) -> tuple[Path, ...]:
+        on_begin()
         return Path(f"{options.model}_x{options.scale}_{options.steps}_{overwrite}"), Path("graph")
 
     monkeypatch.setattr(exporting, "export", export)
     run = srx("export", "embedded", "out", "--scale", "2", "--steps", "1", "--overwrite")
     assert run.code == 0
+    assert "exporting" in run.err
     assert "wrote embedded_x2_1_True" in run.err
     assert "wrote graph" in run.err
 
