@@ -115,8 +115,9 @@ def capped(x: Tensor, cap: float) -> Tensor:
     """
     if not cap:
         return x
-    power = x.float().square().mean(dim=1, keepdim=True)
-    return x * (cap * torch.rsqrt(power.clamp(min=cap**2))).to(x.dtype)
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+    most = cap * x.shape[1] ** 0.5
+    return x * (most / norm.clamp(min=most)).to(x.dtype)
 
 
 class Block(nn.Module):
