@@ -13,7 +13,7 @@ from sr_cli.errors import ModelError, UsageError
 from sr_cli.models import network, registry
 from sr_cli.models.embedded import EmbeddedDenoiser
 from sr_cli.models.loading import load_model
-from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
+from sr_cli.models.network import EmbeddedConfig, EmbeddedNet, capped
 from sr_cli.models.registry import card
 from sr_cli.models.strips import by_strips
 
@@ -211,3 +211,32 @@ def test_in_a_card_it_is_no_mistake_of_the_users(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(registry, "card", lambda *_: wrong)
     with pytest.raises(ModelError, match="do not fit their card"):
         load_model("embedded", torch.device("cpu"), torch.float32)
+
+
+# ---------------------------------------------------------------------------------------- the cap
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_no_cell_holds_more_than_the_cap(dtype: torch.dtype) -> None:
+    """What holds less stays to the last bit, what holds more keeps its direction, to bfloat16's
+    precision; and in float16 squares of what it can hold do not overflow."""
+    cells = torch.randn(2, 12, 5, 4, generator=torch.Generator().manual_seed(0)).clamp(-2, 2)
+    sizes = torch.tensor([0, 0.5, 3, 4e3, 3e4])[:, None].expand(5, 4)
+    x = (cells * sizes).to(dtype)
+    result = capped(x, 4.0)
+    assert result.dtype == dtype
+    assert torch.equal(result[..., :2, :], x[..., :2, :])
+    large = result[..., 3:, :].float()
+    torch.testing.assert_close(
+        large.square().mean(dim=1).sqrt(), torch.full((2, 2, 4), 4.0), atol=0, rtol=0.02
+    )
+    cosine = torch.cosine_similarity(large, x[..., 3:, :].float(), dim=1)
+    torch.testing.assert_close(cosine, torch.ones(2, 2, 4), atol=0, rtol=0.02)
+    assert not torch.equal(capped(x, 0), result)  # the control: no cap
+
+
+def test_the_cap_has_a_gradient_where_a_cell_is_blank() -> None:
+    x = torch.zeros(1, 3, 2, 2)
+    x[..., 0] = 9
+    x.requires_grad_()
+    capped(x, 1.0).square().sum().backward()
+    assert x.grad is not None
+    assert bool(x.grad.isfinite().all())
