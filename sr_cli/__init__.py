@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sr_cli.engine.images import Picture, load, save
     from sr_cli.engine.metadata import Metadata
     from sr_cli.engine.options import OutputOptions, UpscaleOptions
-    from sr_cli.engine.size import Exact, LongSide, Scale, ShortSide, Size
+    from sr_cli.engine.size import Exact, Height, LongSide, Scale, ShortSide, Size, Width
     from sr_cli.engine.upscaler import Upscaler
     from sr_cli.errors import DeviceError, InputError, ModelError, SrxError, UsageError
 
@@ -28,6 +28,7 @@ _HOMES = {
     "Exact": "engine.size",
     "Failed": "engine.events",
     "Finished": "engine.events",
+    "Height": "engine.size",
     "InputError": "errors",
     "Job": "engine.events",
     "LongSide": "engine.size",
@@ -45,6 +46,7 @@ _HOMES = {
     "UpscaleOptions": "engine.options",
     "Upscaler": "engine.upscaler",
     "UsageError": "errors",
+    "Width": "engine.size",
     "load": "engine.images",
     "save": "engine.images",
 }
@@ -56,6 +58,7 @@ __all__ = [
     "Exact",
     "Failed",
     "Finished",
+    "Height",
     "InputError",
     "Job",
     "LongSide",
@@ -73,6 +76,7 @@ __all__ = [
     "UpscaleOptions",
     "Upscaler",
     "UsageError",
+    "Width",
     "load",
     "save",
 ]

@@ -29,7 +29,8 @@ COMMON = frozenset(
 
 LOOKS = frozenset(
     {
-        *("scale", "size", "long_side", "short_side", "steps", "order", "variant", "last_step"),
+        *("scale", "size", "width", "height", "long_side", "short_side"),
+        *("steps", "order", "variant", "last_step"),
         *("t1", "seed", "model", "method", "sampler", "schedule", "degradation", "color"),
         *("preprocess", "format", "quality", "texture", "preset"),
     }

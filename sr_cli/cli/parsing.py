@@ -13,7 +13,7 @@ import typer
 
 from sr_cli.cli.presets import PRESETS
 from sr_cli.engine.options import AUTO, DIFFUSION_ONLY, Method, OutputOptions, UpscaleOptions
-from sr_cli.engine.size import Exact, LongSide, ShortSide, Size
+from sr_cli.engine.size import Exact, Height, LongSide, ShortSide, Size, Width
 from sr_cli.errors import UsageError
 from sr_cli.models.kinds import is_alone
 
@@ -43,6 +43,8 @@ def exact_size(name: str, text: str) -> Exact:
 SIZES: dict[str, Callable[[Any], float | Size]] = {
     "scale": float,
     "size": partial(exact_size, "--size"),
+    "width": Width,
+    "height": Height,
     "long_side": LongSide,
     "short_side": ShortSide,
 }

@@ -63,6 +63,14 @@ def upscale(
         str | None,
         option("Size", "--size", metavar="WxH", help="Exactly this many pixels."),
     ] = None,
+    width: Annotated[
+        int | None,
+        option("Size", "--width", metavar="N", help="N pixels wide, in the same proportions."),
+    ] = None,
+    height: Annotated[
+        int | None,
+        option("Size", "--height", metavar="N", help="N pixels high, in the same proportions."),
+    ] = None,
     long_side: Annotated[
         int | None,
         option("Size", "--long-side", metavar="N", help="The longer side gets N pixels."),

@@ -58,14 +58,15 @@ MOST_DRAWS = 64
 class UpscaleOptions:
     """How one picture becomes a larger one.
 
-    `scale` is a factor above 0, at most 32, or one of `Exact`, `LongSide` and `ShortSide`, which
-    count output pixels. `tile` and `overlap`: None chooses by the free memory and by the model's
-    card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap` output pixels. `batch`:
-    tiles at a time, "auto" as many as pay on the device. `model` and `preprocess` name entries of
-    the registry, `preprocess` also a checkpoint; `preprocess`, `schedule`, `steps`, `last_step`,
-    `texture` and `t1` are the model's own where they are None. `texture` runs from 0, the smooth,
-    faithful answer, to 1, the crispest; only models with a dial take one. `t1` "auto" is what `srx
-    prf-search` found best for the picture's scale and the assumed `degradation`.
+    `scale` is a factor above 0, at most 32, or one of `Exact`, `Width`, `Height`, `LongSide` and
+    `ShortSide`, which count output pixels. `tile` and `overlap`: None chooses by the free memory
+    and by the model's card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap`
+    output pixels. `batch`: tiles at a time, "auto" as many as pay on the device. `model` and
+    `preprocess` name entries of the registry, `preprocess` also a checkpoint; `preprocess`,
+    `schedule`, `steps`, `last_step`, `texture` and `t1` are the model's own where they are None.
+    `texture` runs from 0, the smooth, faithful answer, to 1, the crispest; only models with a dial
+    take one. `t1` "auto" is what `srx prf-search` found best for the picture's scale and the
+    assumed `degradation`.
 
     `method` "dossr" walks with `model` by `order` and `variant`, and ends with `last_step`: on the
     network's x0, on the mean of the solver's step, or on the step with its noise. "diffsr" walks
@@ -104,6 +105,7 @@ class UpscaleOptions:
     degradation: Degradation = "bicubic"
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         _ = self.size  # which checks itself
         self._check_sampling()
         self._check_machine()
@@ -140,6 +142,18 @@ class UpscaleOptions:
     def size(self) -> Size:
         """What decides the size of a result: `size.of(width, height)`."""
         return Scale(self.scale) if isinstance(self.scale, int | float) else self.scale
+
+    def _check_kinds(self) -> None:
+        """Numbers have other kinds than type hints say where they come out of a file or a form."""
+        sentence = f"scale must be an int, a float or a Size, not {self.scale!r}."
+        _require(isinstance(self.scale, int | float | Size), sentence)
+        for name in ("steps", "order", "seed", "best_of", "tile", "overlap", "t1", "batch"):
+            value = getattr(self, name)
+            usual = value == getattr(UpscaleOptions, name) or value == AUTO
+            sentence = f"{name} must be a whole number, not {value!r}."
+            _require(usual or isinstance(value, int), sentence)
+        sentence = f"texture must be a number, not {self.texture!r}."
+        _require(self.texture is None or isinstance(self.texture, int | float), sentence)
 
     def _check_sampling(self) -> None:
         self._check_start()

@@ -72,7 +72,35 @@ class ShortSide:
         return _times(Fraction(self.short_side, min(width, height)), width, height)
 
 
-Size = Scale | Exact | LongSide | ShortSide
+@dataclass(frozen=True)
+class Width:
+    """So many pixels wide, and as high as the proportions say. Raises UsageError below 1."""
+
+    width: int
+
+    def __post_init__(self) -> None:
+        _check_side("width", self.width)
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels of the result of a picture of width x height."""
+        return _times(Fraction(self.width, width), width, height)
+
+
+@dataclass(frozen=True)
+class Height:
+    """So many pixels high, and as wide as the proportions say. Raises UsageError below 1."""
+
+    height: int
+
+    def __post_init__(self) -> None:
+        _check_side("height", self.height)
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) in pixels of the result of a picture of width x height."""
+        return _times(Fraction(self.height, height), width, height)
+
+
+Size = Scale | Exact | LongSide | ShortSide | Width | Height
 
 
 def _check_side(name: str, pixels: int) -> None:

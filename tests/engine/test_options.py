@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.engine.size import Exact, LongSide, Scale, ShortSide
+from sr_cli.engine.size import Exact, Height, LongSide, Scale, ShortSide, Width
 from sr_cli.errors import UsageError
 
 sides = st.integers(1, 20_000)
@@ -42,6 +42,10 @@ def test_a_side_is_met_exactly_and_the_aspect_kept(w: int, h: int, n: int) -> No
     assert max(wide, high) == n
     assert abs(min(wide, high) - min(w, h) * n / max(w, h)) <= 1
     assert min(UpscaleOptions(scale=ShortSide(n)).size.of(w, h)) == n
+    wide, high = UpscaleOptions(scale=Width(n)).size.of(w, h)
+    assert wide == n
+    assert abs(high - h * n / w) <= 1
+    assert Height(n).of(h, w) == (high, wide)  # of the picture on its side
 
 
 @settings(deadline=None)
@@ -59,6 +63,8 @@ BAD: list[dict[str, Any]] = [
     *({"seed": -1}, {"seed": 2**64}, {"tile": 1}, {"tile": 15}, {"tile": -16}),
     *({"texture": value} for value in (-0.01, 1.01, float("nan"))),
     *({"overlap": -1}, {"batch": 0}, {"model": ""}, {"preprocess": ""}),
+    *({"scale": "2"}, {"scale": None}, {"steps": 1.5}, {"steps": "3"}, {"order": None}),
+    *({"seed": "x"}, {"tile": 64.0}, {"t1": "some"}, {"batch": 2.0}, {"texture": "1"}),
 ]
 GOOD: list[dict[str, Any]] = [
     *({"scale": value} for value in (0.01, 1, 2.7, 32)),
@@ -75,7 +81,8 @@ GOOD: list[dict[str, Any]] = [
 
 
 def test_sizes_without_sense_are_refused() -> None:
-    for make, values in ((Exact, (0, 5)), (Exact, (5, -1)), (LongSide, (0,)), (ShortSide, (-3,))):
+    bad = ((Exact, (0, 5)), (Exact, (5, -1)), (LongSide, (0,)), (ShortSide, (-3,)))
+    for make, values in (*bad, (Width, (0,)), (Height, (-1,))):
         with pytest.raises(UsageError, match="must be at least 1"):
             make(*values)
     assert replace(UpscaleOptions(), scale=Exact(1, 1)).size == Exact(1, 1)
