@@ -67,7 +67,8 @@ class Found:
 
 
 def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Found:
-    """Every input file of `arguments` once: of each file, folder or pattern in natural order.
+    """Every input file of `arguments` once, by its own name rather than a found link's: of each
+    file, folder or pattern in natural order.
 
     A folder gives its files that have an image's suffix or begin as an image does; hidden ones are
     left out. With `recursive` its folders give theirs too, but not links to folders, and not the
@@ -100,6 +101,8 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
             for given in inside:
                 real = links.resolved(given.path)
                 first = inputs.get(real, given)
+                if first.found and first.path.is_symlink() and not given.path.is_symlink():
+                    first = given
                 inputs[real] = replace(first, found=first.found and given.found)
     found.inputs.extend(inputs.values())
     if missing and not inputs:

@@ -73,6 +73,16 @@ def test_a_tree_is_mirrored_without_hidden_files_links_and_the_output() -> None:
     assert list(plan(IN, OUT)) == ["in/a.png"]
 
 
+def test_a_file_goes_by_its_own_name_and_not_by_a_links() -> None:
+    paint(IN / "z.png")
+    (IN / "a.png").symlink_to("z.png")
+    paint(Path("elsewhere.png"))
+    (IN / "b.png").symlink_to(Path("elsewhere.png").resolve())  # the control: its only name here
+    assert list(plan(IN, OUT)) == ["in/z.png", "in/b.png"]
+    named = found_by(IN / "a.png", IN, OUT)  # who names the link wants it by that
+    assert [str(job.input) for job in named.jobs] == ["in/a.png", "in/b.png"]
+
+
 def test_commands_agree_on_what_the_pictures_of_a_folder_are() -> None:
     """`upscale`, `bench` and `train` alike: macOS leaves ._NAME beside files on other disks."""
     for name in ("img10.png", "img2.JPG", "img1.tiff"):
