@@ -95,6 +95,17 @@ def test_arrays_of_no_use_are_refused(up: Upscaler, array: NDArray[Any]) -> None
         up(array)
 
 
+@pytest.mark.parametrize("picture", ["in.png", Path("in.png"), b"", [[0, 1]], None], ids=repr)
+def test_what_is_no_picture_is_refused(up: Upscaler, tmp_path: Path, picture: Any) -> None:
+    with pytest.raises(UsageError, match=f"not {type(picture).__name__}"):
+        up(picture)
+    others: list[Any] = [picture, Image.new("RGB", (4, 4)), np.zeros((4, 4, 3), np.uint8)]
+    for other in others:
+        with pytest.raises(UsageError, match=f"not {type(other).__name__}"):
+            save(other, tmp_path / "a.png")
+    assert list(tmp_path.glob("a*")) == []
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "CMYK", "1"])
 def test_pillow_images_come_back_as_images(up: Upscaler, mode: str) -> None:
     image = Image.fromarray(levels(12, 10, 3)).convert(mode)

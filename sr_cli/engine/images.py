@@ -114,9 +114,15 @@ def save(
     existing file is replaced if `overwrite`. committing: told of the whole file under its hidden
     name, before it takes its own.
 
-    Raises UsageError for an unknown format or quality, InputError where the format cannot hold
-    the picture or the file cannot be written, FullDiskError where it has no room.
+    Raises UsageError for what is no Picture and for an unknown format or quality, InputError where
+    the format cannot hold the picture or the file cannot be written, FullDiskError where it has no
+    room.
     """
+    if not isinstance(picture, Picture):
+        raise UsageError(
+            "save takes what load gives, or what an Upscaler made of that, not "
+            f"{type(picture).__name__}: images of Pillow have a save of their own."
+        )
     path = Path(path)
     chosen = format_of(format or path)
     if not 1 <= quality <= 100:

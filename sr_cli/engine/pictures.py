@@ -33,12 +33,17 @@ def as_picture(image: Picture | Image.Image | NDArray[Any]) -> Picture:
     (H, W), (H, W, 1) grey, (H, W, 2) grey with alpha, (H, W, 3) RGB or (H, W, 4) RGB with alpha:
     uint8, uint16, or float32 or float64 in [0, 1].
 
-    Raises UsageError for arrays of any other shape, dtype or range.
+    Raises UsageError for arrays of any other shape, dtype or range, and for anything else.
     """
     if isinstance(image, Picture):
         return image
     if isinstance(image, Image.Image):
         return _of_pillow(image)
+    if not isinstance(image, np.ndarray):
+        raise UsageError(
+            "A picture must be what load gives of a file, a Pillow image or an array, not "
+            f"{type(image).__name__}."
+        )
     kind = str(image.dtype)
     shape = image.shape if image.ndim != 2 else (*image.shape, 1)
     if len(shape) != 3 or shape[2] not in (1, 2, 3, 4) or 0 in shape:

@@ -44,7 +44,7 @@ def unidentified(path: Path) -> InputError:
     if not head:
         return InputError(f"{path} is empty (0 bytes).")
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
-        return InputError(f"{path} is a HEIC image; to read it, install the package pillow-heif.")
+        return InputError(f"{path} is a HEIC image; to read it, run pip install 'srx[heic]'.")
     if head[:2] == b"\xff\x0a" or head[4:8] == b"JXL ":
         return InputError(
             f"{path} is a JPEG XL image; to read it, install the package pillow-jxl-plugin."
