@@ -156,11 +156,19 @@ def _download(source: Download, path: Path, progress: Progress) -> None:
                 partial.unlink()
             _transfer(address, path, notify)
     except (gdown.DownloadError, requests.RequestException) as error:
-        reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"{source.file} could not be fetched from {source.url} ({reason}). Try again, what "
-            f"arrived is kept; or {by_hand}."
+            f"{source.file} could not be fetched from {source.url} ({_reason(error)}). Try again, "
+            f"what arrived is kept; or {by_hand}."
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, where the connection failed; else what the library says, in a line."""
+    first = error
+    while following := first.__cause__ or first.__context__:
+        first = following
+    said = first.strerror if isinstance(first, OSError) else None
+    return said or str(error).partition("\n")[0]
 
 
 def _transfer(address: str, path: Path, notify: Callable[[int, int | None], None]) -> None:

@@ -5,6 +5,7 @@ of a model in several files lists them as `shards`.
 """
 
 import contextlib
+import difflib
 import hashlib
 import json
 import os
@@ -19,7 +20,7 @@ from torch import Tensor
 from sr_cli.errors import ModelError, UsageError
 from sr_cli.files import digest, is_file_name, whole
 from sr_cli.models.checkpoints import read_state_dict
-from sr_cli.models.kinds import SUFFIXES
+from sr_cli.models.kinds import NAMED, SUFFIXES
 from sr_cli.models.limits import Limits
 from sr_cli.models.store import Shard, installed
 
@@ -137,9 +138,17 @@ def card(name: str, kinds: Collection[str] = ()) -> Card:
     if Path(name).suffix and Path(name).is_file():
         raise ModelError(f"{name} is no model file: srx reads {', '.join(SUFFIXES)}.")
     raise ModelError(
-        f"There are no weights named {name!r} (found: {known}): fetch or import them with "
-        f"srx weights, or let SRX_WEIGHTS name the folder that holds {name}.json."
+        f"There are no weights named {name!r} (found: {known}).{_meant(name, kinds)} Fetch or "
+        f"import them with srx weights, or let SRX_WEIGHTS name the folder that holds {name}.json."
     )
+
+
+def _meant(name: str, kinds: Collection[str]) -> str:
+    """A question after the name that somebody seems to mean; nothing where none is near."""
+    named = () if kinds and "alone" not in kinds else NAMED
+    names = [*named, *(each.name for each in cards(kinds))]
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def check_name(name: str) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import socket
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
@@ -115,6 +116,13 @@ def test_an_interrupted_download_goes_on(server: Server, checkpoint: bytes, own_
     assert fetch("mine", silent, url=server.url).read_bytes() == checkpoint
     assert server.asked[-1] == f"bytes={received}-"
     assert len(files(own_home)) == 1
+
+
+def test_a_server_that_is_not_there_is_told_in_the_systems_words(own_home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/a.pth"
+    with pytest.raises(ModelError, match=r"fetched from \S+ \(Connection refused\)\. Try"):
+        fetch("mine", silent, url=url)
 
 
 def test_a_stopped_download_goes_on(server: Server, checkpoint: bytes, own_home: Path) -> None:

@@ -176,6 +176,14 @@ def test_other_json_files_are_no_cards(written: Card, text: str) -> None:
             card(name)
 
 
+def test_a_name_that_is_nearly_one_is_asked_for(written: Card) -> None:
+    for name, meant in (("embeded", "embedded"), ("RealESRGAN_x4plus", "realesrgan")):
+        with pytest.raises(ModelError, match=rf"\)\. Did you mean {meant}\? Fetch"):
+            card(name)
+    with pytest.raises(ModelError, match=r"\)\. Fetch"):
+        card("nothing")
+
+
 def test_hidden_files_are_no_cards(written: Card) -> None:
     """macOS leaves one beside each file on a disk of another system."""
     (written.folder / "._small.json").write_bytes(b"\0\5\x16\7")
