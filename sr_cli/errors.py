@@ -64,6 +64,7 @@ class BrokenDeviceError(DeviceError):
 NO_MEMORY = (
     "allocate memory",
     "bad_alloc",
+    "failed to map segment",
     "not enough memory",
     "out of memory",
     "cublas_status_alloc_failed",
@@ -73,8 +74,8 @@ NO_MEMORY = (
     "unable to find an engine to execute this computation",
     "unable to find a valid cudnn algorithm",
 )
-"""Words, in lower case, of allocators that gave up: of glibc, C++, Windows, CUDA and MPS, and of
-cuBLAS and cuDNN when there is no room for them or for any of their algorithms."""
+"""Words, in lower case, of allocators that gave up: of glibc and its loader, C++, Windows, CUDA and
+MPS, and of cuBLAS and cuDNN when there is no room for them or for any of their algorithms."""
 BROKEN = ("CUDA error:", "HIP error:")
 """How torch begins to tell of a failed kernel, after which every other call fails too."""
 
@@ -86,10 +87,11 @@ def is_full_disk(error: BaseException) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the allocator of any device gave up (torch.OutOfMemoryError is a RuntimeError)."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in NO_MEMORY)
+    known = isinstance(error, RuntimeError | ImportError)
+    return known and any(words in text for words in NO_MEMORY)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TextIO, get_args
 
 import typer
@@ -19,7 +20,7 @@ from sr_cli import __version__
 from sr_cli.cli import config
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import Strip
-from sr_cli.errors import ExitCode, SrxError
+from sr_cli.errors import ExitCode, SrxError, UsageError, is_out_of_memory
 
 NAMES = (
     "upscale",
@@ -33,6 +34,12 @@ NAMES = (
     "doctor",
 )
 MARKUP: Literal["markdown"] = "markdown"
+NUMBERS = {
+    "float_parsing": "a number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+}
+"""What a value should have been, by pydantic's name of the mistake."""
 
 
 class Lazy(Mapping[str, Any]):
@@ -103,6 +110,17 @@ class Commands(typer.core.TyperGroup):
         commands: Any = Lazy()  # Typer only reads it
         self.commands = commands
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The sub-command of the first word. Raises UsageError where that is a picture or help."""
+        if args[0] not in NAMES:
+            if Path(args[0]).exists():
+                raise UsageError(
+                    f"{args[0]} is no command: srx upscale {args[0]} out/ enlarges it."
+                )
+            if args[0] == "help":
+                raise UsageError("help is no command: srx --help, or srx upscale --help.")
+        return super().resolve_command(ctx, args)
+
     def get_params(self, ctx: Any) -> list[Any]:
         """Flags without a default are off: of None Typer makes False by pydantic, .05 s."""
         found: list[Any] = super().get_params(ctx)
@@ -144,7 +162,8 @@ def srx(
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run `args` (the command line by default) and exit with a code of sr_cli.errors."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115  (closed by the shell)
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: PTH123, SIM115  (closed by the shell)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):  # names and signs that the encoding lacks are escaped
         if isinstance(stream, io.TextIOWrapper):
@@ -214,6 +233,13 @@ def _report(error: Exception) -> int:
             _complaint(error) if isinstance(error, typer.BadParameter) else error.format_message()
         )
         return error.exit_code
+    if is_out_of_memory(error):
+        terminal.trace(error)
+        terminal.error(
+            "There is too little free memory, or too narrow a limit (ulimit -v), to work at all: "
+            "close other programs, or raise the limit."
+        )
+        return ExitCode.DEVICE
     can_tell_more = terminal.verbose is False
     hint = " (run again with --verbose for the traceback)" if can_tell_more else ""
     terminal.trace(error)
@@ -234,6 +260,9 @@ def _complaint(error: typer.BadParameter) -> str:
         return error.format_message()
     place = origin(ctx, param.name)
     wrong = cause.errors()[0]
+    if kind := NUMBERS.get(wrong["type"]):
+        end = f" (from {place})." if place else "."
+        return f"{param.opts[0]} must be {kind}, not {wrong['input']!r}{end}"
     return (
         f"Invalid value {wrong['input']!r} for {param.get_error_hint()}"
         f"{f' from {place}' if place else ''}: {wrong['msg'].removeprefix('Value error, ')}"

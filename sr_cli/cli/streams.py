@@ -138,8 +138,10 @@ class Stdout:
 def sending() -> Iterator[Stdout]:
     """stdout for pictures. A reader that goes away ends it with a note and exit code 1.
 
-    Raises UsageError where it is a terminal.
+    Raises UsageError where it is a terminal, or closed.
     """
+    if sys.__stdout__ is None:  # sys.stdout then leads nowhere
+        raise UsageError("stdout is closed: end the line with > FILE, or with a pipe.")
     if sys.stdout.isatty():
         raise UsageError("stdout is a terminal: end the line with > FILE, or with a pipe.")
     try:

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from sr_cli.cli.text import mebibytes, printable, size
 from sr_cli.engine.events import Event, Failed, Finished, Job, Outcome, Planned, Skipped
+from sr_cli.errors import InputError
 
 if TYPE_CHECKING:
     from sr_cli.cli.progress import PixelsOf
@@ -66,8 +67,10 @@ class Terminal:
 
     @property
     def animated(self) -> bool:
-        """Whether bars are shown: somebody watches, and has asked for neither peace nor lines."""
-        return self.interactive and self.progress and not self.quiet
+        """Whether bars are shown: somebody watches, and has asked for neither peace nor lines, on a
+        terminal that can move its cursor."""
+        wanted = self.interactive and self.progress and not self.quiet
+        return wanted and not self._console().is_dumb_terminal
 
     def _console(self, stream: TextIO | None = None) -> Console:
         stream = stream or sys.stderr
@@ -98,8 +101,13 @@ class Terminal:
         self.detail("".join(traceback.format_exception(error)).rstrip())
 
     def document(self, content: dict[str, Any]) -> None:
-        """A JSON document on stdout."""
-        print(json.dumps(content, indent=2), flush=True)
+        """A JSON document on stdout. Raises InputError where it has no room."""
+        try:
+            print(json.dumps(content, indent=2), flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise InputError(f"stdout cannot be written: {error.strerror}.") from error
 
     @contextmanager
     def watching(

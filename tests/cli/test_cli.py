@@ -155,6 +155,9 @@ def test_threads_that_wait_do_not_spin(
     assert os.environ["OMP_WAIT_POLICY"] == used
 
 
+PIPE = "end the line with > FILE, or with a pipe."
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes them")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
 def test_closed_streams_cost_nothing(photos: Path, closed: str) -> None:
@@ -162,6 +165,32 @@ def test_closed_streams_cost_nothing(photos: Path, closed: str) -> None:
     shell = ["sh", "-c", line, sys.executable, str(photos)]
     done = subprocess.run(shell, check=False, capture_output=True)
     assert done.returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes them")
+def test_a_closed_stream_that_is_needed_is_an_error(photos: Path) -> None:
+    def shell(line: str) -> "subprocess.CompletedProcess[str]":
+        command = ["sh", "-c", f'"$0" -m sr_cli upscale {line}', sys.executable]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    out = shell(f"{photos}/a.png - >&-")
+    assert (out.returncode, out.stderr) == (2, f"error: stdout is closed: {PIPE}\n")
+    assert shell("- out -q <&-").stderr == "error: [1/1] stdin is empty (0 bytes).\n"
+    names = shell("--files-from - out -q <&-")
+    assert (names.returncode, names.stderr) == (2, "error: - names no file.\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_document_without_room_is_an_error_in_words(photos: Path) -> None:
+    code = "import sys; from sr_cli.cli.app import main; main(sys.argv[1:])"
+    with Path("/dev/full").open("w") as full:
+        done = finished(
+            code, "upscale", str(photos), "out", "--dry-run", "-q", "--json", stdout=full.fileno()
+        )
+    assert (done.code, done.err) == (
+        1,
+        "error: stdout cannot be written: No space left on device.\n",
+    )
 
 
 def test_python_m_is_the_same_command() -> None:
@@ -190,7 +219,7 @@ def test_the_shell_is_told_of_options(monkeypatch: pytest.MonkeyPatch, srx: Srx)
         ("upscale in out --scale 0", "scale"),
         ("upscale in out --scale -2", "scale"),
         ("upscale in out --scale nan", "scale"),
-        ("upscale in out --scale four", "'four' for '--scale'"),
+        ("upscale in out --scale four", "--scale must be a number, not 'four'"),
         ("upscale in out --size 10", "size"),
         ("upscale in out --size 10x0", "size"),
         ("upscale in out --scale 2 --size 10x10", "--scale and --size"),
@@ -646,7 +675,7 @@ def test_every_kind_of_value_can_stand_in_the_file(srx: Srx, photos: Path) -> No
         ("[bench]\nrow = '--steps 1'", r"list of texts for 'row' in \[bench\]"),
         ("[bench]\npeer = [3]", r"list of texts for 'peer' in \[bench\]"),
         ("recursive = 'maybe'", "true or false for 'recursive'"),
-        ('steps = "many"', "'many' for '--steps' from srx.toml"),
+        ('steps = "many"', r"not 'many' \(from srx.toml\)"),
         ("steps = 0", "steps"),
         ("inputs = 3", "inputs"),
         ("config = 'x'", "config"),
@@ -671,7 +700,7 @@ def test_flags_can_be_variables(srx: Srx, photos: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("SRX_STEPS", "many")
     run = srx("upscale", photos, "out")
     assert run.code == 2
-    assert "'many' for '--steps' from SRX_STEPS" in run.err
+    assert "--steps must be a whole number, not 'many' (from SRX_STEPS)." in run.err
 
 
 @pytest.mark.parametrize(("line", "replaced"), [("true", False), ("false", True)])

@@ -267,8 +267,9 @@ def test_colours_are_left_out_where_nobody_wants_them(bad: Path) -> None:
     [
         lambda: on_terminal("upscale", "in", "out2", "--no-progress"),
         lambda: on_terminal("upscale", "in", "out2", SRX_NO_PROGRESS="1"),
+        lambda: on_terminal("upscale", "in", "out2", TERM="dumb"),
     ],
-    ids=["option", "variable"],
+    ids=["option", "variable", "dumb"],
 )
 def test_bars_are_lines_where_somebody_wants_them(photos: Path, plain: Callable[[], str]) -> None:
     bars = on_terminal("upscale", "in", "out")
@@ -302,6 +303,9 @@ def test_the_closing_line_says_where_the_results_are(srx: Srx, photos: Path) -> 
         ("--quality 0", "--quality must lie in 1..100, not 0."),
         ("--max-megapixels 0", "--max-megapixels must be above 0 and at most 1e6, not 0."),
         ("--t1 some", "--t1 must be a whole number or auto, not 'some'."),
+        ("--scale 2x", "--scale must be a number, not '2x'."),
+        ("--width 4000px", "--width must be a whole number, not '4000px'."),
+        ("--width 0", "--width must be at least 1 pixel, not 0."),
     ],
 )
 def test_a_complaint_names_the_option(srx: Srx, photos: Path, args: str, message: str) -> None:

@@ -46,6 +46,29 @@ def test_a_picture_taken_as_output_is_named(srx: Srx) -> None:
         assert "was taken" not in srx("upscale", a, b, "out").err
 
 
+def test_a_command_that_is_none_is_told_what_was_meant(srx: Srx, photos: Path) -> None:
+    run = srx(photos, "out")
+    assert (run.code, run.err) == (2, "error: in is no command: srx upscale in out/ enlarges it.\n")
+    assert "srx --help" in srx("help").err
+    assert "Did you mean 'upscale'?" in srx("upscal", photos, "out").err  # the control
+
+
+def test_too_little_memory_to_begin_is_told(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "failed to map segment"
+
+    def load(*_: object) -> None:
+        raise ImportError(f"libtorch_cpu.so: {reason} from shared object")
+
+    monkeypatch.setattr(command, "make_upscaler", load)
+    run = srx("upscale", photos, "out")
+    assert (run.code, "ulimit -v" in run.err) == (4, True)
+    reason = "no symbol"  # the control: a library that is broken is not memory
+    run = srx("upscale", photos, "out")
+    assert (run.code, "ulimit -v" in run.err) == (1, False)
+
+
 @pytest.mark.parametrize(("name", "suffix"), [("jpg", ".jpg"), ("tif", ".tiff")])
 def test_formats_have_their_short_names(srx: Srx, photos: Path, name: str, suffix: str) -> None:
     assert srx("upscale", photos / "a.png", "out", "--format", name).code == 0

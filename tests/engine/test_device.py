@@ -1,5 +1,6 @@
 """Devices by name, what they compute in, and when their memory is short."""
 
+import errno
 import subprocess
 import sys
 import threading
@@ -129,6 +130,8 @@ WITHOUT_MEMORY = [
     RuntimeError("GET was unable to find an engine to execute this computation"),
     RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"),
     torch.AcceleratorError("CUDA error: out of memory"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
 ]
 BROKEN = [
     torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nCompile with …"),
@@ -137,6 +140,8 @@ BROKEN = [
 ]
 WITH_MEMORY = [
     ValueError("out of memory"),
+    ImportError("libtorch_cpu.so: cannot open shared object file: No such file or directory"),
+    OSError(errno.ENOSPC, "No space left on device"),
     RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
     RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"),
     ValueError("CUDA error: not torch's"),
