@@ -1,15 +1,18 @@
 """Pairs: matched by name in the layouts of published sets, whatever the order; made if alone."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 from torch.nn.functional import interpolate
 
 from sr_cli.errors import UsageError
-from sr_cli.evaluation.datasets import Pair, pairs
+from sr_cli.evaluation.datasets import Pair, fitting, pairs
 from sr_cli.evaluation.matching import Named, flat, partners
 
 
@@ -151,6 +154,17 @@ def test_hr_alone_is_reduced_by_pillow(tmp_path: Path) -> None:
     cropped = Image.open(file).crop((0, 0, 40, 36))
     expected = np.asarray(cropped.resize((10, 9), Image.Resampling.BICUBIC))
     assert np.array_equal((pair.lr.permute(1, 2, 0).numpy() * 255).round(), expected)
+
+
+@given(st.integers(1, 5000), st.integers(10, 90))
+@example(240, 27)  # 648 / 2.7 is less than 240 in floating point
+def test_what_a_scale_makes_of_whole_pixels_is_undone(side: int, tenths: int) -> None:
+    """And one pixel less of HR, one less of LR; everything between as with fractions."""
+    exact = Fraction(tenths, 10)
+    assert fitting(int(side * exact), tenths / 10) == int(int(side * exact) / exact)
+    if side * tenths % 10 == 0:
+        assert fitting(side * tenths // 10, tenths / 10) == side
+        assert fitting(side * tenths // 10 - 1, tenths / 10) == side - 1
 
 
 @pytest.mark.parametrize("scale", [1.6, 2.7, 3.5])

@@ -18,7 +18,7 @@ from sr_cli.engine.arrays import to_tensor
 from sr_cli.engine.images import load
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
-from sr_cli.evaluation.datasets import reduced
+from sr_cli.evaluation.datasets import fitting, reduced
 from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
 from sr_cli.evaluation.metrics import Metrics, mean
 from sr_cli.evaluation.parts import centre
@@ -138,7 +138,7 @@ class Search:
 
     def scene(self, hr: Tensor, scale: float) -> Scene:
         """LR of 1/scale the size, HR cropped to what an enlargement of it gives."""
-        small = [int(side / scale) for side in hr.shape[1:]]
+        small = [fitting(side, scale) for side in hr.shape[1:]]
         if min(small) < 1:
             raise UsageError(f"The images are too small to be reduced by {scale:g}.")
         engine = self.engine.using(scale=scale, t1=self.reference)
