@@ -116,7 +116,7 @@ def capped(x: Tensor, cap: float) -> Tensor:
     if not cap:
         return x
     wide = torch.float32 if x.dtype == torch.float16 else None  # whose largest is soon reached
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide)
     over = norm.float().div(cap * x.shape[1] ** 0.5).clamp(min=1)
     return x * over.reciprocal().to(x.dtype)
 
