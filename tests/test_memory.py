@@ -1,9 +1,11 @@
 """Memory that a process may have: of the machine, or less by a container or `ulimit -v`."""
 
+import ctypes
 import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -95,3 +97,28 @@ def test_freed_memory_is_used_again() -> None:
         return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
 
     assert faults("kept") < faults("given back") / 10
+
+
+@pytest.mark.parametrize(("largest", "kept"), [(2**62, 2**29), (32 << 20, 32 << 20)])
+def test_an_older_c_library_keeps_what_it_can(
+    monkeypatch: pytest.MonkeyPatch, largest: int, kept: int
+) -> None:
+    """mallopt(3) lets libraries refuse a threshold above 32 MiB; that for trimming alone would make
+    every block above 128 KiB new memory."""
+    settings: dict[int, int] = {}
+
+    def mallopt(parameter: int, value: int) -> int:
+        if parameter == memory._M_MMAP_THRESHOLD and value > largest:
+            return 0
+        settings[parameter] = value
+        return 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.31"))
+    monkeypatch.setattr(memory, "total", lambda: 2**32)
+    memory.keep_freed()
+    assert settings == {
+        memory._M_MMAP_THRESHOLD: kept,
+        memory._M_TRIM_THRESHOLD: 2**29,
+        memory._M_ARENA_MAX: 1,
+    }
