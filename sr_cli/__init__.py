@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sr_cli.engine.size import Exact, Height, LongSide, Scale, ShortSide, Size, Width
     from sr_cli.engine.upscaler import Upscaler
     from sr_cli.errors import DeviceError, InputError, ModelError, SrxError, UsageError
+    from sr_cli.memory import keep_freed
 
 __version__ = "0.1.0"
 
@@ -47,6 +48,7 @@ _HOMES = {
     "Upscaler": "engine.upscaler",
     "UsageError": "errors",
     "Width": "engine.size",
+    "keep_freed": "memory",
     "load": "engine.images",
     "save": "engine.images",
 }
@@ -77,6 +79,7 @@ __all__ = [
     "Upscaler",
     "UsageError",
     "Width",
+    "keep_freed",
     "load",
     "save",
 ]

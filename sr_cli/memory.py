@@ -42,7 +42,7 @@ def keep_freed() -> None:
     """Let this process keep memory that it frees for what it allocates next.
 
     The GNU C library gives large blocks back to the system at once; networks need them again at
-    once, and the page faults of that are a sixth of their time. Kept are at most a GiB and an
+    once, and the page faults of that are up to a third of their time. Kept are at most a GiB and an
     eighth of the memory, for all threads together, which hand large blocks to each other; of blocks
     above 32 MiB older versions keep none. Other C libraries are left as they are.
     """
