@@ -99,6 +99,20 @@ def test_every_network_and_option_is_documented() -> None:
         assert all(parameter.help for parameter in command.params)
 
 
+@pytest.mark.usefixtures("tiny_vgg")
+def test_what_is_aimed_at_and_charged_is_on_the_card(srx: Srx, photos: str) -> None:
+    shape = ("--crop", "64", "--widths", "8,8,8", "--blocks", "1,1,1", "--name", "mine")
+    charged = ("--feature-loss", "2", "--lattice", "3", "--edges", "0.7", "--later", "0.4")
+    taught = ("--teacher", "compact", "--teacher-share", "0.6", "--window", "48")
+    code, _ = srx("embedded", photos, *SMALL, *shape, *charged, *taught, "--epoch", "4")
+    said = Path("runs/mine/out/mine.json").read_text("utf-8")
+    assert code == 0
+    for words in ("3 · the error that recurs", "0.7 · the mean absolute error of differences"):
+        assert words in said
+    for words in ("in 40% of the batches", "in 60% of the parts, of windows of 48²"):
+        assert words in said
+
+
 @pytest.mark.parametrize("network", ["compact", "embedded", "prior"])
 def test_networks_from_scratch(srx: Srx, photos: str, network: str) -> None:
     shape = ("--crop", "32", "--widths", "8,8,8", "--blocks", "1,1,1", "--preprocess", "none")

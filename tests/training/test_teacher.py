@@ -44,12 +44,13 @@ def objectives(teacher: Teacher) -> list[Objective]:
 
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize(("epoch", "asked"), [(6, 8), (None, 20)])
+@pytest.mark.parametrize("side", [None, 16])
 def test_the_second_epoch_does_not_ask_the_teacher(
-    shapes: Path, tmp_path: Path, which: int, epoch: int | None, asked: int
+    shapes: Path, tmp_path: Path, which: int, *, epoch: int | None, asked: int, side: int | None
 ) -> None:
     """Five iterations of four crops, in epochs of two iterations (6 crops, rounded up)."""
     network = Counting()
-    objective = objectives(Teacher(network, "mine", tmp_path / "kept"))[which]
+    objective = objectives(Teacher(network, "mine", tmp_path / "kept", side=side))[which]
     settings = TrainOptions(shapes, tmp_path, iterations=5, batch=4, crop=32, workers=0)
     list(Trainer(objective, replace(settings, epoch=epoch)).run())
     assert network.shown == asked
