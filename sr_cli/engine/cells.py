@@ -9,12 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sr_cli.device import free_memory
-from sr_cli.engine.options import AUTO, UpscaleOptions
+from sr_cli.engine.options import AT_ONCE, AUTO, UpscaleOptions
 from sr_cli.engine.tiling import MEMORY_SHARE, OnNote, Tiler, ignore
 from sr_cli.models.model import Model
-
-AT_ONCE = 16
-"""Tiles of a batch by `auto`: on an H100 64 took no less for each."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from sr_cli import __version__
 from sr_cli.engine.events import Event, Failed, Job, Outcome, Started
-from sr_cli.engine.options import AUTO
+from sr_cli.engine.options import AT_ONCE, AUTO
 from sr_cli.engine.worker import Facts, Place, Work, Worker
 from sr_cli.errors import BrokenDeviceError, DeviceError, SrxError, UsageError
 
@@ -147,8 +147,6 @@ class _Cluster:
         asked = self.work.options.batch
         if isinstance(asked, int):
             return asked
-        from sr_cli.engine.cells import AT_ONCE
-
         return AT_ONCE if any(place.gpus for place in found) else 1
 
     @property

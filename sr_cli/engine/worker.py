@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sr_cli import __version__
+from sr_cli import __version__, memory
 from sr_cli.engine.events import Event, Failed, Finished, Job, Outcome, Started
 from sr_cli.engine.options import AUTO, OutputOptions, UpscaleOptions
 from sr_cli.errors import DeviceError, InputError, SrxError
@@ -91,6 +91,7 @@ class Worker:
                 "machines share, with the same names."
             ) from error
         os.environ.update(work.variables)
+        memory.keep_freed()
         torch.set_num_threads(place.cpus)
         device = "cuda" if place.gpus else ("cpu" if work.device in (AUTO, "cuda") else work.device)
         upscaler = Upscaler(work.options, device=device, dtype=work.dtype)

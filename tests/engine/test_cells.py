@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sr_cli.engine import cells, tiling
-from sr_cli.engine.cells import AT_ONCE, Cells
-from sr_cli.engine.options import UpscaleOptions
+from sr_cli.engine.cells import Cells
+from sr_cli.engine.options import AT_ONCE, UpscaleOptions
 from sr_cli.models.model import Model
 from sr_cli.models.pixels import PixelCodec
 

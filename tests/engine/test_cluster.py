@@ -18,11 +18,12 @@ import psutil
 import pytest
 from PIL import Image
 
+from sr_cli import memory
 from sr_cli.engine.cluster import ATTEMPTS, _Cluster, connected, places
 from sr_cli.engine.events import Event, Failed, Finished, Job, Started
 from sr_cli.engine.manifest import Manifest, name_of
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.engine.worker import Facts, Place, Work, _still_to_do
+from sr_cli.engine.worker import Facts, Place, Work, Worker, _still_to_do
 from sr_cli.errors import BrokenDeviceError, DeviceError, ModelError, SrxError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -240,6 +241,22 @@ def test_a_call_without_an_answer_ends_the_waiting(
         enlarge("a", lambda _: None)
 
 
+WITHOUT_TORCH = """
+import sys
+from pathlib import Path
+sys.modules["torch"] = None
+from sr_cli.engine.cluster import _Cluster
+from sr_cli.engine.options import OutputOptions, UpscaleOptions
+from sr_cli.engine.worker import Place, Work
+cluster = _Cluster(None, Work(UpscaleOptions(), OutputOptions(), Path("out")), print, print)
+assert cluster._together([Place("a", 1, 1)]) > cluster._together([Place("a", 1, 0)]) == 1
+"""
+
+
+def test_no_worker_waits_while_torch_is_imported_here() -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=True)
+
+
 # ------------------------------------------------------------------------ manifests
 
 
@@ -284,6 +301,18 @@ def test_a_picture_that_a_worker_did_before_it_died_is_not_done_again(
     assert isinstance(finished, Finished)
     assert (finished.size_in, finished.size_out) == ((8, 8), (32, 32))
     assert finished.megapixels_per_second > 0
+
+
+def test_a_worker_keeps_the_memory_that_it_frees(
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = list[bool]()
+    monkeypatch.setattr(memory, "keep_freed", lambda: kept.append(True))
+    monkeypatch.setenv("SRX_WEIGHTS", str(tiny_weights))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    Worker().load(work(), Place("a", 1, 0), "worker-1")
+    assert kept
 
 
 # ------------------------------------------------------------------------ a real one
