@@ -202,8 +202,9 @@ def room() -> Iterator[Finding]:
     folder = home()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        found = f"{folder} cannot be written: no models come in, and large states have no room"
         mend = "set its rights, or let SRX_HOME name another folder"
-        yield Finding("data folder", "broken", f"{folder} cannot be written", mend, ExitCode.MODEL)
+        yield Finding("data folder", "hint", found, mend)
         return
     free = shutil.disk_usage(existing).free
     little = free < LITTLE_DISK

@@ -92,6 +92,19 @@ def test_a_folder_of_models_that_is_none(examine: Examine, monkeypatch: pytest.M
     assert "SRX_WEIGHTS" in found["settings"]["found"]
 
 
+def test_a_home_that_cannot_be_written_breaks_nothing(
+    examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in many containers, whose users have none."""
+    Path("file").write_text("no folder")
+    monkeypatch.setenv("SRX_HOME", str(Path("file").absolute() / "home"))
+    code, found = examine()
+    assert (code, found["data folder"]["state"]) == (0, "hint")
+    assert "SRX_HOME" in found["data folder"]["mend"]
+    monkeypatch.setenv("SRX_HOME", str(Path.cwd()))
+    assert examine()[1]["data folder"]["state"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("version", "words"), [(None, "is not installed"), ("1.2", "1.2 is installed, not >=2024.8")]
 )
