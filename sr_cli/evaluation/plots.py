@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sr_cli.errors import InputError, ModelError, UsageError
+from sr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,13 +48,13 @@ def check_sheet(path: Path) -> None:
 
 
 def check_plot(path: Path) -> None:
-    """Raises UsageError for a plot of unknown format, ModelError without matplotlib."""
+    """Raises UsageError for a plot of unknown format, and without matplotlib."""
     _check(path, PLOTS)
     _matplotlib()
 
 
 def curves(panels: Sequence[Sequence[Panel]], path: Path) -> None:
-    """Rows of panels in one figure. Raises ModelError without matplotlib, InputError if `path`
+    """Rows of panels in one figure. Raises UsageError without matplotlib, InputError if `path`
     cannot be written."""
     figure, axes = _figure(len(panels), max(len(row) for row in panels))
     for i, row in enumerate(panels):
@@ -130,7 +130,7 @@ def _matplotlib() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ModelError("Plots need matplotlib: run pip install 'srx[plot]'.") from error
+        raise UsageError("Plots need matplotlib: run pip install 'srx[plot]'.") from error
     return Figure
 
 
