@@ -9,7 +9,7 @@ from typing import Protocol
 from rich import progress as rich
 from rich.console import Console
 
-from sr_cli.cli.text import printable, size
+from sr_cli.cli.text import complaint, printable, size
 from sr_cli.engine.events import Event, Failed, Finished, Job, Started, Stepped
 
 PixelsOf = Callable[[Job], int]
@@ -123,10 +123,8 @@ class Lines:
                     f"{self._count()} {job.input} → {job.output} "
                     f"{size(event.size_out)} in {event.seconds:.2f} s{notes}"
                 )
-            case Failed(job):
-                named = str(job.input) in event.reason
-                reason = event.reason if named else f"{job.input}: {event.reason}"
-                self.terminal.error(f"{self._count()} {reason}")
+            case Failed():
+                self.terminal.error(f"{self._count()} {complaint(event)}")
 
     def _count(self) -> str:
         self.ended += 1

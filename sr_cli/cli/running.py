@@ -18,7 +18,7 @@ from sr_cli.cli.json_report import document
 from sr_cli.cli.machine import Machine, ResolvedMachine, environment
 from sr_cli.cli.parsing import is_chosen
 from sr_cli.cli.streams import Aliases
-from sr_cli.cli.text import mebibytes
+from sr_cli.cli.text import complaint, mebibytes
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.events import (
     Event,
@@ -108,7 +108,14 @@ class Run:
         """Keep what became of pictures, and tell of it."""
         for outcome in outcomes:
             self.outcomes.append(outcome)
-            self.tell(outcome)
+            self._announce(outcome)
+
+    def _announce(self, outcome: Outcome) -> None:
+        """Tell of what came without work, and so without a line; a closing table will say it too,
+        but --quiet has none."""
+        self.tell(outcome)
+        if terminal.quiet and isinstance(outcome, Failed):
+            terminal.error(complaint(self.aliases.event(outcome)))
 
     def tell(self, event: Event) -> None:
         """Let the listener hear of an event."""
@@ -141,7 +148,7 @@ class Run:
                 found = list(missing(self.outcomes))
                 for told, outcome in zip(self.outcomes, found, strict=True):
                     if outcome is not told:
-                        self.tell(outcome)
+                        self._announce(outcome)
                 self.outcomes[:] = found
 
     def work_on(self, jobs: Sequence[Job], manifest: Manifest) -> None:
@@ -272,7 +279,8 @@ class Run:
             self.outcomes.sort(key=lambda outcome: position.get(outcome.job, len(position)))
             shown = [self.aliases.event(outcome) for outcome in self.outcomes]
             terminal.table(shown, place=self.place, on_stdout=on_stdout)
-            if "device_worked" in self.engine:
+            made = any(isinstance(outcome, Finished) for outcome in self.outcomes)
+            if made and "device_worked" in self.engine:
                 worked = self.engine["device_worked"]
                 terminal.note(f"the networks' device worked {worked:.0%} of the time")
             if "peak_memory_bytes" in self.engine:

@@ -482,6 +482,18 @@ def test_quiet_leaves_errors_only(srx: Srx, photos: Path) -> None:
     assert run.out == ""
 
 
+def test_quiet_tells_of_what_failed_before_any_work(srx: Srx, photos: Path) -> None:
+    mine = paint(Path("out/a.png"))
+    run = srx("upscale", photos / "a.png", photos / "b.jpg", "gone.png", "out", "-q")
+    assert run.code == 1
+    first, second = run.err.splitlines()
+    assert first == "error: The input gone.png does not exist."
+    assert second.startswith(f"error: in/a.png: {mine} exists, and no run of srx")
+    loud = srx("upscale", photos, "out").err
+    assert "error: " not in loud  # the control: there it has a row of the closing table
+    assert f"failed: {mine} exists" in loud
+
+
 def test_existing_results_are_kept_unless_asked(srx: Srx, photos: Path) -> None:
     srx("upscale", photos, "out", "--recursive")
     result = Path("out/sub/c.png")
