@@ -8,16 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from sr_cli import memory
+from sr_cli.each import Each, Item, Result
 from sr_cli.errors import DeviceError, UsageError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 EACH_THREAD = 4
 """Calls: with fewer a thread gains less than handing them over costs."""
@@ -44,16 +41,6 @@ def resolve_device(name: str) -> torch.device:
     if name == "mps" and not metal:
         raise DeviceError("--device mps: this is no Mac with Metal; --device cpu works everywhere.")
     return torch.device(name)
-
-
-class Each(Protocol):
-    """`map`, or what gives the same: a function of each item, in their order."""
-
-    def __call__(
-        self, function: Callable[[Item], Result], items: Iterable[Item], /
-    ) -> Iterator[Result]:
-        """The results."""
-        ...
 
 
 @contextmanager

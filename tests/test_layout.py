@@ -16,6 +16,7 @@ LEVEL = {
     **{
         "errors": 0,
         "memory": 0,
+        "each": 0,
         "files": 1,
         "device": 1,
         "diffusion": 1,

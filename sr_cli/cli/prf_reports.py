@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sr_cli.engine.options import UpscaleOptions
-    from sr_cli.evaluation.prf.found import Result
+    from sr_cli.evaluation.prf.found import SearchResult
     from sr_cli.evaluation.prf.search import Search
     from sr_cli.evaluation.selection import Half
 
@@ -27,7 +27,7 @@ def check_card(options: UpscaleOptions) -> None:
 
 
 def update_card(
-    options: UpscaleOptions, crop: int, result: Result, path: Path | None, half: Half
+    options: UpscaleOptions, crop: int, result: SearchResult, path: Path | None, half: Half
 ) -> None:
     """Write the scores at t* and without noise into the prior's card, and what fits the PRF."""
     from dataclasses import replace
@@ -57,7 +57,7 @@ def update_card(
     terminal.note(f"what was measured is in the card of {options.prior}")
 
 
-def draw_curves(searches: dict[str, Search], results: dict[str, Result], path: Path) -> None:
+def draw_curves(searches: dict[str, Search], results: dict[str, SearchResult], path: Path) -> None:
     """Losses, scores and spectra."""
     from sr_cli.evaluation.prf.plots import draw
     from sr_cli.evaluation.prf.report import spectra
@@ -66,7 +66,7 @@ def draw_curves(searches: dict[str, Search], results: dict[str, Result], path: P
     draw(results, spectra(searches[name], results[name]), path)
 
 
-def draw_sheet(searches: dict[str, Search], results: dict[str, Result], path: Path) -> None:
+def draw_sheet(searches: dict[str, Search], results: dict[str, SearchResult], path: Path) -> None:
     """Crops by noise level, of the first schedule."""
     from sr_cli.evaluation.prf.sheets import sheet
 

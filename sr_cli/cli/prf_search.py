@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from sr_cli.engine.upscaler import Upscaler
     from sr_cli.evaluation.metrics import Metrics
-    from sr_cli.evaluation.prf.found import Result
+    from sr_cli.evaluation.prf.found import SearchResult
     from sr_cli.evaluation.prf.search import Search, SearchOptions
     from sr_cli.evaluation.selection import Half
     from sr_cli.evaluation.tables import Table
@@ -256,14 +256,14 @@ def _search(
 ) -> Search:
     from platformdirs import user_cache_path
 
-    from sr_cli.evaluation.ledger import Ledger
+    from sr_cli.evaluation.measurements import Measurements
     from sr_cli.evaluation.prf.search import Search
 
-    ledger = Ledger(cache or user_cache_path("srx") / "prf-search.jsonl")
-    return Search(wanted, files, engine, metrics, ledger)
+    known = Measurements(cache or user_cache_path("srx") / "prf-search.jsonl")
+    return Search(wanted, files, engine, metrics, known)
 
 
-def _run(searches: dict[str, Search]) -> dict[str, Result]:
+def _run(searches: dict[str, Search]) -> dict[str, SearchResult]:
     total = sum(search.total for search in searches.values())
     done = 0
     try:
@@ -280,7 +280,7 @@ def _run(searches: dict[str, Search]) -> dict[str, Result]:
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
-def _keep(search: Search, result: Result, half: Half) -> Path:
+def _keep(search: Search, result: SearchResult, half: Half) -> Path:
     """Keep where each scale starts best."""
     from sr_cli.engine.steps import conditions, setting
     from sr_cli.models.calibration import Calibration, Start, keep
@@ -299,7 +299,7 @@ def _keep(search: Search, result: Result, half: Half) -> Path:
     return keep(setting(options, model), Calibration(starts))
 
 
-def _report(name: str, search: Search, result: Result, kept: str) -> Table:
+def _report(name: str, search: Search, result: SearchResult, kept: str) -> Table:
     from sr_cli.engine.steps import calibration
     from sr_cli.evaluation.prf.report import table
 
@@ -315,7 +315,7 @@ def _report(name: str, search: Search, result: Result, kept: str) -> Table:
     return made
 
 
-def _record(result: Result) -> dict[str, Any]:
+def _record(result: SearchResult) -> dict[str, Any]:
     from sr_cli.evaluation.prf.report import record
 
     return record(result)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sr_cli.engine.upscaler import Upscaler
     from sr_cli.evaluation.datasets import Pairs
-    from sr_cli.evaluation.ledger import Measured
+    from sr_cli.evaluation.measurements import Measured
     from sr_cli.evaluation.metrics import Metrics
     from sr_cli.evaluation.sweep import SweepOptions, Trial
     from sr_cli.evaluation.tables import Table
@@ -258,22 +258,22 @@ def _metrics(names: Sequence[str], engine: Upscaler, border: int, download: bool
 def _measured(
     pairs: Pairs, varied: SweepOptions, engine: Upscaler, measures: Metrics, cache: Path | None
 ) -> dict[Trial, list[Measured]]:
-    from sr_cli.evaluation.ledger import Ledger
-    from sr_cli.evaluation.sweep import Progress
+    from sr_cli.evaluation.measurements import Measurements
     from sr_cli.evaluation.sweep import sweep as measure
 
-    ledger = Ledger(cache or _default_cache())
+    known = Measurements(cache or _default_cache())
     total = len(pairs) * len(varied.trials)
     done = 0
     try:
         with terminal.counting(total) as show:
 
-            def notify(progress: Progress) -> None:
+            def advance(image: str) -> None:
                 nonlocal done
-                done = progress.done
-                show(done, progress.image)
+                done += 1
+                show(done, image)
 
-            return measure(pairs, varied.trials, engine, measures, ledger=ledger, notify=notify)
+            trials = varied.trials
+            return measure(pairs, trials, engine, measures, known=known, on_image=advance)
     except KeyboardInterrupt:
         terminal.line(f"interrupted: {done} of {total} measured; the same command does the rest.")
         raise typer.Exit(ExitCode.INTERRUPTED) from None

@@ -174,27 +174,27 @@ def metrics(as_json: shared.Json = False) -> None:
 
     srx bench --download gets them too, through pyiqa.
     """
-    from sr_cli.evaluation.iqa import SPECS, parts
+    from sr_cli.evaluation.iqa import SPECS, assets
 
-    found = [part for name in SPECS for part in parts(name)]
+    found = [asset for name in SPECS for asset in assets(name)]
     if as_json:
         records = [
             {
-                "metric": part.metric,
-                "file": part.file and str(part.file),
-                "source": part.source,
-                "there": part.there,
+                "metric": asset.metric,
+                "file": asset.file and str(asset.file),
+                "source": asset.source,
+                "there": asset.there,
             }
-            for part in found
+            for asset in found
         ]
         terminal.document({"metrics": records})
         return
     for name in SPECS:
-        own = [part for part in found if part.metric == name]
-        typer.echo(f"{name}: {'there' if all(part.there for part in own) else 'missing'}")
-        for part in own:
-            mark = "has" if part.there else "get"
-            typer.echo(f"  {mark} {part.source}" + (f"\n   as {part.file}" if part.file else ""))
+        own = [asset for asset in found if asset.metric == name]
+        typer.echo(f"{name}: {'there' if all(asset.there for asset in own) else 'missing'}")
+        for asset in own:
+            mark = "has" if asset.there else "get"
+            typer.echo(f"  {mark} {asset.source}" + (f"\n   as {asset.file}" if asset.file else ""))
 
 
 @app.command("list")

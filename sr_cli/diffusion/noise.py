@@ -8,18 +8,21 @@ infinite plane agree where they overlap, whatever the tiling, the batch or the o
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from types import EllipsisType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sr_cli.each import Each
+
 Window = tuple[int, int]
-Each = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]
-"""`map`, or what gives the same."""
+"""Of rows or of columns: the first, and the one after the last."""
+Strip = tuple[EllipsisType, slice, slice]
+"""Some rows of a window."""
 LOW = 2**32 - 1
 ROW, CHANNEL = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64
 """How far a row and a channel are from the next in the generator's counter, modulo 2⁶⁴: the golden
@@ -78,13 +81,10 @@ def gaussian_noise(
     Returns float32 (N, channels, height, width), on the keys' device. Positions may be negative;
     they count modulo 2⁶⁴.
     """
-    height = _height(keys, cols, channels)
-    tops = range(rows[0], max(rows[1], rows[0] + 1), height)
-
-    def drawn(top: int) -> Tensor:
-        return _drawn(keys, (top, min(top + height, rows[1])), cols, channels)
-
-    return torch.cat(list(each(drawn, tops)), dim=2)
+    sides = rows[1] - rows[0], cols[1] - cols[0]
+    z = torch.empty(len(keys), channels, *sides, device=keys.device, dtype=torch.float32)
+    _in_strips(z.__setitem__, keys, (rows, cols), channels, each=each)
+    return z
 
 
 def add_noise(x: Tensor, keys: Tensor, scale: float, *, each: Each = map) -> Tensor:
@@ -92,24 +92,36 @@ def add_noise(x: Tensor, keys: Tensor, scale: float, *, each: Each = map) -> Ten
 
     z is of the window whose first row and column are 0. each: as for `gaussian_noise`.
     """
-    channels, bottom, width = x.shape[1:]
-    height = _height(keys, (0, width), channels)
+    channels, height, width = x.shape[1:]
 
-    def add(top: int) -> None:
-        rows = top, min(top + height, bottom)
-        z = _drawn(keys, rows, (0, width), channels)
-        x[:, :, slice(*rows)].add_(z.to(x.device), alpha=scale)
+    def add(strip: Strip, z: Tensor) -> None:
+        x[strip].add_(z.to(x.device), alpha=scale)
 
-    for _ in each(add, range(0, bottom, height)):
-        pass
+    _in_strips(add, keys, ((0, height), (0, width)), channels, each=each)
     return x
 
 
-def _height(keys: Tensor, cols: Window, channels: int) -> int:
-    """How many rows of a window are drawn at a time, at least one."""
+def _in_strips(
+    use: Callable[[Strip, Tensor], object],
+    keys: Tensor,
+    window: tuple[Window, Window],
+    channels: int,
+    *,
+    each: Each,
+) -> None:
+    """Draw a window, some of its rows after others: use(where they are in it, their z)."""
+    rows, cols = window
     cpu = keys.device.type == "cpu"
     words = STRIP["cpu"] * torch.get_num_threads() if cpu else STRIP["else"]
-    return max(1, words * VALUES // max(1, len(keys) * channels * (cols[1] - cols[0])))
+    height = max(1, words * VALUES // max(1, len(keys) * channels * (cols[1] - cols[0])))
+
+    def one(top: int) -> None:
+        bottom = min(top + height, rows[1])
+        strip = ..., slice(top - rows[0], bottom - rows[0]), slice(None)
+        use(strip, _drawn(keys, (top, bottom), cols, channels))
+
+    for _ in each(one, range(*rows, height)):
+        pass
 
 
 def _drawn(keys: Tensor, rows: Window, cols: Window, channels: int) -> Tensor:

@@ -54,7 +54,7 @@ def natural(path: Path) -> tuple[list[tuple[str | int, ...]], str]:
 
 
 @dataclass(frozen=True)
-class Found:
+class Collected:
     """What arguments hold: input files, folders without an image, files that were left out, what
     failed (arguments that are not there, folders that cannot be read), and folders inside that are
     not entered."""
@@ -66,7 +66,7 @@ class Found:
     closed: list[Path] = field(default_factory=list)
 
 
-def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Found:
+def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Collected:
     """Every input file of `arguments` once, by its own name rather than a found link's: of each
     file, folder or pattern in natural order.
 
@@ -84,7 +84,7 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Fou
     """
     inputs: dict[str, Input] = {}
     missing: list[UsageError] = []
-    found, links = Found([], [], [], []), Links()
+    found, links = Collected([], [], [], []), Links()
     left_out = Path(os.path.realpath(exclude))
     for argument in arguments:
         try:
@@ -127,7 +127,7 @@ def pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
 
     Raises InputError when a folder cannot be read.
     """
-    found = Found([], [], [], [])
+    found = Collected([], [], [], [])
     files = [path for path in _images(folder, recursive, None, found) if path.is_file()]
     if found.failed:
         raise found.failed[0][1]
@@ -178,7 +178,7 @@ def _strays(match: Path, pattern: Path, folder: Path) -> bool:
 
 
 def _inside(
-    path: Path, recursive: bool, exclude: Path, found: Found, *, named: bool
+    path: Path, recursive: bool, exclude: Path, found: Collected, *, named: bool
 ) -> list[Input]:
     if not path.is_dir():
         return [Input(path, found=not named)]
@@ -186,7 +186,9 @@ def _inside(
     return [Input(image, image.parent.relative_to(path)) for image in images]
 
 
-def _images(folder: Path, recursive: bool, exclude: Path | None, found: Found) -> Iterator[Path]:
+def _images(
+    folder: Path, recursive: bool, exclude: Path | None, found: Collected
+) -> Iterator[Path]:
     try:
         entries = list(folder.iterdir())
     except OSError as error:

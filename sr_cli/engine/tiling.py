@@ -16,7 +16,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from sr_cli.device import Each, free_memory, side_by_side
+from sr_cli.device import free_memory, side_by_side
+from sr_cli.each import Each
 from sr_cli.errors import DeviceError, is_out_of_memory
 from sr_cli.models import graphs
 from sr_cli.models.model import Tiling

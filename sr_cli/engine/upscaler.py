@@ -34,7 +34,7 @@ from sr_cli.engine.steps import (
     course,
     dtype_of,
 )
-from sr_cli.engine.stream.plan import Parts, parts_of
+from sr_cli.engine.stream.plan import Parts
 from sr_cli.engine.tiling import OnNote, OnTile, ignore, of_group
 from sr_cli.engine.timing import Timer, untimed
 from sr_cli.errors import UsageError, enough_memory
@@ -276,9 +276,13 @@ class Upscaler:
     ) -> Tensor:
         """The i-th result by networks in float32."""
         on_note(i, f"{self.dtype} overflowed: repeated in float32")
+        return self._exact()._enlarged(lrs[i], partial(on_step, i), partial(on_note, i), forms[i])
+
+    def _exact(self) -> "Upscaler":
+        """The same in float32, on the same course."""
         exact = self._in_float32().using(**vars(self.options))
         exact._course = self._course
-        return exact._enlarged(lrs[i], partial(on_step, i), partial(on_note, i), forms[i])
+        return exact
 
     def _from_calibrated_starts(
         self,
@@ -288,9 +292,13 @@ class Upscaler:
         on_step: OnTile,
         on_note: OnNote,
     ) -> list[Tensor]:
-        """As `together`, the pictures of one t1 together."""
+        """As `together`, the pictures of one t1, by the calibration and their scales, together."""
+        groups: dict[int, list[int]] = {}
+        for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
+            sizes = (lr.shape[-1], lr.shape[-2]), (source.shape[-1], source.shape[-2])
+            groups.setdefault(self._start(sizes, partial(on_note, i)), []).append(i)
         results: dict[int, Tensor] = {}
-        for t1, group in self._starts(lrs, sources, on_note).items():
+        for t1, group in groups.items():
             images = self.using(t1=t1).together(
                 [lrs[i] for i in group],
                 sources=[sources[i] for i in group],
@@ -301,20 +309,16 @@ class Upscaler:
             results |= dict(zip(group, images, strict=True))
         return [results[i] for i in range(len(lrs))]
 
-    def _starts(
-        self, lrs: Sequence[Tensor], sources: Sequence[Tensor], on_note: OnNote
-    ) -> dict[int, list[int]]:
-        """The pictures of each t1, by the calibration and each picture's scale."""
-        groups: dict[int, list[int]] = {}
-        for i, (lr, source) in enumerate(zip(lrs, sources, strict=True)):
-            sizes = (lr.shape[-1], lr.shape[-2]), (source.shape[-1], source.shape[-2])
-            known = self._calibration, self.options, self._model
-            groups.setdefault(calibrated_start(*known, sizes, partial(on_note, i)), []).append(i)
-        return groups
+    def _start(self, sizes: Sizes, on_note: Callable[[str], None]) -> int:
+        return calibrated_start(self._calibration, self.options, self._model, sizes, on_note)
 
     def parts(self, sizes: Sizes, on_note: Callable[[str], None], exact: bool = False) -> Parts:
-        """As `parts_of`."""
-        return parts_of(self, sizes, on_note, exact=exact)
+        """What a picture of these sizes is enlarged with piece by piece; exact: in float32."""
+        engine = self if self._course else self.using(t1=self._start(sizes, on_note))
+        engine = engine._exact() if exact else engine
+        assert engine._course is not None
+        networks = engine._model, engine._preprocess, engine._course
+        return Parts(*networks, engine.options, engine._device, engine._dtype, engine._timer)
 
     def sources(self, lrs: Sequence[Tensor], on_tile: OnTile = ignore) -> list[Tensor]:
         """The plain enlargement of each picture: (1, 3, H', W') in [0, 1], on the device if it has

@@ -78,7 +78,7 @@ SOURCES = {
 
 
 @dataclass(frozen=True)
-class Part:
+class Asset:
     """One thing that a metric loads: a file, or (without one) a backbone in Hugging Face's cache.
 
     source: a URL, or the command that gets it.
@@ -90,15 +90,15 @@ class Part:
     there: bool
 
 
-def parts(name: str) -> Iterator[Part]:
+def assets(name: str) -> Iterator[Asset]:
     """All that a metric of SPECS loads, whether or not it is there."""
     spec, hub = SPECS[name], Path(torch.hub.get_dir())
     for file in spec.files:
         folder, base = file.split("/")
-        yield Part(name, hub / file, f"{SOURCES[folder]}/{base}", (hub / file).is_file())
+        yield Asset(name, hub / file, f"{SOURCES[folder]}/{base}", (hub / file).is_file())
     if spec.backbone:
         command = f"hf download {spec.backbone} model.safetensors"
-        yield Part(name, None, command, find_spec("pyiqa") is not None and _cached(spec.backbone))
+        yield Asset(name, None, command, find_spec("pyiqa") is not None and _cached(spec.backbone))
 
 
 def absent(name: str, *, download: bool | None) -> str | None:
@@ -113,11 +113,11 @@ def absent(name: str, *, download: bool | None) -> str | None:
     if download:
         return None
     other = "" if download is None else ", or give --download"
-    for part in (part for part in parts(name) if not part.there):
-        if part.file:
-            return f"{name} has no weights {part.file}: put {part.source} there{other}."
+    for asset in (asset for asset in assets(name) if not asset.there):
+        if asset.file:
+            return f"{name} has no weights {asset.file}: put {asset.source} there{other}."
         backbone = SPECS[name].backbone
-        return f"{name} has no backbone {backbone}: run {part.source}{other}."
+        return f"{name} has no backbone {backbone}: run {asset.source}{other}."
     return None
 
 

@@ -24,7 +24,7 @@ from sr_cli.engine.steps import Course
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import Pairs
-from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
+from sr_cli.evaluation.measurements import Measured, Measurements, conditions, key
 from sr_cli.evaluation.metrics import Metrics, column, mean
 from sr_cli.evaluation.scene import Scene
 from sr_cli.evaluation.tables import Cell, Column, Table
@@ -143,43 +143,35 @@ class SweepOptions:
         return tuple(replace(row, seed=seed) for row in rows for seed in seeds)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far it is: measurements that are done, all of them, and the image."""
-
-    done: int
-    total: int
-    image: str
-
-
 def sweep(
     pairs: Pairs,
     trials: Sequence[Trial],
     engine: Upscaler,
     metrics: Metrics,
     *,
-    ledger: Ledger,
-    notify: Callable[[Progress], None],
+    known: Measurements,
+    on_image: Callable[[str], None],
 ) -> dict[Trial, list[Measured]]:
-    """Measure every image under every trial, but for what the ledger has already.
+    """Measure every image under every trial, but for what is known already.
 
+    on_image is told of each measurement, by the image's name.
     An image is read, reduced and preprocessed once for all trials; the seconds of a measurement
     include preprocessing. Results are rounded to 8 bits, as in files.
     """
     varied = {field.name for field in fields(Trial)} - {"seed"}
     fixed = {trial.seed: conditions(_seeded(engine, trial), metrics, varied) for trial in trials}
     found: dict[Trial, list[Measured]] = {trial: [] for trial in trials}
-    for number, pair in enumerate(pairs):
+    for pair in pairs:
         scene = Scene(engine, pair.lr, pair.hr)
-        for done, trial in enumerate(trials, number * len(trials) + 1):
+        for trial in trials:
             cell = key(fixed[trial.seed], asdict(trial.row), scene.identity)
-            measured = ledger.get(cell)
+            measured = known.get(cell)
             if measured is None:
                 result, seconds = restored(scene, trial)
                 measured = Measured(metrics.score(result, pair.hr), seconds)
-                ledger.put(cell, measured, image=pair.name, trial=asdict(trial))
+                known.put(cell, measured, image=pair.name, trial=asdict(trial))
             found[trial].append(measured)
-            notify(Progress(done, len(pairs) * len(trials), pair.name))
+            on_image(pair.name)
     return found
 
 

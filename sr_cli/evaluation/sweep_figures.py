@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d
 
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.evaluation.datasets import Pairs
-from sr_cli.evaluation.ledger import Measured
+from sr_cli.evaluation.measurements import Measured
 from sr_cli.evaluation.plots import Curve, Panel, contact_sheet
 from sr_cli.evaluation.scene import Scene
 from sr_cli.evaluation.sweep import DOS, PLAIN, SweepOptions, Trial, restored, table

@@ -19,12 +19,12 @@ from sr_cli.diffusion.schedules import alpha_bar
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
-from sr_cli.evaluation import ledger as ledgers
-from sr_cli.evaluation.ledger import Ledger
+from sr_cli.evaluation import measurements
+from sr_cli.evaluation.measurements import Measurements
 from sr_cli.evaluation.metrics import Metrics, load, luma
 from sr_cli.evaluation.parts import centre
 from sr_cli.evaluation.plots import GAP
-from sr_cli.evaluation.prf.found import Found, Point, Result, fit_thresholds, with_fields
+from sr_cli.evaluation.prf.found import AtScale, Point, SearchResult, fit_thresholds, with_fields
 from sr_cli.evaluation.prf.losses import (
     RADIUS,
     SpectrumErrors,
@@ -182,8 +182,8 @@ def point(t: int, lpips: float | None, amplitude: float = 1.0) -> Point:
     return Point(t, {"lpips": lpips, "psnr": 20 + t, "amplitude": amplitude}, 0.1)
 
 
-def row(scale: float, *values: tuple[int, float], distance: float = 1000.0) -> Found:
-    return Found(scale, tuple(point(t, v) for t, v in values), distance, None, 0)
+def row(scale: float, *values: tuple[int, float], distance: float = 1000.0) -> AtScale:
+    return AtScale(scale, tuple(point(t, v) for t, v in values), distance, None, 0)
 
 
 def test_the_best_is_by_lpips_or_else_by_the_amplitudes() -> None:
@@ -192,14 +192,14 @@ def test_the_best_is_by_lpips_or_else_by_the_amplitudes() -> None:
     psnr = found.best("psnr")
     assert psnr
     assert psnr.t == 30
-    without = Found(2, (point(0, None, 0.9), point(10, None, 0.8)), 1.0, None, 0)
+    without = AtScale(2, (point(0, None, 0.9), point(10, None, 0.8)), 1.0, None, 0)
     assert (without.criterion, without.star.t) == ("amplitude", 10)
     assert without.best("lpips") is None
 
 
-def measured(*rows: Found) -> Result:
+def measured(*rows: AtScale) -> SearchResult:
     """With e_t = t + 1, and a texture of 100."""
-    return Result(rows, BAR, 2 * prf.divergence(BAR) * np.arange(1, 1001), 100.0)
+    return SearchResult(rows, BAR, 2 * prf.divergence(BAR) * np.arange(1, 1001), 100.0)
 
 
 def test_thresholds_are_fitted_to_what_was_measured() -> None:
@@ -277,12 +277,12 @@ def search(tiny: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch) -> Ma
         "sr_cli.evaluation.prf.search.GRIDS", {"diffsr": (0, 0.02, 0.1), "dossr": (0.1, 0.5, 1)}
     )
 
-    def make(ledger: Ledger | None = None, **changes: Any) -> Search:
+    def make(known: Measurements | None = None, **changes: Any) -> Search:
         values: dict[str, Any] = {"method": "diffsr", "t1": 0, "steps": 2} | changes
         engine = Upscaler(UpscaleOptions(**values), device="cpu", dtype="float32")
         wanted = SearchOptions((1.6, 2.7), crop=40, rounds=1)
         metrics = load(("psnr",), torch.device("cpu"))
-        return Search(wanted, files, engine, metrics, ledger or Ledger(None))
+        return Search(wanted, files, engine, metrics, known or Measurements(None))
 
     return make
 
@@ -328,7 +328,7 @@ def test_what_one_image_has_no_score_of_is_not_compared(
 def test_fid_is_of_all_results_of_a_time_and_measured_once(
     search: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it is of files, it is handed those of every image, also of what the ledger knows of an
+    """As it is of files, it is handed those of every image, also of what is known of an
     interrupted search."""
     seen: list[tuple[int, float]] = []
 
@@ -342,10 +342,10 @@ def test_fid_is_of_all_results_of_a_time_and_measured_once(
         return float(error)
 
     monkeypatch.setattr("sr_cli.evaluation.metrics.create", lambda *_: fid)
-    path = tmp_path / "ledger.jsonl"
+    path = tmp_path / "known.jsonl"
 
     def made() -> Search:
-        found = search(Ledger(path))
+        found = search(Measurements(path))
         found.metrics = Metrics(["psnr", "fid"], torch.device("cpu"), 0, {})
         return found
 
@@ -410,16 +410,16 @@ def test_what_is_known_is_not_computed_again(
         return real(self, *images)
 
     monkeypatch.setattr(Metrics, "score", score)
-    path = tmp_path / "ledger.jsonl"
+    path = tmp_path / "known.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        search(Ledger(path)).run(lambda _: None)
-    whole = search(Ledger(path)).run(lambda _: None)
+        search(Measurements(path)).run(lambda _: None)
+    whole = search(Measurements(path)).run(lambda _: None)
     needed = 2 * sum(len(r.points) for r in whole.found)
     assert len(calls) == needed + 1  # the one that was interrupted
-    again = search(Ledger(path)).run(lambda _: None)
+    again = search(Measurements(path)).run(lambda _: None)
     assert len(calls) == needed + 1
     assert [r.star for r in again.found] == [r.star for r in whole.found]
-    search(Ledger(path), sampler="ddpm").run(lambda _: None)
+    search(Measurements(path), sampler="ddpm").run(lambda _: None)
     assert len(calls) > needed + 1
 
 
@@ -439,8 +439,8 @@ def test_what_a_result_depends_on_is_measured_again(
     state = load_file(tiny / "compact.safetensors")
     save_file(state, network)
     options: dict[str, Any] = {"method": "dossr", "t1": None, "preprocess": str(network)}
-    ledger = Ledger(tmp_path / "ledger.jsonl")
-    search(ledger, **options).run(lambda _: None)
+    known = Measurements(tmp_path / "known.jsonl")
+    search(known, **options).run(lambda _: None)
     before = len(calls)
     match change:
         case "preprocessor":
@@ -448,8 +448,8 @@ def test_what_a_result_depends_on_is_measured_again(
         case "last step":
             options["last_step"] = "mean"
         case "version":
-            monkeypatch.setattr(ledgers, "__version__", "another")
-    made = search(ledger, **options)
+            monkeypatch.setattr(measurements, "__version__", "another")
+    made = search(known, **options)
     if change == "card":
         made.engine._model = replace(made.engine.model, last_step="step")
     made.run(lambda _: None)

@@ -20,13 +20,12 @@ from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import InputError, UsageError
 from sr_cli.evaluation.datasets import Pairs, pairs
-from sr_cli.evaluation.ledger import Ledger, Measured, key
+from sr_cli.evaluation.measurements import Measured, Measurements, key
 from sr_cli.evaluation.metrics import Metrics, load, psnr
 from sr_cli.evaluation.plots import GAP, Panel
 from sr_cli.evaluation.scene import Scene
 from sr_cli.evaluation.sweep import (
     DOS,
-    Progress,
     SweepOptions,
     Trial,
     restored,
@@ -65,12 +64,12 @@ def scene(engine: Upscaler, data: Pairs) -> Scene:
 def measured(
     data: Pairs,
     engine: Upscaler,
-    ledger: Ledger,
-    notify: Callable[[Progress], None] = lambda _: None,
+    known: Measurements,
+    on_image: Callable[[str], None] = lambda _: None,
     metrics: Metrics | None = None,
 ) -> dict[Trial, list[Measured]]:
     metrics = metrics or load(("psnr",), CPU)
-    return sweep(data, SMALL.trials, engine, metrics, ledger=ledger, notify=notify)
+    return sweep(data, SMALL.trials, engine, metrics, known=known, on_image=on_image)
 
 
 # ------------------------------------------------------------------------------------ what is run
@@ -139,7 +138,7 @@ def test_lists_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_a_cell_is_what_the_engine_gives(data: Pairs, engine: Upscaler) -> None:
-    found = measured(data, engine, Ledger(None))
+    found = measured(data, engine, Measurements(None))
     assert list(found) == list(SMALL.trials)
     for setting in (Trial(DOS, 1, 500, 1, "paper"), Trial(DOS, 2, 333, 2, "paper")):
         alone = UpscaleOptions(t1=setting.t1, steps=setting.steps, order=3)
@@ -155,7 +154,12 @@ def test_each_setting_has_a_result_of_its_own(data: Pairs, engine: Upscaler) -> 
     """Of five steps: the first is the same from anywhere, as η = 1 or noise hides all there."""
     settings = SweepOptions(t1=(500, 333), steps=(5,), order=(1, 3)).trials
     found = sweep(
-        data, settings, engine, load(("psnr",), CPU), ledger=Ledger(None), notify=lambda _: None
+        data,
+        settings,
+        engine,
+        load(("psnr",), CPU),
+        known=Measurements(None),
+        on_image=lambda _: None,
     )
     values = [cell.scores["psnr"] for cells in found.values() for cell in cells]
     assert len(set(values)) == len(values)
@@ -175,7 +179,7 @@ def test_a_picture_is_preprocessed_once(
             return real(lr)
 
     monkeypatch.setattr(engine, "_preprocess", Counting())
-    measured(data, engine, Ledger(None))
+    measured(data, engine, Measurements(None))
     assert len(calls) == len(data)
 
 
@@ -228,8 +232,8 @@ def test_plain_is_the_own_solver_on_the_path_without_shift(engine: Upscaler) -> 
 def test_each_seed_is_drawn_and_all_make_one_row(data: Pairs, engine: Upscaler) -> None:
     options = SweepOptions(t1=(500,), steps=(3,), sampler=("ddpm",), seeds=(0, 1))
     metrics = load(("psnr",), CPU)
-    ledger = Ledger(None)
-    found = sweep(data, options.trials, engine, metrics, ledger=ledger, notify=lambda _: None)
+    known = Measurements(None)
+    found = sweep(data, options.trials, engine, metrics, known=known, on_image=lambda _: None)
     for (sampler, seed), cells in {(s.sampler, s.seed): m for s, m in found.items()}.items():
         trial = SweepOptions(t1=(500,), steps=(3,), sampler=("ddpm",)).trials[sampler != DOS]
         alone, _ = restored(scene(engine.using(seed=seed), data), trial)
@@ -250,8 +254,8 @@ def test_what_walks_end_on_is_a_column_where_it_is_chosen(data: Pairs, engine: U
         options.trials,
         engine,
         load(("psnr",), CPU),
-        ledger=Ledger(None),
-        notify=lambda _: None,
+        known=Measurements(None),
+        on_image=lambda _: None,
     )
     rows = table(found, ("psnr",)).records()
     assert [(row["sampler"], row["last step"]) for row in rows] == [
@@ -287,23 +291,23 @@ def test_a_stopped_sweep_goes_on_and_ends_the_same(
     """Killed half-way, with a line half written: what was done is kept, seconds included."""
     file, total = tmp_path / "cache" / "sweep.jsonl", len(data) * len(SMALL.trials)
     with pytest.raises(KeyboardInterrupt):
-        measured(data, engine, Ledger(file), metrics=Counted(stop_at=7))
+        measured(data, engine, Measurements(file), metrics=Counted(stop_at=7))
     lines = file.read_text().splitlines()
     assert len(lines) == 6
     file.write_text("\n".join(lines)[:-20])
     rest = Counted()
-    progress: list[Progress] = []
-    found = measured(data, engine, Ledger(file), progress.append, rest)
+    told: list[str] = []
+    found = measured(data, engine, Measurements(file), told.append, rest)
     assert rest.calls == total - 5
-    assert [p.done for p in progress] == list(range(1, total + 1))
+    assert told == [pair.name for pair in data for _ in SMALL.trials]
     again = Counted()
-    assert table(measured(data, engine, Ledger(file), metrics=again), ["psnr"]) == table(
+    assert table(measured(data, engine, Measurements(file), metrics=again), ["psnr"]) == table(
         found, ["psnr"]
     )
     assert again.calls == 0
     kept = [cell.seconds for cells in found.values() for cell in cells]
     assert all(str(seconds) in file.read_text() for seconds in kept)
-    fresh = table(measured(data, engine, Ledger(None)), ["psnr"])
+    fresh = table(measured(data, engine, Measurements(None)), ["psnr"])
     assert [r["psnr"] for r in fresh.records()] == [
         r["psnr"] for r in table(found, ["psnr"]).records()
     ]
@@ -313,8 +317,8 @@ def test_a_stopped_sweep_goes_on_and_ends_the_same(
 def test_what_a_result_depends_on_is_measured_again(
     change: str, data: Pairs, engine: Upscaler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger = Ledger(tmp_path / "sweep.jsonl")
-    measured(data, engine, ledger)
+    known = Measurements(tmp_path / "sweep.jsonl")
+    measured(data, engine, known)
     metrics: Any = Counted()
     match change:
         case "seed":
@@ -329,7 +333,7 @@ def test_what_a_result_depends_on_is_measured_again(
             Image.new("RGB", (24, 32)).save(data.hr_files[1])
         case "weights":
             monkeypatch.setattr(engine, "_model", replace(engine.model, identity="other"))
-    measured(data, engine, ledger, metrics=metrics)
+    measured(data, engine, known, metrics=metrics)
     images = 1 if change == "image" else len(data)
     assert metrics.calls == images * len(SMALL.trials)
 
@@ -339,15 +343,15 @@ def test_keys_tell_parts_apart() -> None:
     assert len({key("a", "b"), key("ab"), key("b", "a"), key(["a", "b"]), key(1), key("1")}) == 6
 
 
-def test_a_ledger_that_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_kept_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for wrong in (tmp_path / "file" / "sweep.jsonl", tmp_path):
         with pytest.raises(UsageError, match="--cache"):
-            Ledger(wrong)
-    ledger = Ledger(tmp_path / "folder" / "sweep.jsonl")
+            Measurements(wrong)
+    known = Measurements(tmp_path / "folder" / "sweep.jsonl")
     shutil.rmtree(tmp_path / "folder")
     with pytest.raises(InputError, match="--cache"):
-        ledger.put("key", Measured({}, 1.0))
+        known.put("key", Measured({}, 1.0))
 
 
 # ----------------------------------------------------------------------------------- how it looks

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,7 +11,7 @@ from sr_cli.device import free_memory
 from sr_cli.engine import reading
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.source import BYTES_PER_PIXEL
-from sr_cli.engine.steps import Course, Sizes, calibrated_start
+from sr_cli.engine.steps import Course, Sizes
 from sr_cli.engine.tiling import MEMORY_SHARE
 from sr_cli.engine.timing import Timer
 from sr_cli.engine.writers import BY_ROWS
@@ -21,9 +19,6 @@ from sr_cli.errors import DeviceError
 from sr_cli.models import registry
 from sr_cli.models.model import Model
 from sr_cli.models.protocol import Preprocessor
-
-if TYPE_CHECKING:
-    from sr_cli.engine.upscaler import Upscaler
 
 FROM = 8_000_000
 """Output pixels from which on a picture is computed row by row. At half of that it takes an eighth
@@ -102,21 +97,6 @@ class Parts:
     def precision(self) -> str:
         """The dtype's name."""
         return str(self.dtype).removeprefix("torch.")
-
-
-def parts_of(
-    engine: Upscaler, sizes: Sizes, on_note: Callable[[str], None], *, exact: bool
-) -> Parts:
-    """What an upscaler enlarges a picture of these sizes with; exact: in float32."""
-    if engine._course is None:
-        known, model = engine._calibration, engine.model
-        engine = engine.using(t1=calibrated_start(known, engine.options, model, sizes, on_note))
-    course = engine._course
-    assert course is not None
-    if exact:
-        engine = engine._in_float32().using(**vars(engine.options))
-    networks = engine.model, engine._preprocess, course
-    return Parts(*networks, engine.options, engine._device, engine._dtype, engine._timer)
 
 
 def strip_rows(parts: Parts, sizes: Sizes) -> int:

@@ -22,7 +22,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Found:
+class AtScale:
     """One scale. points: by rising t. field: analytic, None where it is empty or has no thresholds.
 
     distance: ‖x0 − y‖², mean over the images. reference: the time to compare with: 0, the
@@ -58,12 +58,12 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Result:
+class SearchResult:
     """All scales under one schedule. alpha_bar: ᾱ; errors: E_t, both (T,). texture: the squared
     norm of the images' finest octave, their mean. thresholds: of the fields; None: there are none.
     """
 
-    found: tuple[Found, ...]
+    found: tuple[AtScale, ...]
     alpha_bar: prf.Array
     errors: prf.Array
     texture: float
@@ -84,7 +84,7 @@ class Result:
         """L^S, (T,)."""
         return prf.signature_loss(self.alpha_bar, self.errors)
 
-    def fidelity(self, row: Found) -> prf.Array:
+    def fidelity(self, row: AtScale) -> prf.Array:
         """ω L^F of a scale, (T,)."""
         omega = (self.thresholds or prf.Thresholds()).omega
         return omega * prf.fidelity_loss(self.alpha_bar, row.distance)
@@ -98,7 +98,7 @@ def cost(name: str, point: Point) -> float:
     return -value if BETTER.get(name) == "higher" else value
 
 
-def with_fields(measured: Result, thresholds: prf.Thresholds) -> Result:
+def with_fields(measured: SearchResult, thresholds: prf.Thresholds) -> SearchResult:
     """The same with the analytic field of each scale for these thresholds."""
     restored, texture = measured.restored, measured.texture
     found = tuple(
@@ -108,7 +108,7 @@ def with_fields(measured: Result, thresholds: prf.Thresholds) -> Result:
     return replace(measured, found=found, thresholds=thresholds)
 
 
-def fit_thresholds(measured: Result) -> prf.Thresholds | None:
+def fit_thresholds(measured: SearchResult) -> prf.Thresholds | None:
     """ω and C^F by which the analytic field is nearest the measured one; None: no noise helps.
 
     ω is the median of e_t / ‖x0 − y‖² at the measured t* of the scales where noise helps. C^F lies

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from sr_cli.errors import InputError
-from sr_cli.evaluation.prf.found import Result
+from sr_cli.evaluation.prf.found import SearchResult
 from sr_cli.evaluation.prf.losses import RADIUS, Array
 
 METRICS = ("lpips", "high", "psnr")
 
 
 def draw(
-    results: Mapping[str, Result], spectra: Mapping[str, tuple[Array, Array]], path: Path
+    results: Mapping[str, SearchResult], spectra: Mapping[str, tuple[Array, Array]], path: Path
 ) -> None:
     """results: by schedule. spectra: (frequencies, mean amplitudes) by what they are of.
 
@@ -40,7 +40,7 @@ def draw(
         raise InputError(f"The figure {path} cannot be written: {error.strerror}.") from error
 
 
-def _losses(axes: Any, name: str, result: Result) -> None:
+def _losses(axes: Any, name: str, result: SearchResult) -> None:
     """Fig. 4: L^S, and ω L^F of each scale; the widest field shaded; a dot at t*, a cross at the
     measured one."""
     time = np.arange(result.length) / result.length
@@ -59,7 +59,7 @@ def _losses(axes: Any, name: str, result: Result) -> None:
     axes.legend(fontsize="x-small")
 
 
-def _balance(axes: Any, result: Result) -> None:
+def _balance(axes: Any, result: SearchResult) -> None:
     """e_t, and ω ‖x0 − y‖² of each scale, which it must not exceed until t* (a dot; a cross at the
     measured one), nor C^S τ (dotted)."""
     limits = result.thresholds
@@ -81,7 +81,7 @@ def _balance(axes: Any, result: Result) -> None:
     axes.legend(fontsize="x-small")
 
 
-def _by_time(axes: Any, metric: str, result: Result) -> None:
+def _by_time(axes: Any, metric: str, result: SearchResult) -> None:
     """Fig. 6: a metric against the starting time."""
     T = result.length
     for i, row in enumerate(result.found):
@@ -106,7 +106,7 @@ def _time_axis(axes: Any) -> None:
     axes.set_xlabel("t/T")
 
 
-def _schedules(axes: Sequence[Any], results: Mapping[str, Result]) -> None:
+def _schedules(axes: Sequence[Any], results: Mapping[str, SearchResult]) -> None:
     """Fig. 7: t* by scale under each schedule, as a time and as the noise that it means."""
     for name, result in results.items():
         scales = [row.scale for row in result.found]

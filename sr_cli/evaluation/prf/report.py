@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sr_cli.evaluation.metrics import DIGITS
-from sr_cli.evaluation.prf.found import Found, Point, Result
+from sr_cli.evaluation.prf.found import AtScale, Point, SearchResult
 from sr_cli.evaluation.prf.losses import Array, radial
 from sr_cli.evaluation.prf.search import Search
 from sr_cli.evaluation.tables import Cell, Column, Table
@@ -15,7 +15,7 @@ SPECTRAL = ("low", "high")
 HIDDEN = "amplitude"
 
 
-def table(result: Result) -> Table:
+def table(result: SearchResult) -> Table:
     """One row a scale: the measured t*, scores at it and beside; before it the analytic field, if
     there are thresholds, and its t*."""
     reference = result.found[0].reference
@@ -30,13 +30,13 @@ def table(result: Result) -> Table:
     return Table(tuple(columns), tuple(_row(row, result, shown) for row in result.found))
 
 
-def _shown(row: Found) -> list[str]:
+def _shown(row: AtScale) -> list[str]:
     """What was measured of t*, in the table's order."""
     others = [name for name in row.star.scores if name not in (*FIRST, *SPECTRAL, HIDDEN)]
     return [name for name in (*FIRST, *others, *SPECTRAL) if row.best(name)]
 
 
-def _row(row: Found, result: Result, shown: list[str]) -> tuple[Cell, ...]:
+def _row(row: AtScale, result: SearchResult, shown: list[str]) -> tuple[Cell, ...]:
     field = row.field
     analytic = (f"0–{field.high}", field.best) if field else ("none", 0)
     return (
@@ -50,7 +50,7 @@ def _row(row: Found, result: Result, shown: list[str]) -> tuple[Cell, ...]:
     )
 
 
-def record(result: Result) -> dict[str, Any]:
+def record(result: SearchResult) -> dict[str, Any]:
     """Everything that was found, for JSON."""
     thresholds = result.thresholds
     return {
@@ -61,7 +61,7 @@ def record(result: Result) -> dict[str, Any]:
     }
 
 
-def _scale(row: Found) -> dict[str, Any]:
+def _scale(row: AtScale) -> dict[str, Any]:
     field = row.field
     best = {name: row.best(name) for name in row.star.scores}
     return {
@@ -79,7 +79,7 @@ def _point(point: Point) -> dict[str, Any]:
     return {"t": point.t, "seconds": point.seconds, **point.scores}
 
 
-def spectra(search: Search, result: Result) -> dict[str, tuple[Array, Array]]:
+def spectra(search: Search, result: SearchResult) -> dict[str, tuple[Array, Array]]:
     """Mean amplitudes by frequency of the first image at the largest scale: the original, and
     recovered from the reference, from t* and from the last time of the grid."""
     row = result.found[-1]

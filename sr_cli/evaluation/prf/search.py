@@ -19,14 +19,14 @@ from sr_cli.engine.images import load
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
 from sr_cli.evaluation.datasets import fitting, reduced
-from sr_cli.evaluation.ledger import Ledger, Measured, conditions, key
+from sr_cli.evaluation.measurements import Measured, Measurements, conditions, key
 from sr_cli.evaluation.metrics import Metrics, mean
 from sr_cli.evaluation.parts import centre
 from sr_cli.evaluation.prf.found import (
     CRITERIA,
-    Found,
+    AtScale,
     Point,
-    Result,
+    SearchResult,
     cost,
     fit_thresholds,
     with_fields,
@@ -74,7 +74,7 @@ class SearchOptions:
 
 
 class Search:
-    """One network, one schedule, some images. What the ledger knows is not computed again.
+    """One network, one schedule, some images. What is known is not computed again.
 
     files: HR images, of which the centre is used.
     """
@@ -85,9 +85,9 @@ class Search:
         files: Sequence[Path],
         engine: Upscaler,
         metrics: Metrics,
-        ledger: Ledger,
+        known: Measurements,
     ) -> None:
-        self.options, self.engine, self.metrics, self.ledger = options, engine, metrics, ledger
+        self.options, self.engine, self.metrics, self.known = options, engine, metrics, known
         chosen = engine.options
         self.alpha_bar = alpha_bar(chosen.schedule) if chosen.schedule else engine.model.alpha_bar
         self.T = len(self.alpha_bar)
@@ -102,12 +102,12 @@ class Search:
         recoveries = len(self.options.scales) * (len(self.grid) + self.options.rounds)
         return len(self.images) * recoveries + len(ERROR_TIMES)
 
-    def run(self, on_done: Callable[[str], None]) -> Result:
+    def run(self, on_done: Callable[[str], None]) -> SearchResult:
         """Search every scale. on_done(what) is called after each recovery."""
         options = self.options
         errors, texture = self._errors(on_done)
         rows = [self._measure(scale, on_done) for scale in options.scales]
-        measured = Result(tuple(rows), self.alpha_bar, errors, texture)
+        measured = SearchResult(tuple(rows), self.alpha_bar, errors, texture)
         own = self.engine.model.prf or prf.Thresholds()
         thresholds = fit_thresholds(measured) if options.refit else own
         if thresholds is None or self.engine.options.method == "dossr":
@@ -119,7 +119,7 @@ class Search:
         last = self.T if self.engine.options.method == "dossr" else self.T - 1
         return min(round(share * self.T), last)
 
-    def _measure(self, scale: float, on_done: Callable[[str], None]) -> Found:
+    def _measure(self, scale: float, on_done: Callable[[str], None]) -> AtScale:
         scenes = [self.scene(image, scale) for image in self.images]
         points: dict[int, Point] = {}
 
@@ -134,7 +134,7 @@ class Search:
         refine(lambda t: cost(name, evaluate(t)), self.grid, self.options.rounds)
         distance = fmean(self._distance(scene) for scene in scenes)
         rising = tuple(points[t] for t in sorted(points))
-        return Found(scale, rising, distance, None, self.reference)
+        return AtScale(scale, rising, distance, None, self.reference)
 
     def scene(self, hr: Tensor, scale: float) -> Scene:
         """LR of 1/scale the size, HR cropped to what an enlargement of it gives."""
@@ -152,24 +152,24 @@ class Search:
     ) -> Point:
         fixed = conditions(self.engine, self.metrics, {"t1"})
         whole = key(fixed, t, sorted(scene.identity for scene in scenes))
-        of_set = self.ledger.get(whole)
+        of_set = self.known.get(whole)
         cells = []
         with SetFiles(self.metrics) as files:
             for scene in scenes:
                 name = key(fixed, t, scene.identity)
-                measured = self.ledger.get(name)
+                measured = self.known.get(name)
                 if measured is None or (files.wanted and of_set is None):
                     result, seconds = scene.through(self.engine.using(t1=t))
                     files.add(result, scene.hr)
                 if measured is None:
                     spectral = asdict(SpectrumErrors.between(result, scene.hr))
                     measured = Measured(self.metrics.score(result, scene.hr) | spectral, seconds)
-                    self.ledger.put(name, measured, scale=scale, t=t)
+                    self.known.put(name, measured, scale=scale, t=t)
                 cells.append(measured)
                 on_done(f"{scale:g}x at t/T = {t / self.T:.3f}")
             if files.wanted and of_set is None:
                 of_set = Measured(files.scores(), 0.0)
-                self.ledger.put(whole, of_set, scale=scale, t=t)
+                self.known.put(whole, of_set, scale=scale, t=t)
         columns = {name: [cell.scores[name] for cell in cells] for name in cells[0].scores}
         # Times are compared with each other, so each is judged by all images or by none.
         scores = {name: None if None in v else mean(v) for name, v in columns.items()}

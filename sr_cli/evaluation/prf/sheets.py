@@ -6,14 +6,14 @@ from pathlib import Path
 from torch import Tensor
 
 from sr_cli.evaluation.plots import contact_sheet
-from sr_cli.evaluation.prf.found import Found, Result
+from sr_cli.evaluation.prf.found import AtScale, SearchResult
 from sr_cli.evaluation.prf.search import Search
 from sr_cli.evaluation.scene import Scene
 from sr_cli.evaluation.sweep_figures import ROWS, busiest_crops
 from sr_cli.models.resampling import resize
 
 
-def sheet(search: Search, result: Result, path: Path) -> None:
+def sheet(search: Search, result: SearchResult, path: Path) -> None:
     """The busiest crop of the first image at each scale, or of the first images at the only one:
     LR (bicubic), recovered from each time of the grid and from t*, and HR.
 
@@ -31,7 +31,7 @@ def sheet(search: Search, result: Result, path: Path) -> None:
     contact_sheet(crops, columns, names, path)
 
 
-def _rows(search: Search, result: Result) -> Iterator[tuple[str, Found, Scene]]:
+def _rows(search: Search, result: SearchResult) -> Iterator[tuple[str, AtScale, Scene]]:
     if len(result.found) > 1:
         for row in result.found:
             yield f"{row.scale:g}x", row, search.scene(search.images[0], row.scale)

@@ -53,7 +53,7 @@ def _weights(engine: Upscaler) -> Iterator[tuple[str, str]]:
         yield "preprocess", file_digest(Path(chosen))
 
 
-class Ledger:
+class Measurements:
     """Measurements by key: one JSON object a line, each written as soon as it is there.
 
     A line that a killed process left unfinished is passed over. Without a `path` nothing is kept.
