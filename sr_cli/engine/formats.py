@@ -22,7 +22,8 @@ FORMATS: Final = {
     "avif": ".avif",
 }
 
-_MAX_SIDE = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768}  # of libjpeg, libwebp, libavif
+_MAX_SIDE = {"jpeg": 65_500, "webp": 16_383, "avif": 32_768, "png": 1_000_000}
+"""Of libjpeg, libwebp and libavif; and what readers by libpng take."""
 _MAX_JPEG_BLOCK = 65_504  # bytes of XMP or EXIF in a JPEG segment
 
 
@@ -46,7 +47,7 @@ def check_size(width: int, height: int, format: str) -> None:  # noqa: A002
     if max(width, height) > limit:
         raise InputError(
             f"{width}×{height} pixels are too many for {format.upper()}, whose sides end at "
-            f"{limit}; write PNG or TIFF instead."
+            f"{limit}; write {'' if format == 'png' else 'PNG or '}TIFF instead."
         )
 
 
