@@ -136,11 +136,18 @@ def layout(device: torch.device) -> torch.memory_format:
     return torch.preserve_format if device.type == "mps" else torch.channels_last
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The finest floats there: float64, but float32 on MPS."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can be allocated: of the GPU, with what torch keeps unused, or of the machine."""
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0] + unused)
+        free, _ = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_stats_as_nested_dict(device)  # unsorted: this is asked often
+        reserved, used = (held[f"{kind}_bytes"]["all"] for kind in ("reserved", "allocated"))
+        return int(free + reserved["current"] - used["current"])
     return memory.free()
 
 

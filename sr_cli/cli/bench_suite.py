@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,8 @@ def asked(ctx: typer.Context) -> bool:
 
 
 def suite(ctx: typer.Context, machine: ResolvedMachine) -> None:
-    """Measure, and put a piece for each part into the page, and all of it into JSON beside it.
+    """Measure, and put a piece for each part into the page, and all of it into JSON beside it, as
+    soon as it is known: what ends the suite takes nothing of that.
 
     Raises typer.Exit where a check does not hold.
     """
@@ -60,12 +61,17 @@ def suite(ctx: typer.Context, machine: ResolvedMachine) -> None:
     reports.check_reports(csv=page, plot=_figure(page) if "scaling" in chosen else None)
     numbers = page.with_suffix(".json")
     known = _read(numbers)
-    found = _measured(chosen, machine, ctx.params["minutes"], quick=quick)
-    for part in found:
-        _show(part, page, machine, f"srx bench --suite FILE.md --parts {part.title}", quick=quick)
-    record = known.get(machine.processor, {}) | {part.title: part.record for part in found}
-    record["environment"] = environment(machine)
-    write_text(numbers, json.dumps(known | {machine.processor: record}, indent=2) + "\n")
+    record = known.get(machine.processor, {}) | {"environment": environment(machine)}
+
+    def keep(part: Part) -> None:
+        line = f"srx bench --suite FILE.md --parts {part.title}{' --quick' * quick}"
+        _write(part, page, machine, line)
+        record[part.title] = part.record
+        write_text(numbers, json.dumps(known | {machine.processor: record}, indent=2) + "\n")
+
+    found = _measured(chosen, machine, ctx.params["minutes"], keep, quick=quick)
+    for table in (table for part in found for table in part.all_tables):
+        terminal.results(table)
     terminal.note(f"{machine.sentence} Written: {page} and {numbers}.")
     if ctx.params["as_json"]:
         terminal.document(record)
@@ -73,7 +79,12 @@ def suite(ctx: typer.Context, machine: ResolvedMachine) -> None:
 
 
 def _measured(
-    chosen: Sequence[str], machine: ResolvedMachine, minutes: float, *, quick: bool
+    chosen: Sequence[str],
+    machine: ResolvedMachine,
+    minutes: float,
+    keep: Callable[[Part], None],
+    *,
+    quick: bool,
 ) -> list[Part]:
     from sr_cli.evaluation.suite.run import run, tasks
     from sr_cli.evaluation.suite.scope import CPU, GPU, QUICK, Scope
@@ -92,16 +103,14 @@ def _measured(
 
         own = machine.device, machine.asked_dtype, sizes, Path(scratch)
         scope = Scope(*own, budget=60 * minutes)
-        return [run(part, scope, machine.processor, progress) for part in chosen]
+        return [run(part, scope, machine.processor, progress, keep) for part in chosen]
 
 
-def _show(part: Part, page: Path, machine: ResolvedMachine, line: str, *, quick: bool) -> None:
-    """On stderr and in the page."""
+def _write(part: Part, page: Path, machine: ResolvedMachine, line: str) -> None:
+    """Into the page."""
     from sr_cli.evaluation.suite.document import write_piece
 
-    for table in part.all_tables:
-        terminal.results(table)
-    name, told = part.title, f"`{line}{' --quick' * quick}`"
+    name, told = part.title, f"`{line}`"
     if not part.everywhere:
         name, told = f"{name}, {machine.processor}", f"{machine.sentence} {told}"
     if part.figure:

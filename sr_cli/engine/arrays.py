@@ -7,6 +7,7 @@ from typing import Final, Literal
 import torch
 from torch import Tensor
 
+from sr_cli.device import widest
 from sr_cli.engine.images import Floats
 
 
@@ -61,4 +62,4 @@ def levels(image: Tensor) -> Tensor:
 
 def finite(image: Tensor) -> bool:
     """Whether all of it are numbers, in one pass."""
-    return math.isfinite(image.sum(dtype=torch.float64))
+    return math.isfinite(image.sum(dtype=widest(image.device)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -13,39 +14,42 @@ from sr_cli.engine.tiling import Window
 class Along:
     """Where the pixels along a side lie between its cells.
 
-    before, after: the cells beside each pixel; share: of the latter, (pixels, 1).
+    beside: the cells before and after each pixel, (2, pixels), on the CPU; near: the same, and
+    share: of the latter, (pixels, 1), where the maps are.
     """
 
     cells: int
-    before: Tensor
-    after: Tensor
+    beside: Tensor
+    near: Tensor
     share: Tensor
 
     @classmethod
+    @lru_cache(maxsize=16)  # pictures of one size follow each other, and large ones come in blocks
     def of(cls, cells: int, pixels: int, device: torch.device) -> "Along":
         """A side of so many cells, enlarged to so many pixels."""
         places = (torch.arange(pixels, dtype=torch.float64) + 0.5) * (cells / pixels) - 0.5
         places.clamp_(0, cells - 1)
         before = places.long()
         after = (before + 1).clamp_(max=cells - 1)
-        return cls(cells, before, after, (places - before).float()[:, None].to(device))
+        beside = torch.stack((before, after))
+        return cls(cells, beside, beside.to(device), (places - before).float()[:, None].to(device))
 
     def used(self, span: slice) -> slice:
         """The cells beside a span of pixels."""
-        return slice(int(self.before[span.start]), int(self.after[span.stop - 1]) + 1)
+        return slice(int(self.beside[0, span.start]), int(self.beside[1, span.stop - 1]) + 1)
 
     def enlarged(self, x: Tensor, span: slice) -> Tensor:
         """(…, cells, W) → (…, pixels of the span, W); of x there are the cells `used` alone."""
-        if len(self.before) == self.cells:
+        pixels = len(self.share)
+        if pixels == self.cells:
             return x[..., : span.stop - span.start, :]
-        factor, rest = divmod(len(self.before), self.cells)
+        factor, rest = divmod(pixels, self.cells)
         if rest or span.start % factor or span.stop % factor:
-            begin, device = self.used(span).start, x.device
-            before, after = (near[span].to(device) - begin for near in (self.before, self.after))
+            before, after = self.near[:, span] - self.used(span).start
             x = x.contiguous()
             return x.index_select(-2, before).lerp_(x.index_select(-2, after), self.share[span])
         first = [x[..., :1, :]] if span.start == 0 else []
-        last = [x[..., -1:, :]] if span.stop == len(self.before) else []
+        last = [x[..., -1:, :]] if span.stop == pixels else []
         return _multiplied(torch.cat((*first, x, *last), dim=-2), factor)
 
 

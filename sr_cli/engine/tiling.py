@@ -261,9 +261,12 @@ class Tiler:
         read, function: as for `over_tiles`. Raises DeviceError when no tile is small enough.
         """
         sizes = [(image.shape[-2] // scale, image.shape[-1] // scale) for image in images]
-        self.cores = [self._core(i, *size) for i, size in enumerate(sizes)]
+        largest = self._largest() if None in self.cores else 0
+        self.cores = [self._core(i, *size, largest) for i, size in enumerate(sizes)]
         while True:
-            places = [self._tiles(self._core(i, *size), *size) for i, size in enumerate(sizes)]
+            places = [
+                self._tiles(core or 0, *size) for core, size in zip(self.cores, sizes, strict=True)
+            ]
             try:
                 with self._each() as each:
                     results = over_tiles(
@@ -290,7 +293,8 @@ class Tiler:
 
     def count(self, picture: int, height: int, width: int) -> int:
         """Number of tiles of a picture of height × width cells."""
-        return len(self._tiles(self._core(picture, height, width), height, width))
+        largest = self._largest() if self.cores[picture] is None else 0
+        return len(self._tiles(self._core(picture, height, width, largest), height, width))
 
     def _tiles(self, core: int, height: int, width: int) -> list[Tile]:
         if self.tiling == "blend":
@@ -298,14 +302,17 @@ class Tiler:
             return blended_tiles(height, width, window=window, overlap=self.margin)
         return tiles(height, width, core=core, margin=self.margin, multiple=self.multiple)
 
-    def _core(self, picture: int, height: int, width: int) -> int:
+    def _core(self, picture: int, height: int, width: int, largest: int) -> int:
         core = self.cores[picture]
         if core is not None:
             return core
-        budget = MEMORY_SHARE * free_memory(self.device) / self.batch
-        side = int((budget / self.bytes_per_cell) ** 0.5)
         smallest = SMALLEST_TILE[self.tiling] // self.cell
-        return 0 if height * width <= side**2 else max(smallest, side - 2 * self.margin)
+        return 0 if height * width <= largest**2 else max(smallest, largest - 2 * self.margin)
+
+    def _largest(self) -> int:
+        """The side of a window for which there is memory."""
+        budget = MEMORY_SHARE * free_memory(self.device) / self.batch
+        return int((budget / self.bytes_per_cell) ** 0.5)
 
     def _halve(self, sizes: Sequence[tuple[int, int]]) -> None:
         """Fewer tiles at a time; then the largest tiles in half."""

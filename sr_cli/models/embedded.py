@@ -175,6 +175,7 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
     net.eval().requires_grad_(False).to(device).to(memory_format=layout(device))
     for part in net.inner:
         lay_out(part, device, dtype)
+    net.to(dtype)  # else autocast casts each weight at each call
     limits = card.limits
     denoiser = EmbeddedDenoiser(net, dtype, limits.log_ratio, limits.texture)
     return Model(

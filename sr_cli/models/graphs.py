@@ -9,6 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from weakref import WeakSet
 
@@ -33,7 +34,8 @@ class Graphed:
     """A function of tensors that gives one tensor, recorded on CUDA in inference mode.
 
     function: reads no other tensors but such as stay where they are (a network's parameters), does
-    the same whatever the values are, and never waits for the device.
+    the same whatever the values are, and never waits for the device. most: values of the inputs
+    together that are recorded.
 
     The first call of a shape is made as it is, so that libraries choose their algorithms, and so
     are all calls elsewhere, of large inputs, and of a function that cannot be recorded. All
@@ -41,8 +43,8 @@ class Graphed:
     result stays in it.
     """
 
-    def __init__(self, function: Callable[..., Tensor]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., Tensor], most: int = VALUES) -> None:
+        self._function, self._most = function, most
         self._seen: set[Key] = set()
         self._recordings: OrderedDict[Key, _Recording] = OrderedDict()
         self._refused = False
@@ -50,7 +52,7 @@ class Graphed:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """What the function gives, in memory of its own."""
-        if self._refused or not _suit(inputs):
+        if self._refused or not _suit(inputs, self._most):
             return self._function(*inputs)
         key = (
             *((given.shape, given.stride(), given.dtype, given.device) for given in inputs),
@@ -76,7 +78,8 @@ class Graphed:
             self._recordings[key] = _Recording(self._function, inputs, pool)
         except Exception as error:
             self.release()
-            if not is_out_of_memory(error):
+            causes = filter(None, (error, error.__context__))  # the end of a recording may fail too
+            if not any(map(is_out_of_memory, causes)):
                 self._refused = True
                 _log.warning("no CUDA graph, so every kernel is launched by itself: %s", error)
             return False
@@ -91,17 +94,23 @@ def release() -> None:
         graphed.release()
 
 
-def _suit(inputs: Sequence[Tensor]) -> bool:
+def _suit(inputs: Sequence[Tensor], most: int) -> bool:
     """Whether these can be recorded, and recording pays."""
     return (
         _on_gpu(inputs)
         and torch.is_inference_mode_enabled()
-        and sum(given.numel() for given in inputs) <= VALUES
+        and sum(given.numel() for given in inputs) <= most
     )
 
 
 def _on_gpu(inputs: Sequence[Tensor]) -> bool:
     return all(given.is_cuda for given in inputs)
+
+
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all recordings, which share memory, and cuBLAS's workspace, on one alone."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class _Recording:
@@ -113,15 +122,17 @@ class _Recording:
         self._inputs = [given.clone() for given in inputs]
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(inputs[0].device), _casting_anew():
-            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            here, aside = torch.cuda.current_stream(), _aside(inputs[0].device)
             aside.wait_stream(here)
             with torch.cuda.stream(aside):  # cuBLAS and cuDNN get ready on a stream by calls on it
                 function(*self._inputs)
             here.wait_stream(aside)
-            # Of other threads' calls, such as those that pin memory, none may end the recording.
-            with torch.cuda.graph(
+            # Of other threads' calls, such as those that pin memory, none may end the recording;
+            # and one that cannot end leaves its stream the current one.
+            recording = torch.cuda.graph(
                 self._graph, pool=pool, stream=aside, capture_error_mode="thread_local"
-            ):
+            )
+            with torch.cuda.stream(here), recording:
                 self._result = function(*self._inputs)
 
     @property

@@ -20,6 +20,7 @@ from sr_cli.device import layout
 from sr_cli.errors import ModelError, is_out_of_memory
 from sr_cli.models.checkpoints import read_state_dict
 from sr_cli.models.compact import CompactNet
+from sr_cli.models.graphs import Graphed
 from sr_cli.models.ncnn import read_compact, read_rrdbnet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.registry import card, load_weights
@@ -35,6 +36,10 @@ OVERLAP = 64
 With Real-ESRGAN x4plus (350 pixels would be exact) the pixels beside a tile's edge were 0.2 8-bit
 levels off on average on text and 0.01 on photographs; with 32 pixels 4 and 0.2.
 """
+
+
+FEW = 2**19
+"""Values of LR pictures from which on a GPU computes longer than it is told of kernels."""
 
 
 class NoPreprocessor:
@@ -62,12 +67,13 @@ class CompactPreprocessor:
     def __init__(self, model: CompactNet, dtype: torch.dtype) -> None:
         self._model = model
         self._dtype = dtype
+        self._residual = Graphed(model.residual, FEW)
         self.scale = model.upscale
         self.margin = model.margin
 
     @torch.no_grad()
     def __call__(self, lr: Tensor) -> Tensor:
-        return self._added(lr, self._model.residual(lr.to(self._dtype)))
+        return self._added(lr, self._residual(lr.to(self._dtype)))
 
     def _added(self, lr: Tensor, residual: Tensor) -> Tensor:
         image = interpolate(lr.float(), scale_factor=self.scale, mode="nearest") + residual

@@ -472,6 +472,23 @@ def test_a_suite_that_fails_says_so(
     assert "FAILS" in (tmp_path / "page.md").read_text()
 
 
+def test_a_suite_that_is_ended_has_written_what_it_found(
+    bench: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sr_cli.evaluation.suite import checks, run
+
+    def ended(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "TASKS", {"checks": (checks.noise, ended)})
+    page = tmp_path / "page.md"
+    code, *_ = bench("--suite", page, "--quick", "--parts", "checks")
+    assert code == 130
+    assert "| noise: a window and the whole | 0 | holds" in page.read_text()
+    (machine,) = json.loads(page.with_suffix(".json").read_text()).values()
+    assert [finding["passed"] for finding in machine["checks"]["findings"]] == [True, True]
+
+
 def test_mistakes_of_a_suite_are_told_before_the_work(
     plain: Srx, tmp_path: Path, photos: Path
 ) -> None:

@@ -111,8 +111,8 @@ def test_float16_is_not_for_cpus() -> None:
 
 def test_memory_that_torch_keeps_for_itself_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 1000))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 70)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 30)
+    held = {"reserved_bytes": {"all": {"current": 70}}, "allocated_bytes": {"all": {"current": 30}}}
+    monkeypatch.setattr(torch.cuda, "memory_stats_as_nested_dict", lambda _: held)
     assert free_memory(CUDA) == 140
 
 

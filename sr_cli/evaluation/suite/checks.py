@@ -88,7 +88,8 @@ def faults(scope: Scope) -> Iterator[Finding]:
 def _short_of_memory(scope: Scope) -> Finding:
     """With less and less of the GPU's memory, until tiles become smaller."""
     name = "memory of the GPU made short"
-    upscaler, lr = scope.default.using(tile=0), photo(512, 512)
+    upscaler, side = scope.default.using(tile=0), 4 * scope.sizes.side
+    lr, number = photo(side, side), scope.device.index or 0  # without one it is the first
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(scope.device)
     whole, calls = _called(scope, upscaler, lr)
@@ -98,7 +99,7 @@ def _short_of_memory(scope: Scope) -> Finding:
     try:
         for share in (0.9, 0.8, 0.7, 0.6, 0.5):
             torch.cuda.empty_cache()
-            torch.cuda.set_per_process_memory_fraction((held + share * peak) / total, scope.device)
+            torch.cuda.set_per_process_memory_fraction((held + share * peak) / total, number)
             cut, more = _called(scope, upscaler, lr)
             if more > calls:
                 return _same_pixels(f"{name}: {share:.0%}", cut, whole, more - calls)
@@ -107,7 +108,7 @@ def _short_of_memory(scope: Scope) -> Finding:
             raise
         return Finding(name, passed=False, note=str(error))
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, scope.device)
+        torch.cuda.set_per_process_memory_fraction(1.0, number)
         torch.cuda.empty_cache()
     return Finding(name, passed=False, note="no tile became smaller")
 

@@ -11,13 +11,14 @@ from sr_cli.evaluation.suite.scope import QUICK, Scope
 
 Task = Callable[[Scope], Iterator[Finding]]
 Progress = Callable[[str], None]
+Keep = Callable[[Part], None]
 
 TASKS: Final[Mapping[str, tuple[Task, ...]]] = {
     "checks": (
         *(checks.noise, checks.precision, checks.tiles, checks.faults, checks.blended),
         checks.command,
     ),
-    "speed": (speed.noise, speed.small, speed.large, speed.latent),
+    "speed": (speed.noise, speed.small, speed.large, speed.latent, speed.launches),
     "cluster": (cluster.two_nodes,),
 }
 """The parts that look at a device."""
@@ -29,25 +30,41 @@ def tasks(name: str) -> int:
     return {"arithmetic": 1, "scaling": 4}.get(name) or len(TASKS[name])
 
 
-def run(name: str, scope: Scope, processor: str, progress: Progress) -> Part:
-    """One of PARTS, on a processor of that name. progress(what): told before each piece of it."""
-    if name == "scaling":
-        return scaling(scope, processor, progress)
-    if name == "arithmetic":
-        progress("counting operations")
-        return arithmetic()
+def run(
+    name: str, scope: Scope, processor: str, progress: Progress, keep: Keep = lambda _: None
+) -> Part:
+    """One of PARTS, on a processor of that name; a piece of it that breaks is a finding.
+
+    progress(what): told before each piece of it. keep(part): told after each of all that is found.
+    """
+    if name in TASKS:
+        return _looked_at(name, scope, progress, keep)
+    try:
+        part = scaling(scope, processor, progress) if name == "scaling" else arithmetic(progress)
+    except Exception as error:
+        part = Part(name, [_broken(name, error)])
+    keep(part)
+    return part
+
+
+def _looked_at(name: str, scope: Scope, progress: Progress, keep: Keep) -> Part:
     found: list[Finding] = []
     for task in TASKS[name]:
         what = f"{name}: {task.__name__}"
         progress(what)
         if scope.late:
             found.append(Finding(what, note="left out: the time was used up"))
-            continue
-        try:
-            found.extend(task(scope))
-        except Exception as error:  # one that breaks is a finding, and the rest goes on
-            found.append(Finding(what, passed=False, note=f"{type(error).__name__}: {error}"))
+        else:
+            try:
+                found.extend(task(scope))
+            except Exception as error:
+                found.append(_broken(what, error))
+        keep(Part(name, tuple(found)))
     return Part(name, found)
+
+
+def _broken(what: str, error: Exception) -> Finding:
+    return Finding(what, passed=False, note=f"{type(error).__name__}: {error}")
 
 
 def scaling(scope: Scope, processor: str, progress: Progress) -> Part:
@@ -59,8 +76,9 @@ def scaling(scope: Scope, processor: str, progress: Progress) -> Part:
     return part(measure(scope, progress, quick=scope.sizes is QUICK), processor)
 
 
-def arithmetic() -> Part:
+def arithmetic(progress: Progress) -> Part:
     """What runs ask of a device, and what an H100 allows."""
+    progress("counting operations")
     from sr_cli.evaluation.suite.arithmetic import H100, SCALE, SIDE, parts_table, runs, table
 
     counted = list(runs())

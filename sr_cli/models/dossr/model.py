@@ -13,7 +13,7 @@ from sr_cli.diffusion.names import Prediction
 from sr_cli.models.dossr.networks import network
 from sr_cli.models.graphs import Graphed
 from sr_cli.models.model import Model
-from sr_cli.models.preprocess import OVERLAP, without_bfloat16
+from sr_cli.models.preprocess import FEW, OVERLAP, without_bfloat16
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.models.registry import Card, load_weights
 
@@ -129,13 +129,12 @@ class RRDBNetPreprocessor:
     margin = OVERLAP
 
     def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
-        self._net = net
-        self._dtype = dtype
+        self._net, self._dtype = net, dtype
+        self._graphed = Graphed(net, FEW)
 
     @torch.no_grad()
     def __call__(self, lr: Tensor) -> Tensor:
-        image: Tensor = self._net(lr.to(self._dtype))
-        return image.float().clamp(0, 1)
+        return self._graphed(lr.to(self._dtype)).float().clamp(0, 1)
 
 
 def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
