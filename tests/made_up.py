@@ -191,12 +191,12 @@ class Graph:
 @contextmanager
 def made_up(missing: Sequence[torch.dtype] = ()) -> Iterator[MadeUp]:
     """The GPU, and torch.cuda's answers; beneath, a mode in which torch looks for no real one."""
-    overwriting = torch.__future__.get_overwrite_module_params_on_conversion
+    overwriting = "get_overwrite_module_params_on_conversion"
     with FakeTensorMode(), MadeUp(missing) as gpu, pytest.MonkeyPatch.context() as patch:
         for name, fake in _answers(gpu).items():
             patch.setattr(torch.cuda, name, fake)
         # else `nn.Module.to` keeps its parameters, and takes the memory alone of what is there
-        patch.setattr(torch.__future__, overwriting.__name__, lambda: True)
+        patch.setattr(torch.__future__, overwriting, lambda: True)
         yield gpu
 
 

@@ -11,9 +11,9 @@ import torch
 from made_up import GPU, TOTAL, MadeUp, made_up
 from torch import Tensor
 
-from sr_cli.engine import arrays
+from sr_cli.engine import arrays, batch
 from sr_cli.engine.arrays import to_rgb
-from sr_cli.engine.events import Finished
+from sr_cli.engine.events import Event, Finished, Job
 from sr_cli.engine.images import Picture, load, save
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.stream import plan, walk, windows
@@ -85,13 +85,12 @@ def test_latents_are_those_of_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path))
     torch.manual_seed(0)
     write_dossr(tmp_path, "random", SMALL, half=False)
-    options = {"model": "random", "steps": 2, "tile": 16}
-    expected = enlarged("cpu", **options)
+    lr, options = photo(24, 16), {"model": "random", "steps": 3}
+    expected = on("cpu", **options)(lr)
     with made_up() as gpu:
-        found = enlarged(str(GPU), **options)
-        assert gpu.replays > 0
-    for one, other in zip(found, expected, strict=True):
-        assert float((one - other).abs().max()) < 1e-3
+        found = on(str(GPU), **options)(lr)
+        assert gpu.replays == 2  # of three calls
+    assert float((found - expected).abs().max()) < 1e-3
 
 
 @pytest.mark.usefixtures("tiny")
@@ -179,8 +178,9 @@ def test_rows_of_large_pictures_need_no_float64_where_there_is_none(
 
     def made(device: str) -> Any:
         result = tmp_path / f"{device[:3]}.png"
-        *_, event = on(device, steps=2, scale=scale).files(source, result)
-        assert isinstance(event, Finished)
+        engine, told = on(device, steps=2, scale=scale), list[Event]()
+        batch.run([Job(source, result)], engine.options, engine, told.append)
+        assert isinstance(told[-1], Finished)
         return load(result).rgb
 
     expected = made("cpu")
