@@ -48,6 +48,10 @@ class OnGpu(Tensor):
         made.inside = inside
         return made
 
+    def tolist(self) -> Any:
+        """By way of the CPU, as torch does of its own tensors."""
+        return self.cpu().tolist()
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, *_: Any) -> Any:
         raise AssertionError(f"{func} where there is no such GPU")

@@ -85,7 +85,8 @@ def test_latents_are_those_of_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SRX_WEIGHTS", str(tmp_path))
     torch.manual_seed(0)
     write_dossr(tmp_path, "random", SMALL, half=False)
-    lr, options = photo(24, 16), {"model": "random", "steps": 3}
+    lr = photo(24, 16)
+    options: dict[str, Any] = {"model": "random", "steps": 3}
     expected = on("cpu", **options)(lr)
     with made_up() as gpu:
         found = on(str(GPU), **options)(lr)
