@@ -264,9 +264,7 @@ class Tiler:
         largest = self._largest() if None in self.cores else 0
         self.cores = [self._core(i, *size, largest) for i, size in enumerate(sizes)]
         while True:
-            places = [
-                self._tiles(core or 0, *size) for core, size in zip(self.cores, sizes, strict=True)
-            ]
+            places = [self._tiles(core or 0, *sizes[i]) for i, core in enumerate(self.cores)]
             try:
                 with self._each() as each:
                     results = over_tiles(
