@@ -473,7 +473,7 @@ def test_a_suite_that_fails_says_so(
 
 
 def test_a_suite_that_is_ended_has_written_what_it_found(
-    bench: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Srx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sr_cli.evaluation.suite import checks, run
 
@@ -482,8 +482,8 @@ def test_a_suite_that_is_ended_has_written_what_it_found(
 
     monkeypatch.setattr(run, "TASKS", {"checks": (checks.noise, ended)})
     page = tmp_path / "page.md"
-    code, *_ = bench("--suite", page, "--quick", "--parts", "checks")
-    assert code == 130
+    code, _, err = plain("--suite", page, "--quick", "--parts", "checks")
+    assert code == 130, err
     assert "| noise: a window and the whole | 0 | holds" in page.read_text()
     (machine,) = json.loads(page.with_suffix(".json").read_text()).values()
     assert [finding["passed"] for finding in machine["checks"]["findings"]] == [True, True]
