@@ -151,7 +151,7 @@ class UpscaleOptions:
         _require(isinstance(self.scale, int | float | Size), sentence)
         for name in ("steps", "order", "seed", "best_of", "tile", "overlap", "t1", "batch"):
             value = getattr(self, name)
-            usual = value == getattr(UpscaleOptions, name) or value == AUTO
+            usual = value == getattr(UpscaleOptions, name) or (name == "t1" and value == AUTO)
             sentence = f"{name} must be a whole number, not {value!r}."
             _require(usual or isinstance(value, int), sentence)
         sentence = f"texture must be a number, not {self.texture!r}."

@@ -63,7 +63,14 @@ BAD: list[dict[str, Any]] = [
     *({"seed": -1}, {"seed": 2**64}, {"tile": 1}, {"tile": 15}, {"tile": -16}),
     *({"texture": value} for value in (-0.01, 1.01, float("nan"))),
     *({"overlap": -1}, {"batch": 0}, {"model": ""}, {"preprocess": ""}),
-    *({"scale": "2"}, {"scale": None}, {"steps": 1.5}, {"steps": "3"}, {"order": None}),
+    *(
+        {"scale": "2"},
+        {"scale": None},
+        {"steps": "auto"},
+        {"steps": 1.5},
+        {"steps": "3"},
+        {"order": None},
+    ),
     *({"seed": "x"}, {"tile": 64.0}, {"t1": "some"}, {"batch": 2.0}, {"texture": "1"}),
 ]
 GOOD: list[dict[str, Any]] = [
