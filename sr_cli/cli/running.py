@@ -112,9 +112,10 @@ class Run:
 
     def _announce(self, outcome: Outcome) -> None:
         """Tell of what came without work, and so without a line; a closing table will say it too,
-        but --quiet has none."""
+        but --quiet has none, and that of --watch is far away."""
         self.tell(outcome)
-        if terminal.quiet and isinstance(outcome, Failed):
+        unseen = terminal.quiet or self.ctx.params["watch"]
+        if unseen and isinstance(outcome, Failed):
             terminal.error(complaint(self.aliases.event(outcome)))
 
     def tell(self, event: Event) -> None:

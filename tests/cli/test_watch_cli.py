@@ -98,6 +98,17 @@ def test_what_comes_is_done_once_it_is_whole(watcher: Child) -> None:
     assert last == {"event": "end", "exit_code": 1, "error": None}
 
 
+def test_what_cannot_be_done_is_said_at_once(watcher: Child) -> None:
+    paint(Path("b.jpg")).rename(Path("in/a.jpg"))
+    until("failed", "a.jpg", watcher)
+    paint(Path("c.png")).rename(Path("in/c.png"))
+    until("finished", "c.png", watcher)
+    lines = ended(watcher).err.splitlines()
+    said = next(i for i, line in enumerate(lines) if "would both become out/a.png" in line)
+    assert said < next(i for i, line in enumerate(lines) if "in/c.png → out/c.png" in line)
+    assert lines[said].startswith("error: ")
+
+
 def test_what_changes_is_done_again(watcher: Child) -> None:
     paint(Path("new.png"), (9, 5)).rename(Path("in/a.png"))
     until("finished", "a.png", watcher)
