@@ -18,10 +18,10 @@ from sr_cli.engine.images import load
 from sr_cli.engine.manifest import NAME
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.size import Exact
-from sr_cli.engine.stream import finishing, plan
+from sr_cli.engine.stream import finishing, job, plan
 from sr_cli.engine.stream.finishing import Finisher
 from sr_cli.engine.stream.plane import Plane
-from sr_cli.engine.tiling import ignore
+from sr_cli.engine.tiling import Window, ignore
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import DeviceError
 from sr_cli.models.embedded import EmbeddedDenoiser, EmbeddedRows
@@ -147,7 +147,7 @@ import numpy as np
 from PIL import Image
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.stream import plan
-from sr_cli.engine.tiling import ignore
+from sr_cli.engine.tiling import Window, ignore
 from sr_cli.engine.upscaler import Upscaler
 
 def status(name):
@@ -350,6 +350,40 @@ def test_the_same_memory_serves_every_width() -> None:
         rows = plan.strip_rows(parts, ((width // 4, 5000), (width, 20_000)))
         assert rows % parts.model.multiple_of == 0
         assert 0.9 * plan.WORK < width * (plan.WIDE + plan.EACH * rows) <= plan.WORK
+
+
+def test_what_waits_to_be_finished_takes_as_much_of_wide_pictures() -> None:
+    """Rows that are finished at a time, in pixels, until they are as few as they may be."""
+    assert [finishing.least(width) for width in (1, 8192, 16_384, 30_000)] == [128, 128, 64, 64]
+
+
+def test_how_many_rows_are_finished_at_a_time_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path, outputs = paint(tmp_path / "in.png"), [tmp_path / f"{rows}.png" for rows in (64, 128)]
+    ready = list[list[int]]()
+    for rows, output in zip((64, 128), outputs, strict=True):
+        with monkeypatch.context() as patch:
+            patch.setattr(job, "least", lambda width, rows=rows: rows)
+            ready.append(heights(patch))
+            enlarged(patch, path, output, rows=True, tile=16, steps=1)
+    one, other = (output.read_bytes() for output in outputs)
+    assert one == other
+    assert sum(ready[0]) == sum(ready[1])
+    assert len(ready[0]) > len(ready[1])
+
+
+def heights(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Of the parts that are finished from now on."""
+    found = list[int]()
+    finish = Finisher.__call__
+
+    def noted(self: Finisher, place: Window, block: torch.Tensor, ready: Window) -> torch.Tensor:
+        found.append(ready[0].stop - ready[0].start)
+        return finish(self, place, block, ready)
+
+    monkeypatch.setattr(Finisher, "__call__", noted)
+    return found
 
 
 @pytest.mark.parametrize("free", [0, 1 << 29, 1 << 40])

@@ -24,7 +24,7 @@ from sr_cli.engine.size import oddities
 from sr_cli.engine.states import Noise
 from sr_cli.engine.steps import Sizes
 from sr_cli.engine.stream import plan
-from sr_cli.engine.stream.finishing import Carried, Finisher, reach
+from sr_cli.engine.stream.finishing import Carried, Finisher, least, reach
 from sr_cli.engine.stream.plan import Parts, halved, strip_rows
 from sr_cli.engine.stream.sink import Sink
 from sr_cli.engine.stream.source import Held, Source
@@ -169,7 +169,8 @@ class _Making:
         """
         parts, held, size = self.parts, self.held, self.result.size
         finisher = Finisher(held, size, parts.options.color_fix, parts.device, parts.timer)
-        carried = Carried(size, reach(size, held.size, parts.options.color_fix))
+        around = reach(size, held.size, parts.options.color_fix)
+        carried = Carried(size, around, least(size[1]))
         for place, block, ready in carried.blocks(self._walked()):
             hr = finisher(place, block, ready)
             del block  # what nobody needs any longer would stay while the next rows are computed
