@@ -147,8 +147,8 @@ def _in_pixels(card: registry.Card, batch: int) -> tuple[Parts, Work, Parts]:
     half = torch.bfloat16
     with without_values():
         config = EmbeddedConfig.from_json(card.architecture)
-        denoiser = EmbeddedDenoiser(_still(EmbeddedNet(config)), half)
         with _default(half):
+            denoiser = EmbeddedDenoiser(_still(EmbeddedNet(config)), half)
             own = registry.card("compact").architecture
             compact = CompactPreprocessor(_still(CompactNet(**own)), half)
         lr, image = _pictures(batch)
