@@ -82,7 +82,13 @@ def _write_onnx(work: Work, path: Path) -> dict[str, Any]:
     from onnxscript import optimizer
 
     steps, dim, unit = work.course.steps, torch.export.Dim, work.unit
-    module = Enlargement([work.denoiser] * len(steps), work.preprocess, work.course, work.scale)
+    module = Enlargement(
+        [work.denoiser] * len(steps),
+        work.preprocess,
+        work.course,
+        work.scale,
+        cell=work.model.weave,
+    )
     lr = torch.rand(1, 3, 3 * unit // 2 + 1, 5 * unit // 2 + 1)
     sides = (-(-work.scale * side // unit) * unit for side in lr.shape[-2:])
     noise = torch.randn(len(work.draws), 3, *sides)
@@ -113,7 +119,7 @@ def _write_onnx(work: Work, path: Path) -> dict[str, Any]:
         program.save(partial, external_data=False)
     return {
         "format": f"onnx, opset {OPSET}",
-        "contains": ["preprocess", "resize", "walk", "colour fix (wavelet)", "guard"],
+        "contains": ["preprocess", "resize", "walk", "weave", "colour fix (wavelet)", "guard"],
         "inputs": {
             "lr": "(1, 3, h, w) float32, RGB in [0, 1]",
             "noise": f"({len(work.draws)}, 3, H, W) float32 ~ N(0, 1), one plane for each of "

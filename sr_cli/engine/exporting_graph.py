@@ -21,6 +21,7 @@ from sr_cli.engine.guard import REACH, limited, recoloured_limits
 from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.size import Scale
 from sr_cli.engine.steps import Course, check_texture, course
+from sr_cli.engine.weave import pattern, weaves
 from sr_cli.errors import ModelError, UsageError
 from sr_cli.models.embedded import EmbeddedDenoiser
 from sr_cli.models.loading import load_model
@@ -51,6 +52,7 @@ class Enlargement(nn.Module):
     """LR and noise → HR, as `Upscaler` does it to a picture that is one tile, in float32.
 
     denoisers: one for each step. complete: whether the colour fix and the guard are part of it.
+    cell: as of `engine.finish.Finish`.
     """
 
     def __init__(
@@ -61,12 +63,13 @@ class Enlargement(nn.Module):
         scale: int,
         *,
         complete: bool = True,
+        cell: int = 0,
     ) -> None:
         super().__init__()
         own = [module for module in vars(preprocess).values() if isinstance(module, nn.Module)]
         self.networks = nn.ModuleList([*(denoiser.net for denoiser in denoisers), *own])
         self.denoisers, self.preprocess, self.complete = denoisers, preprocess, complete
-        self.course, self.scale = course, scale
+        self.course, self.scale, self.cell = course, scale, cell
 
     def forward(self, lr: Tensor, noise: Tensor) -> Tensor:
         """(1, 3, h, w) in [0, 1], and (draws, 3, H, W) ~ N(0, 1) → (1, 3, scale·h, scale·w).
@@ -86,6 +89,12 @@ class Enlargement(nn.Module):
     def _finished(self, image: Tensor, source: Tensor, lr: Tensor) -> Tensor:
         """With the colours of the source, and guarded: as `engine.finish` in one tile."""
         scale = (self.scale, self.scale)
+        if weaves(self.cell, scale, (1, 1)):
+            height, width = (side - side % self.cell for side in image.shape[-2:])
+            whole = (..., slice(height), slice(width))
+            cells = pattern(image[whole], source[whole], cell=self.cell)
+            rest = (0, image.shape[-1] - width, 0, image.shape[-2] - height)
+            image = image - F.pad(cells, rest)
         small, small_source = (F.avg_pool2d(x, self.scale) for x in (image, source))
         low = low_frequencies(small_source - small, scale)
         maps = recoloured_limits(small, small_source, lr, low, scale=scale)

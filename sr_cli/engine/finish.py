@@ -15,6 +15,7 @@ from sr_cli.engine.guard import guarded, shrunk
 from sr_cli.engine.options import Color, UpscaleOptions
 from sr_cli.engine.tiling import OnNote, Tiler, of_group, together
 from sr_cli.engine.timing import Timer
+from sr_cli.engine.weave import weave, weaves
 from sr_cli.errors import DeviceError
 from sr_cli.models.model import Model
 from sr_cli.models.resampling import resize
@@ -28,13 +29,15 @@ class Finish:
     """What the networks gave → the result.
 
     exact: the wavelet fix is the released code's at every pixel; else its low frequencies are those
-    of the guard's cells, which costs next to nothing. device: computes.
+    of the guard's cells, which costs next to nothing. device: computes. cell: output pixels along
+    the side of one whose `weave` is taken out; 0: none is.
     """
 
     color: Color
     exact: bool
     device: torch.device
     timer: Timer
+    cell: int = 0
 
     def __call__(
         self,
@@ -54,6 +57,10 @@ class Finish:
         """
         check_numbers(smaller, self.device)
         lr = levels(lr.to(source.device))
+        if weaves(self.cell, image.shape[-2:], lr.shape[-2:]):
+            with self.timer("guard"):
+                woven = weave(image, source, self.cell, self.device)
+                image, smaller = image - woven, smaller - shrunk(woven, lr)
         by_cells = self.color == "wavelet" and not self.exact
         if not by_cells and self.color != "none":
             with self.timer("colour"):
@@ -113,7 +120,7 @@ def finish_of(
     """What is done after these options' walk with that model."""
     if options.alone:
         return Unguarded(options.color_fix, device, timer)
-    return Finish(options.color_fix, model.tiling == "blend", device, timer)
+    return Finish(options.color_fix, model.tiling == "blend", device, timer, model.weave)
 
 
 def recoloured(image: Tensor, source: Tensor, color: Color, device: torch.device) -> Tensor:

@@ -191,5 +191,6 @@ def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:
         steps=limits.steps,
         dial=denoiser.textured if net.config.dial else None,
         texture=limits.texture,
+        weave=limits.weave,
         networks=(net,),
     )

@@ -27,6 +27,8 @@ class Limits:
     schedule: name of ᾱ. last_step: what the solver returns in the end.
     preprocess: name of the network that makes y. t1, steps, texture: start, network calls and dial
         (0…1), all where the user chooses none.
+    weave: output pixels along a side of the cells whose common pattern is taken out of a result; 0:
+        none is.
     log_ratio: least and largest log(a·s/σ) that the network is shown. prf: ω, C^S, C^F of a prior.
     predicts: what the output of a large network estimates.
     """
@@ -43,6 +45,7 @@ class Limits:
     t1: int = 500
     steps: int = STEPS
     texture: float = 1.0
+    weave: int = 0
     log_ratio: tuple[float, float] = (-math.inf, math.inf)
     prf: Thresholds | None = None
     predicts: Prediction = "shifted"

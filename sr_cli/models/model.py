@@ -33,6 +33,7 @@ class Model:
     t1, steps: start of the diffusion and network calls where the user chooses none.
     dial: the denoiser for a texture of 0…1, of a model that can be told how much is wanted.
     texture: of a model with a dial, how much where the user chooses none.
+    weave: output pixels along a side of the cells whose pattern is taken out of a result (0: none).
     networks: what torch.compile may take: modules that are called, as it compiles no methods.
     identity: SHA-256 of the weights, by which calibrations are kept.
     prf: ω, C^S and C^F of a prior that has its own.
@@ -54,6 +55,7 @@ class Model:
     steps: int = STEPS
     dial: Callable[[float], Denoiser] | None = None
     texture: float = 1.0
+    weave: int = 0
     networks: Sequence[nn.Module] = ()
     identity: str = ""
     prf: Thresholds | None = None

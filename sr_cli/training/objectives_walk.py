@@ -1,6 +1,7 @@
 """The residual denoiser trained to be seen: on its own walk, by a criterion, with a dial."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from sr_cli.degradation.degrade import Randomness
 from sr_cli.errors import UsageError
 from sr_cli.models.embedded import EmbeddedDenoiser
+from sr_cli.models.limits import Limits
 from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.protocol import Preprocessor
 from sr_cli.training.criterion import BETWEEN, SMOOTH, Criterion, Truth, any_textures
@@ -55,6 +57,11 @@ class WalkObjective(EmbeddedObjective):
         self.criterion = criterion
         self.discriminator = criterion.discriminator
         self.least_crop = LEAST
+
+    @property
+    def limits(self) -> Limits:
+        """A criterion that wants texture lets a weave pass, which the engine then takes out."""
+        return replace(super().limits, weave=self.config.unshuffle)
 
     def describe(self) -> Mapping[str, Any]:
         states = {

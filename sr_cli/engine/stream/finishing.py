@@ -30,6 +30,7 @@ from sr_cli.engine.stream.windows import (
 )
 from sr_cli.engine.tiling import Window
 from sr_cli.engine.timing import Timer
+from sr_cli.engine.weave import NEAR, weave, weaves
 
 ROUND = 16
 """Pixels: what is finished at a time begins where the guard's own parts may."""
@@ -47,14 +48,16 @@ def lows(scale: Sequence[float], color: Color) -> int:
     return max(sum(radii(factor)) for factor in scale) if color == "wavelet" else 0
 
 
-def reach(size: tuple[int, int], grid: tuple[int, int], color: Color) -> int:
+def reach(size: tuple[int, int], grid: tuple[int, int], color: Color, cell: int = 0) -> int:
     """Pixels on every side that a finished pixel may depend on, rounded up to a round number.
 
-    It lies between cells at most one and a half away, which reach further cells.
+    It lies between cells at most one and a half away, which reach further cells, and the weave of
+    what is there, of cells of so many pixels, further ones of its own.
     """
     scale = [side / cells for side, cells in zip(size, grid, strict=True)]
     cells = REACH + lows(scale, color) + 3
-    return ceil(cells * max(scale) / ROUND) * ROUND
+    own = (NEAR + 1) * cell if weaves(cell, size, grid) else 0
+    return ceil((cells * max(scale) + own) / ROUND) * ROUND
 
 
 @dataclass(frozen=True)
@@ -110,13 +113,15 @@ class Carried:
 
 @dataclass
 class Finisher:
-    """What `finish.finished` does, to blocks. strayed: cells on which the guard doubted."""
+    """What `finish.finished` does, to blocks. cell: as of `Finish`. strayed: cells on which the
+    guard doubted."""
 
     held: Held
     size: tuple[int, int]
     color: Color
     device: torch.device
     timer: Timer
+    cell: int = 0
     strayed: int = 0
 
     def __call__(self, place: Window, block: Tensor, ready: Window) -> Tensor:
@@ -130,7 +135,10 @@ class Finisher:
     def _guarded(self, place: Window, image: Tensor, source: Tensor, ready: Window) -> Tensor:
         between = Between.of(self.held.size, self.size, image.device)
         cells = between.cells(ready)
-        maps = self._maps(place, image, source, cells)
+        woven = None
+        if weaves(self.cell, self.size, self.held.size):
+            woven = weave(image, source, self.cell, self.device)
+        maps = self._maps(place, image, source, woven, cells)
         self._count(cells, maps, ready)
         result = image.new_empty(1, 3, *size_of(ready))
 
@@ -138,8 +146,9 @@ class Finisher:
             own = (..., *inside(part, place))
             near = maps[(..., *inside(between.cells(part), cells))]
             doubted = float(near[:, DOUBT].max()) > 0
+            shown = image[own] if woven is None else image[own] - woven[own]
             result[(..., *inside(part, ready))] = limited(
-                image[own], between.enlarged(near, part), source[own] if doubted else None
+                shown, between.enlarged(near, part), source[own] if doubted else None
             )
 
         with side_by_side(self.device) as each:
@@ -147,13 +156,17 @@ class Finisher:
                 pass
         return result[0]
 
-    def _maps(self, place: Window, image: Tensor, source: Tensor, cells: Window) -> Tensor:
+    def _maps(
+        self, place: Window, image: Tensor, source: Tensor, woven: Tensor | None, cells: Window
+    ) -> Tensor:
         """What the guard does in these cells."""
         grid = self.held.size
         scale = [side / cells for side, cells in zip(self.size, grid, strict=True)]
         read = grown(cells, REACH + lows(scale, self.color), grid)
         pixels = (..., *inside(pixels_of(read, grid, self.size), place))
         small, small_y = (reduced(x[pixels], grid, self.size, read) for x in (image, source))
+        if woven is not None:
+            small = small - reduced(woven[pixels], grid, self.size, read)
         maps = cell_maps(
             small,
             small_y,

@@ -168,8 +168,9 @@ class _Making:
         float32 does not.
         """
         parts, held, size = self.parts, self.held, self.result.size
-        finisher = Finisher(held, size, parts.options.color_fix, parts.device, parts.timer)
-        around = reach(size, held.size, parts.options.color_fix)
+        color, cell = parts.options.color_fix, parts.model.weave
+        finisher = Finisher(held, size, color, parts.device, parts.timer, cell)
+        around = reach(size, held.size, color, cell)
         carried = Carried(size, around, least(size[1]))
         for place, block, ready in carried.blocks(self._walked()):
             hr = finisher(place, block, ready)

@@ -1,0 +1,106 @@
+"""The weave: what recurs from cell to cell is found, and what does not is left."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sr_cli.engine import weave as room
+from sr_cli.engine.weave import weave, weaves
+
+CPU = torch.device("cpu")
+CELL = 4
+
+
+def plain(height: int = 64, width: int = 80) -> Tensor:
+    coarse = torch.rand(1, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    return 0.3 + 0.4 * F.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)
+
+
+def pattern(height: int, width: int, period: int = CELL) -> Tensor:
+    """One random square over and over; its rows and its columns have a mean of 0."""
+    square = torch.randn(period, period, generator=torch.Generator().manual_seed(1))
+    square -= square.mean(dim=0)
+    square -= square.mean(dim=1, keepdim=True)
+    return 0.05 * square.repeat(height // period + 1, width // period + 1)[:height, :width]
+
+
+def line(degrees: float, height: int = 64, width: int = 80) -> Tensor:
+    """A bright line, 3 pixels wide, through the middle."""
+    angle = torch.tensor(degrees).deg2rad()
+    y, x = torch.arange(height)[:, None] - height / 2 + 0.3, torch.arange(width) - width / 2 + 0.3
+    across = x * angle.sin() - y * angle.cos()
+    return 0.3 * (-(across.square()) / 4).exp()
+
+
+def found(detail: Tensor, y: Tensor) -> Tensor:
+    return weave(y + detail, y, CELL, CPU)
+
+
+def test_what_recurs_in_all_cells_is_found() -> None:
+    y = plain()
+    detail = pattern(64, 80)
+    torch.testing.assert_close(found(detail, y), detail[None, None], atol=1e-6, rtol=0)
+    other = pattern(64, 80, period=7)  # the control
+    assert (other - found(other, y)).std() > 0.6 * other.std()
+
+
+def test_what_recurs_along_a_few_rows_alone_is_found() -> None:
+    """As between the strokes of print."""
+    y, detail = plain(), torch.zeros(64, 80)
+    detail[20:24] = pattern(4, 80)
+    torch.testing.assert_close(found(detail, y), detail[None, None], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("degrees", [0, 5, 20, 30, 45, 60, 77, 90, 110])
+def test_an_outline_stays(degrees: float) -> None:
+    detail = line(degrees)
+    assert found(detail, plain()).abs().sum() < 0.12 * detail.abs().sum()
+
+
+def test_grain_stays() -> None:
+    grain = 0.05 * torch.randn(64, 80, generator=torch.Generator().manual_seed(2))
+    assert (grain - found(grain, plain())).std() > 0.75 * grain.std()
+
+
+def test_nothing_is_found_in_the_source_itself() -> None:
+    y = plain()
+    assert not found(torch.zeros(64, 80), y).any()
+
+
+@pytest.mark.parametrize("size", [(61, 79), (3, 30), (30, 3), (4, 4), (9, 5)])
+def test_pixels_beside_whole_cells_have_none(size: tuple[int, int]) -> None:
+    height, width = size
+    y = plain(*size)
+    result = found(pattern(*size), y)
+    assert result.shape == (1, 1, *size)
+    assert not result[..., height - height % CELL :, :].any()
+    assert not result[..., width - width % CELL :].any()
+
+
+def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    y = plain()
+    detail = 0.1 * torch.randn(64, 80, generator=torch.Generator().manual_seed(3))
+    whole = found(detail, y)
+    monkeypatch.setattr(room, "TILE", 24)
+    assert torch.equal(found(detail, y), whole)
+    monkeypatch.setattr(room, "NEAR", 0)  # the control: no margin
+    with pytest.raises(ValueError, match="unpack"):
+        found(detail, y)
+
+
+def test_pictures_are_looked_at_alone() -> None:
+    y = plain()
+    details = [pattern(64, 80), line(30)]
+    images = torch.cat([y + detail for detail in details])
+    together = weave(images, torch.cat((y, y)), CELL, CPU)
+    for k, detail in enumerate(details):
+        assert torch.equal(together[k : k + 1], found(detail, y))
+
+
+def test_cells_as_large_as_two_pixels_may_show_what_is_there() -> None:
+    assert weaves(4, (400, 300), (100, 75))
+    assert weaves(4, (270, 270), (100, 100))
+    assert not weaves(4, (200, 300), (100, 75))
+    assert not weaves(4, (400, 150), (100, 75))
+    assert not weaves(0, (400, 300), (100, 75))
