@@ -20,7 +20,6 @@ FLAGS: Final = {
 EXCLUSIVE: Final = {
     ("--shard", "--cluster"): "both share the files out",
     ("--json", "--json-events"): "both want stdout",
-    ("--dry-run", "--contact"): "contradict each other, as there is nothing to show",
 }
 NOT_WATCHED: Final = ("--dry-run", "--shard", "--cluster")
 """What --watch contradicts."""

@@ -80,7 +80,9 @@ def test_options_of_diffusion_are_refused(
     run = srx(*call, flag, value)
     assert run.code == 2
     assert f"{flag} is for diffusion, and net.safetensors is a network alone" in run.err
-    assert srx("upscale", "a.png", "c.png", flag, value, "--dry-run").code == 0  # the control
+    control = srx("upscale", "a.png", "c.png", flag, value, "--dry-run")
+    assert "is for diffusion" not in control.err
+    assert control.code == 0 or "--t1 auto" in control.err  # which it needs there
     monkeypatch.setenv(f"SRX_{name.upper()}", value)  # where it waits for another model
     assert srx(*call, "--dry-run").code == 0
 

@@ -110,7 +110,6 @@ def test_a_search_refuses_options_of_the_other_method_too(srx: Srx, option: str)
 APART = (
     ("--overwrite", "--trust-existing", "--overwrite and --trust-existing say two things"),
     ("--quiet", "--verbose", "--quiet and --verbose contradict each other"),
-    ("--dry-run", "--contact page.html", "--dry-run and --contact contradict each other"),
     ("--json", "--json-events", "both want stdout"),
     ("--t1 500", "--degradation mild", "--degradation is what --t1 auto takes the input for"),
     ("--tile 0", "--overlap 8", "--overlap is the margin of tiles"),

@@ -105,9 +105,10 @@ def test_one_line_says_that_it_was_read(srx: Srx) -> None:
 def test_a_plain_upscale_replaces_nothing_whatever_the_folder_says(srx: Srx) -> None:
     paint(Path("in/a.png"))
     mine = paint(Path("out/a.png"), (9, 9)).read_bytes()
-    Path("srx.toml").write_text("overwrite = true\ntrust_existing = true")
-    assert srx("upscale", "in", "out").code == 1
-    assert Path("out/a.png").read_bytes() == mine
+    for dangerous in ("trust_existing = true", "overwrite = true"):
+        Path("srx.toml").write_text(dangerous)
+        assert srx("upscale", "in", "out").code == 1
+        assert Path("out/a.png").read_bytes() == mine
     srx("upscale", "in", "out", "--config", "srx.toml")
     assert Path("out/a.png").read_bytes() != mine  # the control: who names it trusts it
 
