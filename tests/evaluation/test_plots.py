@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sr_cli.errors import InputError, ModelError, UsageError
+from sr_cli.errors import InputError, UsageError
 from sr_cli.evaluation import plots
 from sr_cli.evaluation.plots import (
     Curve,
@@ -100,5 +100,5 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(ModelError, match=r"srx\[plot\]"):
+    with pytest.raises(UsageError, match=r"srx\[plot\]"):
         check_plot(Path("a.png"))
