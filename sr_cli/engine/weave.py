@@ -6,7 +6,7 @@ pattern has a period of two. What is in one cell alone, as an outline is, is no 
 """
 
 from collections.abc import Sequence
-from functools import partial
+from functools import partial, reduce
 
 import torch
 from torch import Tensor
@@ -59,10 +59,18 @@ def _uneven(x: Tensor, cell: int) -> Tensor:
 
 def _common(x: Tensor, cell: int) -> Tensor:
     """Down a column, the median of a cell and its 2 · NEAR neighbours, the border's repeated, at
-    each of its places."""
+    each of its places; 0 where not all of them but one have its sign."""
     first, last = x[..., :cell, :], x[..., -cell:, :]
     wider = torch.cat((first, first, x, last, last), dim=-2)
-    a, b, c, d, e = (wider.narrow(-2, k * cell, x.shape[-2]) for k in range(2 * NEAR + 1))
+    a, b, c, d, e = _neighbours(wider, cell)
     low = torch.maximum(torch.minimum(a, b), torch.minimum(c, d))
     high = torch.minimum(torch.maximum(a, b), torch.maximum(c, d))
-    return torch.maximum(torch.minimum(low, high), torch.minimum(torch.maximum(low, high), e))
+    median = torch.maximum(torch.minimum(low, high), torch.minimum(torch.maximum(low, high), e))
+    agreement = reduce(torch.add, _neighbours(wider.sign(), cell))
+    return median * (agreement.abs() > 2 * NEAR - 2)
+
+
+def _neighbours(wider: Tensor, cell: int) -> list[Tensor]:
+    """What lies one after another, a cell apart."""
+    length = wider.shape[-2] - 2 * NEAR * cell
+    return [wider.narrow(-2, k * cell, length) for k in range(2 * NEAR + 1)]

@@ -43,7 +43,7 @@ def test_what_recurs_in_all_cells_is_found() -> None:
     detail = pattern(64, 80)
     torch.testing.assert_close(found(detail, y), detail[None, None], atol=1e-6, rtol=0)
     other = pattern(64, 80, period=7)  # the control
-    assert (other - found(other, y)).std() > 0.6 * other.std()
+    assert (other - found(other, y)).std() > 0.8 * other.std()
 
 
 def test_what_recurs_along_a_few_rows_alone_is_found() -> None:
@@ -56,12 +56,12 @@ def test_what_recurs_along_a_few_rows_alone_is_found() -> None:
 @pytest.mark.parametrize("degrees", [0, 5, 20, 30, 45, 60, 77, 90, 110])
 def test_an_outline_stays(degrees: float) -> None:
     detail = line(degrees)
-    assert found(detail, plain()).abs().sum() < 0.12 * detail.abs().sum()
+    assert found(detail, plain()).abs().sum() < 0.1 * detail.abs().sum()
 
 
 def test_grain_stays() -> None:
     grain = 0.05 * torch.randn(64, 80, generator=torch.Generator().manual_seed(2))
-    assert (grain - found(grain, plain())).std() > 0.75 * grain.std()
+    assert (grain - found(grain, plain())).std() > 0.82 * grain.std()
 
 
 def test_nothing_is_found_in_the_source_itself() -> None:
