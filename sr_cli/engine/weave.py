@@ -6,7 +6,7 @@ pattern has a period of two. What is in one cell alone, as an outline is, is no 
 """
 
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from sr_cli.engine.tiling import Tiler, Window
 
 NEAR = 2
 """Cells on each side of one that are looked at."""
+LARGER = 3
+"""Times what four of five cells have: as much as that is taken for shared."""
 TILE = 256
 """Output pixels: what is worked on at a time stays in a processor's cache."""
 
@@ -58,19 +60,20 @@ def _uneven(x: Tensor, cell: int) -> Tensor:
 
 
 def _common(x: Tensor, cell: int) -> Tensor:
-    """Down a column, the median of a cell and its 2 · NEAR neighbours, the border's repeated, at
-    each of its places; 0 where not all of them but one have its sign."""
+    """Down a column, at each place of a cell, what it shares with its 2 · NEAR neighbours, the
+    border's repeated: their median, but at most LARGER times what all of them but one have, and 0
+    where these are of both signs. It changes little where x does."""
     first, last = x[..., :cell, :], x[..., -cell:, :]
     wider = torch.cat((first, first, x, last, last), dim=-2)
-    a, b, c, d, e = _neighbours(wider, cell)
-    low = torch.maximum(torch.minimum(a, b), torch.minimum(c, d))
-    high = torch.minimum(torch.maximum(a, b), torch.maximum(c, d))
-    median = torch.maximum(torch.minimum(low, high), torch.minimum(torch.maximum(low, high), e))
-    agreement = reduce(torch.add, _neighbours(wider.sign(), cell))
-    return median * (agreement.abs() > 2 * NEAR - 2)
+    a, b, c, d, e = (wider.narrow(-2, k * cell, x.shape[-2]) for k in range(2 * NEAR + 1))
+    (a, b), (c, d) = _sorted(a, b), _sorted(c, d)
+    (least, b), (c, most) = _sorted(a, c), _sorted(b, d)
+    b, c = _sorted(b, c)  # the four are in order now, and e comes among them
+    second, median, fourth = (
+        torch.maximum(low, torch.minimum(high, e)) for low, high in ((least, b), (b, c), (c, most))
+    )
+    return median.clamp(fourth.clamp(max=0) * LARGER, second.clamp(min=0) * LARGER)
 
 
-def _neighbours(wider: Tensor, cell: int) -> list[Tensor]:
-    """What lies one after another, a cell apart."""
-    length = wider.shape[-2] - 2 * NEAR * cell
-    return [wider.narrow(-2, k * cell, length) for k in range(2 * NEAR + 1)]
+def _sorted(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.minimum(a, b), torch.maximum(a, b)
