@@ -7,11 +7,12 @@ The layers and the names of their weights are those of the released code (Wang e
 import itertools
 import math
 from collections.abc import Mapping
-from typing import Self
+from typing import Self, cast
 
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
+from sr_cli.models import fused
 from sr_cli.models.rows import Rows, convolved
 from sr_cli.models.winograd import Convolution
 
@@ -44,9 +45,17 @@ class CompactNet(nn.Module):
 
     def residual(self, x: Tensor) -> Tensor:
         """What is added to the nearest-neighbour enlargement, in the dtype of the weights."""
+        if fused.serves(x):
+            return self._fused(x)
         for layer in self.body:
             x = layer(x)
         return pixel_shuffle(x, self.upscale)
+
+    def _fused(self, x: Tensor) -> Tensor:
+        *pairs, last = self.body
+        for layer, prelu in zip(pairs[::2], pairs[1::2], strict=True):
+            x = fused.through_prelu(x, cast(Convolution, layer), cast(nn.PReLU, prelu))
+        return pixel_shuffle(last(x), self.upscale)
 
     def forward(self, x: Tensor) -> Tensor:
         return interpolate(x, scale_factor=self.upscale, mode="nearest") + self.residual(x)

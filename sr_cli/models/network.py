@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sr_cli.errors import UsageError
+from sr_cli.models import fused
 from sr_cli.models.strips import by_strips
 from sr_cli.models.winograd import Convolution
 
@@ -115,6 +116,8 @@ def capped(x: Tensor, cap: float) -> Tensor:
     """
     if not cap:
         return x
+    if fused.serves(x):
+        return fused.capped(x, cap * x.shape[1] ** 0.5)
     wide = torch.float32 if x.dtype == torch.float16 else None  # whose largest is soon reached
     norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide)
     over = norm.float().div(cap * x.shape[1] ** 0.5).clamp(min=1)
@@ -137,6 +140,15 @@ class Block(nn.Module):
         h: Tensor = self.conv2(self.modulated(self.conv1(self.shown(x)), level))
         return x + h
 
+    def fused(self, x: Tensor, shown: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """x and what is shown of it → the same of what `forward` makes, where `fused` serves."""
+        told = self.modulation(level).chunk(2, dim=1)
+        h = fused.modulated(fused.bare(self.conv1, shown), self.conv1, *told)
+        h = fused.bare(self.conv2, h)
+        if not self.cap:
+            return (fused.added(x, h, self.conv2),) * 2
+        return fused.added_and_capped(x, h, self.conv2, self.cap * x.shape[1] ** 0.5)
+
     def shown(self, x: Tensor) -> Tensor:
         """What the first convolution sees of x."""
         return capped(x, self.cap)
@@ -145,6 +157,19 @@ class Block(nn.Module):
         """What the second one sees of what the first one says."""
         scale, shift = self.modulation(level)[:, :, None, None].chunk(2, dim=1)
         return F.silu(torch.addcmul(shift, x, 1 + scale))
+
+
+def through(x: Tensor, blocks: nn.Module, level: Tensor) -> Tensor:
+    """x through the residual blocks of a stage."""
+    stage = [block for block in blocks.children() if isinstance(block, Block)]
+    if not fused.serves(x):
+        for block in stage:
+            x = block(x, level)
+    elif stage:
+        shown = stage[0].shown(x)
+        for block in stage:
+            x, shown = block.fused(x, shown, level)
+    return x
 
 
 def silence(layer: nn.Conv2d | nn.Linear) -> None:
@@ -200,16 +225,12 @@ class EmbeddedNet(nn.Module):
         x = self.head(F.pixel_unshuffle(self.seen(z, y), factor))
         skips = []
         for stage, down in zip(self.encoder, self.down, strict=True):
-            for block in stage.children():
-                x = block(x, level)
+            x = through(x, stage, level)
             skips.append(x)
             x = down(x)
-        for block in self.middle:
-            x = block(x, level)
+        x = through(x, self.middle, level)
         for stage, up, skip in reversed(list(zip(self.decoder, self.up, skips, strict=True))):
-            x = up(x) + skip
-            for block in stage.children():
-                x = block(x, level)
+            x = through(up(x) + skip, stage, level)
         margin = 1 + -(-(1 + 2 * self.config.refine) // factor)
         return by_strips(lambda part: self._picture(part, level), x, cell=factor, margin=margin)
 
@@ -237,11 +258,11 @@ class EmbeddedNet(nn.Module):
 
     def _picture(self, x: Tensor, level: Tensor) -> Tensor:
         """From the last features, at the first level, to full resolution."""
-        full: Tensor = F.pixel_shuffle(self.tail(self.capped(x)), self.config.unshuffle)
+        shuffle = fused.shuffled if fused.serves(x) else F.pixel_shuffle
+        full: Tensor = shuffle(self.tail(self.capped(x)), self.config.unshuffle)
         if not self.config.detail:
             return full
-        for block in self.refine:
-            full = block(full, level)
+        full = through(full, self.refine, level)
         picture: Tensor = full[:, :3] + self.finish(F.silu(full))
         return picture
 

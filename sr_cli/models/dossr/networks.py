@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sr_cli.device import layout
 from sr_cli.errors import ModelError
+from sr_cli.models.dossr.fusing import fuse
 
 Architecture = Mapping[str, Any]
 """See the module's text."""
@@ -103,4 +104,5 @@ def network(
         for name, tensor in weights.items()
     }
     net.load_state_dict(converted, assign=True)
+    fuse(net)
     return net.requires_grad_(False)

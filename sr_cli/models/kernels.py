@@ -1,0 +1,166 @@
+"""Triton kernels behind `fused`.
+
+Every tensor is (N, C, P) with strides of its own, P the positions of a picture; what comes out is
+channels last and contiguous. All sums are in float32, and none depends on which program ends first.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def place(ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """Picture, positions and channels of a program of the grid (pictures, blocks, channels)."""
+    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    channels = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
+    return tl.program_id(0).to(tl.int64), rows.to(tl.int64)[:, None], channels[None, :]
+
+
+@triton.jit
+def whole(rows, CHANNELS: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr):
+    """Where all channels of a program's rows are, and which of them are there."""
+    row = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    channel = tl.arange(0, WIDE)[None, :]
+    return row * CHANNELS + channel, channel, (row < rows) & (channel < CHANNELS)
+
+
+@triton.jit
+def within(value, most):
+    """Rows of channels, none with a larger norm than `most`."""
+    norm = tl.sqrt(tl.sum(value * value, axis=1))[:, None]
+    return value / tl.maximum(norm / most, 1.0)
+
+
+@triton.jit
+def cap(x, out, most, rows, CHANNELS: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr):
+    """x, `within`."""
+    at, _, there = whole(rows, CHANNELS, WIDE, ROWS)
+    value = tl.load(x + at, there, other=0.0).to(tl.float32)
+    tl.store(out + at, within(value, most), there)
+
+
+@triton.jit
+def add_and_cap(
+    x, h, bias, out, shown, most, rows,
+    CHANNELS: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """x + h + bias, and the same `within`."""
+    at, channel, there = whole(rows, CHANNELS, WIDE, ROWS)
+    value = tl.load(x + at, there, other=0.0).to(tl.float32)
+    value += tl.load(h + at, there, other=0.0).to(tl.float32)
+    value += tl.load(bias + channel, channel < CHANNELS, other=0.0).to(tl.float32)
+    tl.store(out + at, value, there)
+    tl.store(shown + at, within(value, most), there)
+
+
+@triton.jit
+def modulate(
+    x, bias, scale, shift, out, positions, channels, x_n, x_c, x_p, told_n,
+    ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """silu((x + bias)·(1 + scale) + shift)."""
+    n, p, c = place(ROWS, WIDE)
+    known = c < channels
+    there = (p < positions) & known
+    value = tl.load(x + n * x_n + p * x_p + c * x_c, there, other=0.0).to(tl.float32)
+    bias = tl.load(bias + c, known, other=0.0).to(tl.float32)
+    scale = tl.load(scale + n * told_n + c, known, other=0.0).to(tl.float32)
+    shift = tl.load(shift + n * told_n + c, known, other=0.0).to(tl.float32)
+    value = (value + bias) * (1 + scale) + shift
+    tl.store(out + (n * positions + p) * channels + c, value * tl.sigmoid(value), there)
+
+
+@triton.jit
+def add(
+    x, h, bias, out, positions, channels, x_n, x_c, x_p, h_n, h_c, h_p,
+    ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """x + h + bias."""
+    n, p, c = place(ROWS, WIDE)
+    there = (p < positions) & (c < channels)
+    value = tl.load(x + n * x_n + p * x_p + c * x_c, there, other=0.0).to(tl.float32)
+    value += tl.load(h + n * h_n + p * h_p + c * h_c, there, other=0.0).to(tl.float32)
+    value += tl.load(bias + c, c < channels, other=0.0).to(tl.float32)
+    tl.store(out + (n * positions + p) * channels + c, value, there)
+
+
+@triton.jit
+def prelu(
+    x, bias, slope, out, positions, channels, x_n, x_c, x_p,
+    ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """x + bias, and where that is below zero its product with the slope."""
+    n, p, c = place(ROWS, WIDE)
+    known = c < channels
+    there = (p < positions) & known
+    value = tl.load(x + n * x_n + p * x_p + c * x_c, there, other=0.0).to(tl.float32)
+    value += tl.load(bias + c, known, other=0.0).to(tl.float32)
+    slope = tl.load(slope + c, known, other=0.0).to(tl.float32)
+    value = tl.where(value < 0, value * slope, value)
+    tl.store(out + (n * positions + p) * channels + c, value, there)
+
+
+@triton.jit
+def moments(
+    x, bias, sums, squares, positions, channels, x_n, x_c, x_p, bias_n, steps,
+    ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Of x + bias, for each part of a picture and each channel: its sum and that of its squares,
+    (N, parts, C)."""
+    n, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    c = (tl.program_id(2) * WIDE + tl.arange(0, WIDE))[None, :]
+    known = c < channels
+    plus = tl.load(bias + n * bias_n + c, known, other=0.0).to(tl.float32)
+    total, square = tl.zeros((ROWS, WIDE), tl.float32), tl.zeros((ROWS, WIDE), tl.float32)
+    for step in range(steps):
+        p = ((part * steps + step) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+        there = (p < positions) & known
+        value = tl.load(x + n * x_n + p * x_p + c * x_c, there, other=0.0).to(tl.float32)
+        value = tl.where(there, value + plus, 0.0)
+        total += value
+        square += value * value
+    at = (n * tl.num_programs(1) + part) * channels + c
+    tl.store(sums + at, tl.sum(total, axis=0)[None, :], known)
+    tl.store(squares + at, tl.sum(square, axis=0)[None, :], known)
+
+
+@triton.jit
+def settle(
+    sums, squares, bias, weight, offset, scale, shift, positions, parts, bias_n, eps,
+    GROUPS: tl.constexpr, WIDTH: tl.constexpr, WIDE: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    """The factor and the summand, (N, C), with which the channels of a group become normal."""
+    n, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    inside = tl.arange(0, WIDE)
+    c = group * WIDTH + inside
+    known = inside < WIDTH
+    part = tl.arange(0, PARTS)[:, None]
+    at = (n * parts + part) * (GROUPS * WIDTH) + c[None, :]
+    there = (part < parts) & known[None, :]
+    count = positions * 1.0 * WIDTH
+    mean = tl.sum(tl.load(sums + at, there, other=0.0)) / count
+    square = tl.sum(tl.load(squares + at, there, other=0.0)) / count
+    steep = tl.rsqrt(tl.maximum(square - mean * mean, 0.0) + eps)
+    steep = steep * tl.load(weight + c, known, other=0.0).to(tl.float32)
+    plus = tl.load(bias + n * bias_n + c, known, other=0.0).to(tl.float32) - mean
+    plus = tl.load(offset + c, known, other=0.0).to(tl.float32) + plus * steep
+    at = n * (GROUPS * WIDTH) + c
+    tl.store(scale + at, steep, known)
+    tl.store(shift + at, plus, known)
+
+
+@triton.jit
+def normalise(
+    x, scale, shift, out, positions, channels, x_n, x_c, x_p,
+    SILU: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """x·scale + shift, through SiLU or as it is."""
+    n, p, c = place(ROWS, WIDE)
+    known = c < channels
+    there = (p < positions) & known
+    value = tl.load(x + n * x_n + p * x_p + c * x_c, there, other=0.0).to(tl.float32)
+    factor = tl.load(scale + n * channels + c, known, other=0.0)
+    value = value * factor + tl.load(shift + n * channels + c, known, other=0.0)
+    if SILU:
+        value = value * tl.sigmoid(value)
+    tl.store(out + (n * positions + p) * channels + c, value, there)
