@@ -175,8 +175,9 @@ def _rows(x: Tensor) -> tuple[int, dict[str, int]]:
 
 
 def _grid(x: Tensor) -> tuple[int, int, int]:
+    """Blocks, pictures and channels; only of the first may there be more than 65,535."""
     positions, channels = _sides(x)
-    return len(x), -(-positions // ROWS), -(-channels // _wide(x))
+    return -(-positions // ROWS), len(x), -(-channels // _wide(x))
 
 
 def _wide(x: Tensor) -> int:

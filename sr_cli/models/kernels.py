@@ -10,10 +10,10 @@ import triton.language as tl
 
 @triton.jit
 def place(ROWS: tl.constexpr, WIDE: tl.constexpr):
-    """Picture, positions and channels of a program of the grid (pictures, blocks, channels)."""
-    rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    """Picture, positions and channels of a program of the grid (blocks, pictures, channels)."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channels = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
-    return tl.program_id(0).to(tl.int64), rows.to(tl.int64)[:, None], channels[None, :]
+    return tl.program_id(1).to(tl.int64), rows.to(tl.int64)[:, None], channels[None, :]
 
 
 @triton.jit

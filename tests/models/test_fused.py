@@ -43,3 +43,13 @@ def test_every_kernel_was_tried(laws: Any) -> None:
 def test_a_cpu_is_not_served() -> None:
     with torch.inference_mode():
         assert not fused.serves(torch.zeros(1, 4, 2, 2))
+
+
+def test_grids_are_of_sizes_that_cuda_takes() -> None:
+    """Of blocks there may be 2³¹ − 1, of pictures and of channels 65,535."""
+    for shape in ((1, 16, 4320, 7680), (64, 64, 128, 128), (16, 512, 512, 512)):
+        blocks, pictures, channels = fused._grid(torch.empty(shape, device="meta"))
+        assert blocks < 1 << 31
+        assert max(pictures, channels) <= 65535
+    assert blocks * fused.ROWS >= 512 * 512
+    assert fused._grid(torch.empty(1, 16, 4320, 7680, device="meta"))[0] > 65535  # so it matters
