@@ -1,8 +1,12 @@
-"""A discriminator that looks at every pixel: Real-ESRGAN's U-Net with spectral norm.
+"""A discriminator that looks at every pixel: Real-ESRGAN's U-Net with spectral norm, which is shown
+what an image was made of too.
 
-Wang et al. 2021, §3.4. Its losses are the non-saturating ones, log(1 + e^−x).
+Wang et al. 2021, §3.4; conditional as in Isola et al., *Image-to-Image Translation with Conditional
+Adversarial Networks*, CVPR 2017, so that an outline is judged by where it ought to be. Its losses
+are the non-saturating ones, log(1 + e^−x).
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -10,7 +14,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Discriminator(nn.Module):
-    """(N, 3, H, W) in [−1, 1] → a logit a pixel, (N, 1, H, W): large where it looks real.
+    """Images and their sources, both (N, 3, H, W) in [−1, 1] → a logit a pixel, (N, 1, H, W): large
+    where an image looks real, and like one of this source.
 
     H, W: multiples of 8. It never changes by being asked: the spectral norms go on in `renew`.
     """
@@ -22,7 +27,7 @@ class Discriminator(nn.Module):
             layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False)
             return spectral_norm(layer)
 
-        self.head = nn.Conv2d(3, width, 3, padding=1)
+        self.head = nn.Conv2d(6, width, 3, padding=1)
         self.down = nn.ModuleList(
             convolution(width << level, width << level + 1, kernel=4, stride=2)
             for level in range(3)
@@ -34,8 +39,8 @@ class Discriminator(nn.Module):
         self.tail = nn.Conv2d(width, 1, 3, padding=1)
         self.eval()
 
-    def forward(self, image: Tensor) -> Tensor:
-        x, skips = _bent(self.head(image)), []
+    def forward(self, image: Tensor, source: Tensor) -> Tensor:
+        x, skips = _bent(self.head(torch.cat((image, source), dim=1))), []
         for down in self.down:
             skips.append(x)
             x = _bent(down(x))

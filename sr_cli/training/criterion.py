@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +21,8 @@ LATTICE = 1.5
 PLAIN = 0.25
 """Weight of differences where the HR is aimed at, beside where a teacher is: what is finest in a
 photograph cannot be foreseen, and who is charged for it leaves it out."""
+CELLS = (1, 4, 16)
+"""Pixels of a side of cells."""
 SMOOTH, BETWEEN = 1 / 8, 1 / 8
 """Shares of a batch that a network with a dial learns at texture 0, and somewhere from 0 to 1."""
 
@@ -28,12 +31,14 @@ SMOOTH, BETWEEN = 1 / 8, 1 / 8
 class Truth:
     """What the answers of a batch are compared with.
 
-    image: (N, 3, H, W) in [−1, 1]. texture: (N,), how much of it is wanted. textured: numbers of
-    the images where that is more than 0. offset: of the window whose features (of these images
-    alone) are compared. taught: (N,), 1 where a teacher's answer is aimed at, 0 where the HR is.
+    image, source: (N, 3, H, W) in [−1, 1], and what the answers were made of. texture: (N,), how
+    much of it is wanted. textured: numbers of the images where that is more than 0. offset: of the
+    window whose features (of these images alone) are compared. taught: (N,), 1 where a teacher's
+    answer is aimed at, 0 where the HR is.
     """
 
     image: Tensor
+    source: Tensor
     texture: Tensor
     textured: Tensor
     offset: tuple[int, int]
@@ -46,8 +51,13 @@ class Criterion:
     discriminator, with `adversarial` > 0.
 
     The discriminator's gradient on an answer is scaled to be `adversarial` times as long as that of
-    the rest. Both it and LPIPS count in each image as much as texture is wanted there. Raises
-    UsageError unless weight > 0 and the others ≥ 0, ModelError when VGG16's weights are missing.
+    the rest, or shorter, so that no mean of it over cells of CELLS pixels is longer than that: one
+    that agrees over many pixels, as that of a young discriminator does, moves a network far more
+    than one of its length that does not, and what it moves are colours. Both it and LPIPS count in
+    each image as much as texture is wanted there.
+
+    Raises UsageError unless weight > 0 and the others ≥ 0, ModelError when VGG16's weights are
+    missing.
     """
 
     def __init__(
@@ -84,8 +94,8 @@ class Criterion:
         described = {"loss": loss}
         if self.adversarial:
             described["adversarial"] = (
-                "U-Net discriminator with spectral norm, its gradient "
-                f"{self.adversarial:g} of the others'"
+                "U-Net discriminator with spectral norm that is shown y too, its gradient at most "
+                f"{self.adversarial:g} of the others', in means over cells too"
             )
         return described
 
@@ -95,11 +105,12 @@ class Criterion:
         texture: NDArray[np.float32],
         numbers: np.random.Generator,
         *,
+        source: Tensor | None = None,
         taught: Tensor | None = None,
     ) -> Truth:
         """Of images (N, 3, H, W) in [−1, 1]: the features are computed here, once for all.
 
-        taught: see `Truth`; None: nowhere.
+        source, taught: see `Truth`; None: nothing is known of it, and nowhere.
         """
         textured = torch.from_numpy(np.flatnonzero(texture)).to(image.device)
         offset, features = any_offset(numbers), []
@@ -108,7 +119,8 @@ class Criterion:
                 features = self.lpips.features(window(image[textured], offset))
         wanted = torch.from_numpy(texture).to(image.device)
         taught = torch.zeros_like(wanted) if taught is None else taught
-        return Truth(image, wanted, textured, offset, features, taught)
+        source = torch.zeros_like(image) if source is None else source
+        return Truth(image, source, wanted, textured, offset, features, taught)
 
     def __call__(self, answer: Tensor, truth: Truth) -> Tensor:
         """Scalar: its value is that of error and LPIPS, its gradient the discriminator's too.
@@ -140,11 +152,12 @@ class Criterion:
         self, discriminator: Discriminator, seen: Tensor, truth: Truth, gradient: Tensor
     ) -> Tensor:
         """The gradient that makes answers look real, of `adversarial` times the other's length."""
-        known, made = discriminator(truth.image), discriminator(seen.detach())
+        known, made = (discriminator(x, truth.source) for x in (truth.image, seen.detach()))
         (real(known) + real(-made)).backward()  # type: ignore[no-untyped-call]
-        (push,) = torch.autograd.grad(real(discriminator(seen)), seen)
+        (push,) = torch.autograd.grad(real(discriminator(seen, truth.source)), seen)
         push = push * truth.texture[:, None, None, None]
-        return push * (self.adversarial * _length(gradient) / (_length(push) + 1e-12))
+        shares = [_length(gradient, cell) / (_length(push, cell) + 1e-12) for cell in CELLS]
+        return push * (self.adversarial * torch.stack(shares).min())
 
 
 def any_textures(count: int, numbers: np.random.Generator) -> NDArray[np.float32]:
@@ -154,7 +167,7 @@ def any_textures(count: int, numbers: np.random.Generator) -> NDArray[np.float32
     return numbers.permutation(np.where(position < SMOOTH, 0.0, between)).astype(np.float32)
 
 
-def _length(gradient: Tensor) -> Tensor:
-    """Of an image, on average."""
-    length: Tensor = gradient.flatten(1).norm(dim=1).mean()
+def _length(gradient: Tensor, cell: int) -> Tensor:
+    """Of an image's means over cells, on average."""
+    length: Tensor = F.avg_pool2d(gradient, cell).flatten(1).norm(dim=1).mean()
     return length

@@ -115,7 +115,10 @@ class CompactObjective:
         if self.criterion is None:
             return F.l1_loss(output, pairs.target)
         wanted = np.ones(len(hr), np.float32)
-        truth = self.criterion.truth(2 * pairs.target - 1, wanted, rng.numbers, taught=pairs.taught)
+        height, width = output.shape[-2:]
+        y = 2 * resize(pairs.source, (height, width)) - 1
+        aim = 2 * pairs.target - 1
+        truth = self.criterion.truth(aim, wanted, rng.numbers, source=y, taught=pairs.taught)
         return self.criterion(2 * output - 1, truth)
 
     def regress(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -86,7 +86,7 @@ class WalkObjective(EmbeddedObjective):
     def loss(self, hr: Tensor, rng: Randomness) -> Tensor:
         pairs = self.pairs(hr, rng)
         y, x0 = 2 * pairs.source - 1, 2 * pairs.hr - 1
-        truth = self._truth(pairs, rng.numbers)
+        truth = self._truth(pairs, y, rng.numbers)
         stage = Stage.draw(rng.numbers)
         true = rng.numbers.random() < self.TRUE
         on_second = self.later is None or rng.numbers.random() < self.later
@@ -109,7 +109,7 @@ class WalkObjective(EmbeddedObjective):
             losses.append(self.criterion(recover(state, stage.taken), truth))
         return torch.stack(losses).mean()
 
-    def _truth(self, pairs: Pairs, numbers: np.random.Generator) -> Truth:
+    def _truth(self, pairs: Pairs, y: Tensor, numbers: np.random.Generator) -> Truth:
         """What is aimed at: the target as much as texture is wanted, and else the HR."""
         count, hr = len(pairs.hr), 2 * pairs.hr - 1
         wanted = any_textures(count, numbers) if self.config.dial else np.ones(count, np.float32)
@@ -117,7 +117,8 @@ class WalkObjective(EmbeddedObjective):
         aim = torch.lerp(hr, 2 * pairs.target - 1, texture[:, None, None, None])
         if self.sharpen:
             aim = sharpened(aim, self.sharpen * texture * (1 - pairs.taught))
-        return self.criterion.truth(aim, wanted, numbers, taught=texture * pairs.taught)
+        taught = texture * pairs.taught
+        return self.criterion.truth(aim, wanted, numbers, source=y, taught=taught)
 
     def recover(
         self, stage: Stage, y: Tensor, texture: Tensor, state: Tensor, number: int
