@@ -22,6 +22,7 @@ from sr_cli.evaluation.suite.found import Finding, Part, failures
 from sr_cli.evaluation.suite.networks import FULL, rrdbnet
 from sr_cli.evaluation.suite.scaling import Point, Scaling, _Bench, fit
 from sr_cli.evaluation.suite.scope import QUICK, Scope
+from sr_cli.models import fused
 from sr_cli.models.dossr import shapes
 from sr_cli.models.dossr.names import PREFIXES
 from sr_cli.models.embedded import EmbeddedDenoiser
@@ -84,6 +85,25 @@ def test_tiles_that_do_not_become_smaller_are_noticed(
     broken = found(scope, checks.faults)["memory refused to large tiles"]
     assert broken.failed
     assert "no tile" in broken.note
+
+
+@pytest.mark.parametrize("wrong", [1.0, 1.5])
+def test_kernels_that_make_something_else_are_noticed(
+    scope: Scope, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    """Kernels that are made up: torch's passes, whose result is or is not multiplied."""
+    name = "DoSSR's network: by kernels and by torch's passes"
+    assert found(scope, checks.blended)[name].passed is None
+    channels, predicted = scope.latent.model.channels, checks._predicted
+    monkeypatch.setattr(fused, "serves", lambda x: x.shape[1] == channels)
+    served = fused.serves
+
+    def made(denoiser: Any, x: Tensor) -> Tensor:
+        return predicted(denoiser, x) * (wrong if fused.serves is served else 1)
+
+    monkeypatch.setattr(checks, "_predicted", made)
+    assert found(scope, checks.blended)[name].passed == (wrong == 1)
+    assert fused.serves is served
 
 
 def test_a_command_that_ends_otherwise_is_noticed(

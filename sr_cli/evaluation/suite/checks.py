@@ -17,6 +17,8 @@ from sr_cli.evaluation.suite.commands import Ended, srx
 from sr_cli.evaluation.suite.found import Finding, levels
 from sr_cli.evaluation.suite.networks import MOMENT
 from sr_cli.evaluation.suite.scope import Scope, levels_apart, photo
+from sr_cli.models import fused
+from sr_cli.models.graphs import release
 
 PER_PIXEL = {"float32": 1, "float16": 1, "bfloat16": 8}
 """Levels by which a precision of a pixel-space model may differ from float32: of bfloat16, which
@@ -161,6 +163,7 @@ def blended(scope: Scope) -> Iterator[Finding]:
         largest = float(first.abs().max())
         name = "DoSSR's network: the same once and twice more"
         yield Finding(name, apart / largest, passed=apart <= 1e-5 * largest, note="at most 1e-05")
+        yield _by_kernels(scope, model.denoiser, x, first)
         alone = torch.cat([_predicted(model.denoiser, x[i : i + 1]) for i in range(2)])
         share, most = float((first - alone).abs().max()) / largest, APART[scope.latent.dtype]
         name = "DoSSR's network: two states together and each alone"
@@ -173,6 +176,25 @@ def blended(scope: Scope) -> Iterator[Finding]:
         smaller = [note for note in said if "memory is short" in note]
         note = "; ".join(smaller) or "no tile became smaller"
         yield Finding("DoSSR: memory refused to large tiles", passed=bool(smaller), note=note)
+
+
+def _by_kernels(scope: Scope, denoiser: Any, x: Tensor, found: Tensor) -> Finding:
+    """What fused passes gave, beside torch's own."""
+    name = "DoSSR's network: by kernels and by torch's passes"
+    with torch.inference_mode():
+        if not fused.serves(x):
+            return Finding(name, note="left out: it takes CUDA and Triton")
+    module: Any = fused
+    serves = module.serves
+    release()  # what was recorded goes on as it was
+    module.serves = lambda _: False
+    try:
+        plain = _predicted(denoiser, x)
+    finally:
+        module.serves = serves
+        release()
+    share, most = float((found - plain).abs().max() / plain.abs().max()), APART[scope.latent.dtype]
+    return Finding(name, share, passed=share <= most, note=f"at most {most:g} of the largest")
 
 
 def _predicted(denoiser: Any, x: Tensor) -> Tensor:
