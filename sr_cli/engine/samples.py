@@ -14,6 +14,8 @@ from sr_cli.engine.metadata import Metadata
 from sr_cli.errors import InputError
 
 Floats = npt.NDArray[np.float32]
+ROWS = 256
+"""That are converted at a time."""
 
 
 def samples_of(
@@ -30,8 +32,14 @@ def samples_of(
             image = profiles.to_srgb(image, icc)
         elif icc:
             notes.append("its colour profile is damaged and was left out")
-    samples = np.atleast_3d(np.asarray(image.convert(mode)))
-    return np.divide(samples, 255, dtype=np.float32), 8, info
+    if image.mode != mode:
+        image = image.convert(mode)
+    samples = np.empty((image.height, image.width, len(mode)), np.float32)
+    for top in range(0, image.height, ROWS):  # of all at once there would be two more copies
+        rows = image.crop((0, top, image.width, min(image.height, top + ROWS)))
+        part = np.atleast_3d(np.asarray(rows))
+        np.divide(part, 255, out=samples[top : top + ROWS], dtype=np.float32)
+    return samples, 8, info
 
 
 def wide_gray(image: Image.Image, path: Path) -> Floats:
