@@ -58,6 +58,36 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of mallopt(3)."""
 
 
+class Bound:
+    """Keeps what this process holds near a limit, as far as that is memory which it has freed.
+
+    What is freed between blocks that are in use, the C library keeps in pieces, and they grow in
+    number as long as blocks of many sizes come and go.
+    """
+
+    def __init__(self, more: int) -> None:
+        """more: bytes that it may hold beside what it uses now."""
+        hand_back()
+        self._more = more
+        self._least = self._limit = _held() + more
+
+    def keep(self) -> None:
+        """Hand freed memory back if more is held; seldom where that does not help."""
+        if _held() > self._limit:
+            hand_back()
+            self._limit = max(self._least, _held() + self._more // 8)
+
+
+def hand_back() -> None:
+    """Give the system what is freed, which it is slow to give again; of the GNU C library's."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _held() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
 def limits() -> Iterator[Limit]:
     """Of the control groups that this process is in, and of its address space (`ulimit -v`)."""
     if sys.platform != "win32":

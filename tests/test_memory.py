@@ -122,3 +122,46 @@ def test_an_older_c_library_keeps_what_it_can(
         memory._M_TRIM_THRESHOLD: 2**29,
         memory._M_ARENA_MAX: 1,
     }
+
+
+def test_what_is_freed_is_handed_back_above_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And seldom where that does not help: then more must be held than before."""
+    held, left = 1000, 1000
+    handed = list[int]()
+
+    def hand_back() -> None:
+        nonlocal held
+        handed.append(held)
+        held = left
+
+    monkeypatch.setattr(memory, "_held", lambda: held)
+    monkeypatch.setattr(memory, "hand_back", hand_back)
+    bound = memory.Bound(800)
+    for now, then in ((1800, 0), (1801, 1300), (1900, 1900), (1999, 0), (2001, 1100), (1801, 0)):
+        held, left = now, then
+        bound.keep()
+    assert handed == [1000, 1801, 1900, 2001, 1801]
+
+
+PIECES = """
+import psutil, sys, torch
+from sr_cli.memory import hand_back, keep_freed
+keep_freed()
+held = lambda: psutil.Process().memory_info().rss >> 20
+kept = [torch.ones(1 << 18) for _ in range(200)]  # 1 MiB each
+before = held()
+del kept[::2]
+if sys.argv[1] == "handed back":
+    hand_back()
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what the GNU C library does")
+def test_what_is_freed_between_blocks_in_use_is_handed_back() -> None:
+    def less(how: str) -> int:
+        call = [sys.executable, "-c", PIECES, how]
+        return int(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
+
+    assert less("kept") < 10
+    assert less("handed back") > 90
