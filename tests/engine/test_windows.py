@@ -2,6 +2,7 @@
 
 from functools import partial
 from itertools import pairwise, product
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from torch import Tensor
 from sr_cli.engine import guard
 from sr_cli.engine.images import Picture
 from sr_cli.engine.pictures import recolored
-from sr_cli.engine.stream import windows
+from sr_cli.engine.stream import shelf, source, windows
+from sr_cli.engine.stream.shelf import Shelf
 from sr_cli.engine.stream.source import Held, compact, floats
 from sr_cli.engine.tiling import Window
+from sr_cli.errors import DeviceError
 from sr_cli.models.resampling import resize
 
 SIZES = [((40, 50), (160, 200)), ((40, 50), (80, 100)), ((33, 47), (99, 141)), ((41, 30), (57, 91))]
@@ -84,6 +87,40 @@ def test_a_window_of_alpha_is_as_pillow_enlarges_the_whole(
         part = held.alpha_window(window, after)
         assert part is not None
         assert np.array_equal(part, whole[window])
+
+
+@pytest.mark.parametrize("white", [255, 65_535, None])
+def test_a_large_picture_is_held_in_files(
+    monkeypatch: pytest.MonkeyPatch, white: int | None
+) -> None:
+    """Closed in the end; where the disk has no room, in memory."""
+    values = random(4, 300, 7).permute(1, 2, 0).numpy()
+    if white:
+        values = np.divide(np.rint(values * white), white, dtype=np.float32)
+    picture = Picture(rgb=values[..., :3].copy(), alpha=values[..., 3].copy())
+    plain = Held.of(picture)
+    monkeypatch.setattr(source, "IN_FILE", 1)
+    shelved = Held.of(picture)
+    monkeypatch.setattr(shelf, "scratch", full)
+    without_room = Held.of(picture)
+    assert plain.digest == shelved.digest
+    assert isinstance(shelved.planes, Shelf)
+    assert isinstance(shelved.alpha, Shelf)
+    assert isinstance(without_room.planes, np.ndarray)
+    for window in cut((300, 7)):
+        one, other = (held.window(window, torch.device("cpu")) for held in (plain, shelved))
+        assert torch.equal(one, other)
+    for window in cut((600, 21)):
+        hidden, shown = (held.alpha_window(window, (600, 21)) for held in (plain, shelved))
+        np.testing.assert_array_equal(hidden, shown)
+    for held in (plain, shelved):
+        held.close()
+    with pytest.raises(ValueError, match="closed"):
+        shelved.window((slice(0, 1), slice(0, 1)), torch.device("cpu"))
+
+
+def full(nbytes: int) -> NoReturn:
+    raise DeviceError(f"no room for {nbytes} bytes")
 
 
 @pytest.mark.parametrize("white", [255, 65_535, None])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +13,18 @@ from torch import Tensor
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.images import Floats, Picture
 from sr_cli.engine.pictures import colors, neutral
+from sr_cli.engine.stream.shelf import Integers, Shelf
 from sr_cli.engine.stream.windows import pillow_taps, resized, weighed
 from sr_cli.engine.tiling import Window
+from sr_cli.errors import DeviceError
 from sr_cli.models.protocol import Preprocessor, PreprocessorByRows
 
-Integers = npt.NDArray[np.uint8 | np.uint16 | np.float32]
+IN_FILE = 32 << 20
+"""Bytes of colours or alpha from which on they are kept in a file, if the disk has room."""
 ROWS = 256
 """Rows that are converted at a time."""
-ENTERING = 16
-"""Rows that the preprocessing network is given at a time."""
+ENTERING = 1 << 15
+"""LR pixels that the preprocessing network is given at a time, in no fewer than 4 rows."""
 
 
 def compact(plane: Floats) -> Integers:
@@ -29,14 +33,14 @@ def compact(plane: Floats) -> Integers:
     for dtype in (np.uint8, np.uint16):
         white = np.iinfo(dtype).max
         found = np.empty(plane.shape, dtype)
-        for top in range(0, len(plane), ROWS):
-            part = plane[top : top + ROWS]
-            found[top : top + ROWS] = np.rint(part * white)
-            if not np.array_equal(floats(found[top : top + ROWS]), part):
+        for top in range(0, plane.shape[-2], ROWS):
+            place = (..., slice(top, top + ROWS), slice(None))
+            found[place] = np.rint(plane[place] * white)
+            if not np.array_equal(floats(found[place]), plane[place]):
                 break
         else:
             return found
-    return plane
+    return np.ascontiguousarray(plane)
 
 
 def floats(values: Integers) -> Floats:
@@ -54,8 +58,8 @@ class Held:
     picture's noise is known.
     """
 
-    planes: Integers
-    alpha: Integers | None
+    planes: Integers | Shelf
+    alpha: Integers | Shelf | None
     neutral: bool
     digest: bytes
 
@@ -67,17 +71,25 @@ class Held:
         alpha = None if picture.alpha is None else compact(picture.alpha)
         if alpha is not None:
             rgb = colors(picture).permute(1, 2, 0).numpy()
-        planes = np.ascontiguousarray(compact(rgb).transpose(2, 0, 1))
-        return cls(planes, alpha, grey, digest(_in_8_bits(planes)))
+        planes = compact(rgb.transpose(2, 0, 1))
+        noise = digest(_in_8_bits(planes))
+        return cls(_kept(planes), None if alpha is None else _kept(alpha), grey, noise)
+
+    def close(self) -> None:
+        """Give the room of files back."""
+        for values in (self.planes, self.alpha):
+            if isinstance(values, Shelf):
+                values.close()
 
     @property
     def size(self) -> tuple[int, int]:
         """Rows and columns."""
-        return self.planes.shape[1], self.planes.shape[2]
+        return self.planes.shape[-2], self.planes.shape[-1]
 
     def window(self, window: Window, device: torch.device) -> Tensor:
         """(1, 3, h, w) float32 in [0, 1]."""
-        return torch.from_numpy(floats(self.planes[(slice(None), *window)])).to(device)[None]
+        rows, cols = window
+        return torch.from_numpy(floats(_rows(self.planes, rows)[..., cols])).to(device)[None]
 
     def alpha_window(self, window: Window, size: tuple[int, int]) -> Floats | None:
         """Of the alpha of a result of this size (H, W), as `pictures.recolored` enlarges it."""
@@ -87,9 +99,20 @@ class Held:
             pillow_taps(before, after, span)
             for before, after, span in zip(self.size, size, window, strict=True)
         )
-        rows = slice(int(top[0]), int(top[-1]) + down.shape[1])
-        plane = floats(self.alpha[rows])
+        rows = slice(int(top[0]), min(self.size[0], int(top[-1]) + down.shape[1]))
+        plane = floats(_rows(self.alpha, rows))
         return np.clip(weighed(weighed(plane.T, left, right).T, top - top[0], down), 0, 1)
+
+
+def _kept(values: Integers) -> Integers | Shelf:
+    if values.nbytes >= IN_FILE:
+        with suppress(DeviceError):
+            return Shelf(values)
+    return values
+
+
+def _rows(values: Integers | Shelf, rows: slice) -> Integers:
+    return values.rows(rows) if isinstance(values, Shelf) else values[..., rows, :]
 
 
 def _in_8_bits(planes: Integers) -> npt.NDArray[np.uint8]:
@@ -150,7 +173,8 @@ class SourceRows:
         rows, cols = window
         held = self._source.held
         while self._top + sum(part.shape[-2] for part in self._kept) < rows.stop:
-            entering = slice(self._entered, min(self._entered + ENTERING, held.size[0]))
+            more = max(4, ENTERING // held.size[1])
+            entering = slice(self._entered, min(self._entered + more, held.size[0]))
             self._entered = entering.stop
             image = held.window((entering, slice(0, held.size[1])), self._source.device)
             self._kept.extend(self._network(image))
