@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,23 @@ from sr_cli.engine.images import load
 from sr_cli.engine.manifest import NAME
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.size import Exact
-from sr_cli.engine.stream import finishing, job, plan
-from sr_cli.engine.stream.finishing import Finisher
+from sr_cli.engine.stream import finishing, plan, source
+from sr_cli.engine.stream.finishing import Finisher, least
 from sr_cli.engine.stream.plane import Plane
-from sr_cli.engine.tiling import Window, ignore
+from sr_cli.engine.tiling import ignore
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import DeviceError
 from sr_cli.models.embedded import EmbeddedDenoiser, EmbeddedRows
 
-pytestmark = pytest.mark.usefixtures("tiny")
+pytestmark = pytest.mark.usefixtures("tiny", "few_rows")
 SIZE = 95, 79
+
+
+@pytest.fixture
+def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few enter and are finished at a time that these pictures take several times."""
+    monkeypatch.setattr(source, "ENTERING", 1000)
+    monkeypatch.setattr(finishing, "least", lambda width: 64)
 
 
 def paint(path: Path, mode: str = "RGB", bits: int = 8, size: tuple[int, int] = SIZE) -> Path:
@@ -146,7 +154,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.engine.stream import plan
+from sr_cli.engine.stream import finishing, plan, source
 from sr_cli.engine.tiling import Window, ignore
 from sr_cli.engine.upscaler import Upscaler
 
@@ -155,6 +163,8 @@ def status(name):
     return int(line.split()[1]) // 1024
 
 plan.WORK = 32 << 20
+source.ENTERING = 1000
+finishing.least = lambda width: 64
 engine = Upscaler(UpscaleOptions(steps=1), device="cpu", dtype="float32")
 for height, least in ((300, 1), (300, 1), (1500, 1), (1500, 1 << 60)):
     plan.FROM = least
@@ -321,6 +331,15 @@ def test_a_plane_keeps_windows_and_says_where_the_disk_is_full(
         Plane((2, 3))
 
 
+def test_a_plane_serves_several_threads() -> None:
+    values = torch.rand(1, 3, 40, 30)
+    windows = [(slice(top, top + 8), slice(top % 3, 30)) for top in range(32)] * 20
+    with Plane((40, 30)) as plane, ThreadPoolExecutor(4) as pool:
+        plane.write((slice(0, 40), slice(0, 30)), values)
+        for window, found in zip(windows, pool.map(plane.read, windows), strict=True):
+            assert torch.equal(found, values[(..., *window)])
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -354,7 +373,8 @@ def test_the_same_memory_serves_every_width() -> None:
 
 def test_what_waits_to_be_finished_takes_as_much_of_wide_pictures() -> None:
     """Rows that are finished at a time, in pixels, until they are as few as they may be."""
-    assert [finishing.least(width) for width in (1, 8192, 16_384, 30_000)] == [128, 128, 64, 64]
+    widths = (1024, 8192, 16_384, 30_000)
+    assert [least(width) for width in widths] == [1024, 128, 64, 64]
 
 
 def test_how_many_rows_are_finished_at_a_time_does_not_matter(
@@ -364,29 +384,37 @@ def test_how_many_rows_are_finished_at_a_time_does_not_matter(
     ready = list[list[int]]()
     for rows, output in zip((64, 128), outputs, strict=True):
         with monkeypatch.context() as patch:
-            patch.setattr(job, "least", lambda width, rows=rows: rows)
+            patch.setattr(finishing, "least", lambda width, rows=rows: rows)
             ready.append(heights(patch))
             enlarged(patch, path, output, rows=True, tile=16, steps=1)
     one, other = (output.read_bytes() for output in outputs)
     assert one == other
     assert sum(ready[0]) == sum(ready[1])
-    assert len(ready[0]) > len(ready[1])
+    assert [max(few) for few in ready] == [64, 128]
 
 
 def heights(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Of the parts that are finished from now on."""
-    found = list[int]()
-    finish = Finisher.__call__
+    found, finish = list[int](), Finisher.__call__
 
-    def noted(self: Finisher, place: Window, block: torch.Tensor, ready: Window) -> torch.Tensor:
-        found.append(ready[0].stop - ready[0].start)
-        return finish(self, place, block, ready)
+    def noted(self: Finisher, strips: Any) -> Iterator[tuple[slice, torch.Tensor]]:
+        for rows, result in finish(self, strips):
+            found.append(rows.stop - rows.start)
+            yield rows, result
 
     monkeypatch.setattr(Finisher, "__call__", noted)
     return found
 
 
-@pytest.mark.parametrize("free", [0, 1 << 29, 1 << 40])
+@pytest.mark.parametrize("entering", [1, 1000, 1 << 20])
+def test_how_many_rows_enter_at_a_time_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, entering: int
+) -> None:
+    monkeypatch.setattr(source, "ENTERING", entering)
+    assert same(monkeypatch, paint(tmp_path / "in.png"), tile=16, steps=1)
+
+
+@pytest.mark.parametrize("free", [0, 3 << 27, 1 << 40])
 def test_strips_are_lower_where_memory_is_short_alone(
     monkeypatch: pytest.MonkeyPatch, free: int
 ) -> None:

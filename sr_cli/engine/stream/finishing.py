@@ -1,7 +1,7 @@
 """Colours and guard behind a walk: rows come from above to below, and so do finished ones.
 
-What a pixel needs of its surroundings lies up to `reach` from it. So what is finished lags behind
-what has come by `reach`, and twice that much of what has come is carried over to the next rows.
+What a pixel needs of its surroundings lies up to `reach` from it: so far what is finished lags
+behind what has come. The far surroundings count as cells alone, so no more pixels are kept.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sr_cli.engine.between import Between
 from sr_cli.engine.color import radii
 from sr_cli.engine.guard import DOUBT, REACH, TILE, cell_maps, limited
 from sr_cli.engine.options import Color
+from sr_cli.engine.stream.band import Band
 from sr_cli.engine.stream.source import Held
 from sr_cli.engine.stream.windows import (
     grown,
@@ -37,10 +38,9 @@ ROUND = 16
 
 
 def least(width: int) -> int:
-    """Rows that are finished at a time: few, which take little memory, and enough that the
-    surroundings of the cells among them are no more than these; half as many of wide pictures,
-    which takes a twentieth more CPU time."""
-    return max(64, min(128, (1 << 20) // width))
+    """Rows that are finished at a time, a multiple of ROUND: about a megapixel, and enough that the
+    surroundings of the cells among them are not much more than these."""
+    return max(64, (1 << 20) // width // ROUND * ROUND)
 
 
 def lows(scale: Sequence[float], color: Color) -> int:
@@ -60,61 +60,12 @@ def reach(size: tuple[int, int], grid: tuple[int, int], color: Color, cell: int 
     return ceil((cells * max(scale) + own) / ROUND) * ROUND
 
 
-@dataclass(frozen=True)
-class Carried:
-    """Rows of a picture, put together with as many of those above them as they need.
-
-    size: (H, W). reach: pixels around one that its result depends on. least: rows that are finished
-    at a time, but for the last ones.
-    """
-
-    size: tuple[int, int]
-    reach: int
-    least: int
-
-    def blocks(
-        self, strips: Iterable[tuple[slice, Tensor]]
-    ) -> Iterator[tuple[Window, Tensor, Window]]:
-        """Of rows (1, C, h, W) from above to below: where the block is, what is in it, and which
-        part of it can be finished. These parts cover the picture."""
-        height, width = self.size
-        across = slice(0, width)
-        block: Tensor | None = None
-        top = filled = ready = 0  # first row in the block, rows in it, and the next to be finished
-        for rows, values in strips:
-            block = self._with_room(block, filled, values)
-            block[..., filled : filled + values.shape[-2], :] = values
-            filled += values.shape[-2]
-            del values
-            last = rows.stop == height
-            done = height if last else (rows.stop - self.reach) // ROUND * ROUND
-            if done - ready < self.least and not last:
-                continue
-            place = slice(top, top + filled), across
-            yield place, block[..., :filled, :], (slice(ready, done), across)
-            ready = done
-            if (gone := ready - self.reach - top) > 0:
-                top, filled = top + gone, filled - gone
-                for to in range(0, filled, gone):  # so many rows, which do not overlap their source
-                    moved = block[..., to + gone : min(to + gone, filled) + gone, :]
-                    block[..., to : to + moved.shape[-2], :] = moved
-
-    def _with_room(self, block: Tensor | None, filled: int, values: Tensor) -> Tensor:
-        """The block, for more rows."""
-        need = filled + values.shape[-2]
-        if block is not None and block.shape[-2] >= need:
-            return block
-        most = max(need, 2 * self.reach + self.least + ROUND + values.shape[-2])
-        roomy = values.new_empty(*values.shape[:2], most, values.shape[-1])
-        if block is not None:
-            roomy[..., :filled, :] = block[..., :filled, :]
-        return roomy
-
-
 @dataclass
 class Finisher:
-    """What `finish.finished` does, to blocks. cell: as of `Finish`. strayed: cells on which the
-    guard doubted."""
+    """What `finish.finished` does, to rows from above to below.
+
+    size: (H, W). cell: as of `Finish`. strayed: cells on which the guard doubted.
+    """
 
     held: Held
     size: tuple[int, int]
@@ -124,31 +75,45 @@ class Finisher:
     cell: int = 0
     strayed: int = 0
 
-    def __call__(self, place: Window, block: Tensor, ready: Window) -> Tensor:
-        """The result in the part that is ready, (3, h, w) float32 in [0, 1].
+    def __call__(self, strips: Iterable[tuple[slice, Tensor]]) -> Iterator[tuple[slice, Tensor]]:
+        """Which rows, and the result there, (3, h, W) float32 in [0, 1]: all of them in the end.
 
-        block: result and source, (1, 6, H, W), in their place.
+        strips: rows, and result and source there, (1, 6, h, W).
         """
-        with self.timer("guard"):
-            return self._guarded(place, block[:, :3], block[:, 3:], ready)
+        height, width = self.size
+        lag, most = reach(self.size, self.held.size, self.color, self.cell), least(width)
+        waiting, ready = _Waiting(self, lag + most + ROUND), 0
+        for rows, values in strips:
+            waiting.rows.add(values)
+            del values
+            done = height if rows.stop == height else (rows.stop - lag) // ROUND * ROUND
+            if rows.stop < height and done - ready < most:
+                continue
+            with self.timer("guard"):
+                waiting.prepare()
+            for top in range(ready, done, most):
+                part = slice(top, min(done, top + most))
+                with self.timer("guard"):
+                    result = self._guarded(waiting, (part, slice(0, width)))
+                yield part, result
+                del result
+            ready = max(ready, done)
+            waiting.forget(ready)
 
-    def _guarded(self, place: Window, image: Tensor, source: Tensor, ready: Window) -> Tensor:
-        between = Between.of(self.held.size, self.size, image.device)
+    def _guarded(self, waiting: _Waiting, ready: Window) -> Tensor:
+        between = Between.of(self.held.size, self.size, self.device)
         cells = between.cells(ready)
-        woven = None
-        if weaves(self.cell, self.size, self.held.size):
-            woven = weave(image, source, self.cell, self.device)
-        maps = self._maps(place, image, source, woven, cells)
+        maps = self._maps(waiting, cells)
         self._count(cells, maps, ready)
-        result = image.new_empty(1, 3, *size_of(ready))
+        result = torch.empty(1, 3, *size_of(ready), device=maps.device)
 
         def limit(part: Window) -> None:
-            own = (..., *inside(part, place))
             near = maps[(..., *inside(between.cells(part), cells))]
             doubted = float(near[:, DOUBT].max()) > 0
-            shown = image[own] if woven is None else image[own] - woven[own]
             result[(..., *inside(part, ready))] = limited(
-                shown, between.enlarged(near, part), source[own] if doubted else None
+                waiting.shown(part),
+                between.enlarged(near, part),
+                waiting.rows[part][:, 3:] if doubted else None,
             )
 
         with side_by_side(self.device) as each:
@@ -156,21 +121,15 @@ class Finisher:
                 pass
         return result[0]
 
-    def _maps(
-        self, place: Window, image: Tensor, source: Tensor, woven: Tensor | None, cells: Window
-    ) -> Tensor:
+    def _maps(self, waiting: _Waiting, cells: Window) -> Tensor:
         """What the guard does in these cells."""
-        grid = self.held.size
-        scale = [side / cells for side, cells in zip(self.size, grid, strict=True)]
-        read = grown(cells, REACH + lows(scale, self.color), grid)
-        pixels = (..., *inside(pixels_of(read, grid, self.size), place))
-        small, small_y = (reduced(x[pixels], grid, self.size, read) for x in (image, source))
-        if woven is not None:
-            small = small - reduced(woven[pixels], grid, self.size, read)
+        scale = [side / cells for side, cells in zip(self.size, self.held.size, strict=True)]
+        read = grown(cells, waiting.around, self.held.size)
+        small = waiting.cells[read]
         maps = cell_maps(
-            small,
-            small_y,
-            self.held.window(read, image.device),
+            small[:, :3],
+            small[:, 3:],
+            self.held.window(read, small.device),
             self.device,
             scale=scale,
             recolour=self.color == "wavelet",
@@ -190,3 +149,58 @@ class Finisher:
         ]
         doubted = (maps[0, DOUBT][0] > 0.5) & own[0][:, None] & own[1]
         self.strayed += int(doubted.sum())
+
+
+class _Waiting:
+    """Rows that are not finished yet, and what is known of them.
+
+    rows: result and source. cells: both made smaller, without the weave. around: cells on every
+    side that what the guard does in one depends on.
+    """
+
+    def __init__(self, finisher: Finisher, most: int) -> None:
+        """most: rows that are not finished yet when the next ones come."""
+        self._size, self._grid = finisher.size, finisher.held.size
+        self._cell, self._device = finisher.cell, finisher.device
+        self._weaves = weaves(self._cell, self._size, self._grid)
+        self.rows, self.cells, self._woven = Band(most), Band(), Band(most)
+        scale = [side / cells for side, cells in zip(self._size, self._grid, strict=True)]
+        self.around = REACH + lows(scale, finisher.color)
+
+    def prepare(self) -> None:
+        """All that can be known of the rows so far."""
+        known = self._weave() if self._weaves else self.rows.bottom
+        height, cells = self._size[0], self._grid[0]
+        rows = slice(self.cells.bottom, known * cells // height)
+        if rows.start < rows.stop:
+            window = rows, slice(0, self._grid[1])
+            pixels = pixels_of(window, self._grid, self._size)
+            small = reduced(self.rows[pixels], self._grid, self._size, window)
+            if self._weaves:
+                woven = reduced(self._woven[pixels], self._grid, self._size, window)
+                small = torch.cat((small[:, :3] - woven, small[:, 3:]), dim=1)
+            self.cells.add(small)
+
+    def _weave(self) -> int:
+        """Find the weave; the rows of which it is known."""
+        top, bottom, margin = self._woven.bottom, self.rows.bottom, NEAR * self._cell
+        if bottom < self._size[0]:
+            bottom = max(top, (bottom - margin) // self._cell * self._cell)
+        if top < bottom:
+            own = slice(top, bottom), slice(0, self._size[1])
+            read = grown(own, margin, self._size)[0], own[1]
+            values = self.rows[read]
+            found = weave(values[:, :3], values[:, 3:], self._cell, self._device)
+            self._woven.add(found[(..., *inside(own, read))])
+        return bottom
+
+    def shown(self, window: Window) -> Tensor:
+        """The result without the weave."""
+        image = self.rows[window][:, :3]
+        return image - self._woven[window] if self._weaves else image
+
+    def forget(self, before: int) -> None:
+        """Rows above this one are finished."""
+        self.rows.forget(before)
+        self._woven.forget(before)
+        self.cells.forget(before * self._grid[0] // self._size[0] - 1 - self.around)

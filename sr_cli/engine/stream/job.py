@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -24,7 +24,7 @@ from sr_cli.engine.size import oddities
 from sr_cli.engine.states import Noise
 from sr_cli.engine.steps import Sizes
 from sr_cli.engine.stream import plan
-from sr_cli.engine.stream.finishing import Carried, Finisher, least, reach
+from sr_cli.engine.stream.finishing import Finisher
 from sr_cli.engine.stream.plan import Parts, halved, strip_rows
 from sr_cli.engine.stream.sink import Sink
 from sr_cli.engine.stream.source import Held, Source
@@ -32,6 +32,7 @@ from sr_cli.engine.stream.walk import WalkByRows
 from sr_cli.engine.tiling import ignore
 from sr_cli.engine.writers import Samples
 from sr_cli.errors import InputError, SrxError, is_out_of_memory
+from sr_cli.memory import Bound
 
 _PASSING = (SrxError, MemoryError, RuntimeError)
 """What is raised of computing, not of writing."""
@@ -107,36 +108,37 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
     assert isinstance(engine, InParts)
     begin = time.perf_counter()
     held, like = _held(keeper.read(job))
-    before = held.size[1], held.size[0]
-    sizes = before, (after := keeper.options.size.of(*before))
-    result = _Result(like, (after[1], after[0]), format_of(job.output), held.neutral)
-    notes: list[str] = []
-    parts = engine.parts(sizes, notes.append)
-    most = strip_rows(parts, sizes)
+    with closing(held):
+        before = held.size[1], held.size[0]
+        sizes = before, (after := keeper.options.size.of(*before))
+        result = _Result(like, (after[1], after[0]), format_of(job.output), held.neutral)
+        notes: list[str] = []
+        parts = engine.parts(sizes, notes.append)
+        most = strip_rows(parts, sizes)
 
-    def told() -> Finished:
-        memory = peak_memory(str(parts.device)) if parts.device.type == "cuda" else None
-        return Finished(job, *sizes, time.perf_counter() - begin, memory)
+        def told() -> Finished:
+            memory = peak_memory(str(parts.device)) if parts.device.type == "cuda" else None
+            return Finished(job, *sizes, time.perf_counter() - begin, memory)
 
-    while True:
-        making = _Making(parts, held, result, most, lambda *steps: notify(Stepped(job, *steps)))
-        try:
-            with keeper.writing(job, told, _PASSING) as (file, replaced):
-                pixel, metadata = result.pixel, like.metadata.sized(*after)
-                shape = (*result.size, pixel.shape[2])
-                quality = keeper.files.quality
-                Sink(file, result.format, shape, pixel.dtype, metadata, quality).take(making())
-            break
-        except _OverflowedError:
-            notes.append(f"{parts.precision} overflowed: repeated in float32")
-            parts = engine.parts(sizes, ignore, exact=True)
-            most = min(most, strip_rows(parts, sizes))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            most = halved(most, parts)
-    notes += [*making.notes, *like.notes, *losses(like, job.output), *oddities(*sizes)]
-    return replace(told(), notes=(*notes, *replaced))
+        while True:
+            making = _Making(parts, held, result, most, lambda *steps: notify(Stepped(job, *steps)))
+            try:
+                with keeper.writing(job, told, _PASSING) as (file, replaced):
+                    pixel, metadata = result.pixel, like.metadata.sized(*after)
+                    shape = (*result.size, pixel.shape[2])
+                    quality = keeper.files.quality
+                    Sink(file, result.format, shape, pixel.dtype, metadata, quality).take(making())
+                break
+            except _OverflowedError:
+                notes.append(f"{parts.precision} overflowed: repeated in float32")
+                parts = engine.parts(sizes, ignore, exact=True)
+                most = min(most, strip_rows(parts, sizes))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                most = halved(most, parts)
+        notes += [*making.notes, *like.notes, *losses(like, job.output), *oddities(*sizes)]
+        return replace(told(), notes=(*notes, *replaced))
 
 
 def _held(picture: Picture) -> tuple[Held, Picture]:
@@ -170,14 +172,11 @@ class _Making:
         parts, held, size = self.parts, self.held, self.result.size
         color, cell = parts.options.color_fix, parts.model.weave
         finisher = Finisher(held, size, color, parts.device, parts.timer, cell)
-        around = reach(size, held.size, color, cell)
-        carried = Carried(size, around, least(size[1]))
-        for place, block, ready in carried.blocks(self._walked()):
-            hr = finisher(place, block, ready)
-            del block  # what nobody needs any longer would stay while the next rows are computed
-            samples = self.result.samples(hr, held.alpha_window(ready, size))
-            del hr
-            yield ready[0], samples
+        for rows, hr in finisher(self._walked()):
+            alpha = held.alpha_window((rows, slice(0, size[1])), size)
+            samples = self.result.samples(hr, alpha)
+            del hr  # what nobody needs any longer would stay while the next rows are computed
+            yield rows, samples
             del samples
         self.notes += strayed_notes(finisher.strayed / math.prod(held.size))
 
@@ -195,7 +194,7 @@ class _Making:
             parts.timer,
             self.on_step,
         )
-        largest = brightest = 0.0
+        largest, brightest, bound = 0.0, 0.0, Bound(plan.most())
         for place, image, source in walk():
             rows = slice(place.start, min(place.stop, height))
             if rows.start >= rows.stop:
@@ -209,5 +208,6 @@ class _Making:
             del image, source
             yield rows, block
             del block
+            bound.keep()
         if parts.dtype != torch.float32 and largest <= 0 < brightest:
             raise _OverflowedError

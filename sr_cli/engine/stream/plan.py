@@ -16,16 +16,20 @@ from sr_cli.engine.tiling import MEMORY_SHARE
 from sr_cli.engine.timing import Timer
 from sr_cli.engine.writers import BY_ROWS
 from sr_cli.errors import DeviceError
+from sr_cli.memory import free
 from sr_cli.models import registry
 from sr_cli.models.model import Model
 from sr_cli.models.protocol import Preprocessor
 
-FROM = 8_000_000
-"""Output pixels from which on a picture is computed row by row. At half of that it takes an eighth
-more CPU time than the whole at once, and as much memory."""
-WORK = 850 << 20
-"""Bytes that all of it may take beside the input and the networks, which all shapes use alike."""
-WIDE, EACH = 33 << 10, 380
+FROM = 4_000_000
+"""Output pixels from which on a picture is computed row by row: as quickly as at once, in less
+memory."""
+WORK = 400 << 20
+"""Bytes that all of it takes beside the input and the networks, which all shapes use alike."""
+MOST = 560 << 20
+"""Bytes from which on what is freed of them goes back to the system: WORK, and what lies between
+its blocks."""
+WIDE, EACH = 20 << 10, 330
 """Bytes that are kept for each column, and those for each pixel on its way through the networks: as
 measured with the shipped ones in bfloat16, float32 taking half as much more."""
 SHARE = 0.8
@@ -111,6 +115,11 @@ def strip_rows(parts: Parts, sizes: Sizes) -> int:
     factor = 1.5 if parts.dtype == torch.float32 else 1.0
     work = min(WORK, SHARE * free_memory(parts.device)) - factor * WIDE * width
     return _aligned(parts, min(height, int(work / (factor * EACH * width))))
+
+
+def most() -> int:
+    """Bytes beside what is held before from which on what is freed is handed back."""
+    return int(min(MOST, SHARE * free()))
 
 
 def halved(rows: int, parts: Parts) -> int:

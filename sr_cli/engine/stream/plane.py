@@ -1,7 +1,9 @@
-"""Values of a whole picture in a file, read and written by windows."""
+"""Values of a whole picture in a file, read and written by windows, by several threads if need
+be."""
 
 from __future__ import annotations
 
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -28,7 +30,7 @@ class Plane:
     def __init__(self, size: tuple[int, int]) -> None:
         """size: H and W. Raises DeviceError where the disk has no room for all of it."""
         self._size = size
-        self._file = scratch(CHANNELS * size[0] * size[1] * ITEM)
+        self._file, self._lock = scratch(CHANNELS * size[0] * size[1] * ITEM), Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -48,18 +50,21 @@ class Plane:
     def read(self, window: Window) -> Tensor:
         """(1, 3, h, w) on the CPU."""
         values = np.empty((CHANNELS, *size_of(window)), np.float32)
-        for channel, rows in enumerate(values):
-            for row, line in enumerate(rows, start=window[0].start):
-                self._seek(channel, row, window[1].start)
-                self._file.readinto(line.data)  # type: ignore[attr-defined]
+        with self._lock:
+            for channel, rows in enumerate(values):
+                for row, line in enumerate(rows, start=window[0].start):
+                    self._seek(channel, row, window[1].start)
+                    self._file.readinto(line.data)  # type: ignore[attr-defined]
         return torch.from_numpy(values)[None]
 
     def write(self, window: Window, values: Tensor) -> None:
         """values: (1, 3, h, w) of any device."""
-        for channel, rows in enumerate(values[0].cpu().contiguous().numpy()):
-            for row, line in enumerate(rows, start=window[0].start):
-                self._seek(channel, row, window[1].start)
-                self._file.write(line.data)
+        planes = values[0].cpu().contiguous().numpy()
+        with self._lock:
+            for channel, rows in enumerate(planes):
+                for row, line in enumerate(rows, start=window[0].start):
+                    self._seek(channel, row, window[1].start)
+                    self._file.write(line.data)
 
     def _seek(self, channel: int, row: int, col: int) -> None:
         height, width = self._size

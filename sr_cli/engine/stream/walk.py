@@ -127,13 +127,15 @@ class _Pass:
         moment = walk.course.path.moment(self._step.s)
         self._network = walk.model.denoiser.by_rows(walk.size[0], moment)
         self._read = walk.source.begun()
-        self._waiting = Waiting()  # x and the source, until the network has seen what is below
+        self._waiting = Waiting()  # the source, until the network has seen what is below
         self._top = 0
 
-    def __call__(self, entered: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    def __call__(
+        self, entered: tuple[Tensor, Tensor]
+    ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
         """Of the rows that are done when these have `entered`: as `WalkByRows._step`."""
-        x, source = torch.split(self._waiting.put(entered), 3, dim=1)
-        outputs = self._network(x, self._walk.encoded(source))
+        x, source = entered
+        outputs = self._network(x, self._walk.encoded(self._waiting.put(source)))
         del entered, x, source
         while True:
             with self._walk.timer("network"):
@@ -144,30 +146,34 @@ class _Pass:
             self._top = ready.stop
             yield ready, *self._moved(self._walk.across(ready), output)
 
-    def entered(self, rows: slice) -> Tensor:
-        """x and the source of rows, (1, 6, h, W)."""
-        walk, place = self._walk, self._walk.across(rows)
-        with walk.timer("preprocess"):
+    def entered(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """x and the source of rows, (1, 3, h, W)."""
+        place = self._walk.across(rows)
+        with self._walk.timer("preprocess"):
             source = self._read(place)
-        if self._state is None:
-            share, noise = walk.course.start
-            x = (walk.encoded(source) * share).add_(walk.noise(0, place), alpha=noise)
-        else:
-            x = self._state.read(place).to(source.device)
-        return torch.cat((x, source), dim=1)
+        return self._before(place, source), source
+
+    def _before(self, place: Window, source: Tensor) -> Tensor:
+        """x before the step. It is made twice: kept for so long it would take as much memory as the
+        source does, for a hundredth of the time."""
+        if self._state is not None:
+            return self._state.read(place).to(source.device)
+        share, noise = self._walk.course.start
+        return (self._walk.encoded(source) * share).add_(self._walk.noise(0, place), alpha=noise)
 
     def _moved(self, place: Window, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next state, x0 and the source of rows, by what the network makes of them."""
         walk, step = self._walk, self._step
-        x, source = torch.split(self._waiting.take(output.shape[-2]), 3, dim=1)
-        y = walk.encoded(source)
+        source = self._waiting.take(output.shape[-2])
+        x, y = self._before(place, source), walk.encoded(source)
         x0 = self._network.x0(x, y, output)
+        if not (step.x or step.y or step.noise) and step.x0 == (1.0,):
+            return x0, x0, source
         terms = {k: plane.read(place) for k, plane in self._earlier.items()}
         terms |= {0: y, place_of(self._number, walk.depth): x0}
         stacked = torch.stack([terms[k].to(x.device) for k in sorted(terms)])
         weights = torch.tensor(self._weights[: len(terms)], device=x.device)
-        x = x.clone()
         x.flatten().addmv_(stacked.flatten(1).T, weights, beta=step.x)
         if step.noise:
             x.add_(walk.noise(self._number, place), alpha=step.noise)
-        return x, x0, source.clone()
+        return x, x0, source
