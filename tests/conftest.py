@@ -59,7 +59,7 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in objective.model.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)
-        architecture, limits = dict(objective.architecture), replace(objective.limits, weave=4)
+        architecture, limits = dict(objective.architecture), replace(objective.limits, weave=8)
         write(folder, objective.name, objective.model, architecture, limits)
     shape = {"num_feat": 8, "num_conv": 2, "upscale": 4}
     write(folder, "compact", Compact(**shape, act_type="prelu"), shape, Limits(scale=4, margin=4))

@@ -51,16 +51,17 @@ class Finish:
     ) -> Tensor:
         """The results of N pictures of one size in that form, (N, C, H, W).
 
-        image: what the networks gave; source: the plain enlargement, both (N, 3, H, W); smaller:
-        what the guard's `shrunk` makes of the image; lr: (N, 3, h, w), float32 or uint8. on_note is
-        told which of the N. Raises DeviceError where the image holds what is no number.
+        image: what the networks gave, of which nothing else is made, since the weave is taken out
+        of it in its place; source: the plain enlargement, both (N, 3, H, W); smaller: what the
+        guard's `shrunk` makes of the image; lr: (N, 3, h, w), float32 or uint8. on_note is told
+        which of the N. Raises DeviceError where the image holds what is no number.
         """
         check_numbers(smaller, self.device)
         lr = levels(lr.to(source.device))
         if weaves(self.cell, image.shape[-2:], lr.shape[-2:]):
             with self.timer("guard"):
                 woven = weave(image, source, self.cell, self.device)
-                image, smaller = image - woven, smaller - shrunk(woven, lr)
+                image, smaller = image.sub_(woven), smaller - shrunk(woven, lr)
         by_cells = self.color == "wavelet" and not self.exact
         if not by_cells and self.color != "none":
             with self.timer("colour"):

@@ -1,29 +1,35 @@
-"""The weave: the pattern that a pixel shuffle leaves in a result, found so that it can be removed.
+"""The weave: the pattern that a network of cells leaves in a result, found to be removed.
 
 A network that makes its pixels in cells of one size may draw the same in every cell of a
-neighbourhood. Where a cell is smaller than two LR pixels no LR picture bears that out: its finest
-pattern has a period of two. What is in one cell alone, as an outline is, is no weave.
+neighbourhood. No LR picture bears out what has a period of less than two of its pixels. Where half
+a cell is smaller than that, this is all of a cell but its mean, its slope and its slowest wave; and
+of this, what recurs from cell to cell is weave. What is in one cell alone, as an outline is, is
+none.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from sr_cli.engine.between import extended
 from sr_cli.engine.tiling import Tiler, Window
 
 NEAR = 2
-"""Cells on each side of one that are looked at."""
+"""Cells on each side of one that its weave depends on: it is shared with those beside it, and their
+slopes are between the next ones."""
 LARGER = 3
-"""Times what four of five cells have: as much as that is taken for shared."""
+"""Times what all three have: as much as that is taken for shared."""
 TILE = 256
 """Output pixels: what is worked on at a time stays in a processor's cache."""
 
 
 def weaves(cell: int, size: Sequence[int], grid: Sequence[int]) -> bool:
-    """Whether an image of size (H, W), made from (h, w) pixels, has cells smaller than two."""
-    return cell > 0 and all(cell * few < 2 * side for side, few in zip(size, grid, strict=True))
+    """Whether half a cell of an image of size (H, W), made from (h, w) pixels, is smaller than two
+    of these."""
+    return cell > 0 and all(cell * few < 4 * side for side, few in zip(size, grid, strict=True))
 
 
 def weave(image: Tensor, source: Tensor, cell: int, device: torch.device) -> Tensor:
@@ -47,33 +53,39 @@ def weave(image: Tensor, source: Tensor, cell: int, device: torch.device) -> Ten
 
 def pattern(image: Tensor, source: Tensor, *, cell: int) -> Tensor:
     """`weave` of whole cells: first along rows, then, of what that leaves, along columns."""
-    detail = (image - source).mean(dim=1, keepdim=True)
-    rows = _common(_uneven(detail.mT, cell), cell).mT
-    return rows + _common(_uneven(detail - rows, cell), cell)
+    detail, fast = (image - source).mean(dim=1, keepdim=True), _fast(cell, image.device)
+    rows = _shared(_quick(detail.mT, *fast)).mT
+    return rows + _shared(_quick(detail - rows, *fast))
 
 
-def _uneven(x: Tensor, cell: int) -> Tensor:
-    """Deviations down a column from their mean in a cell: (N, 1, H, W)."""
-    cells = x.reshape(*x.shape[:2], -1, cell, x.shape[-1])
-    uneven: Tensor = (cells - cells.mean(dim=-2, keepdim=True)).flatten(-3, -2)
-    return uneven
+def _fast(cell: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What takes its mean and its slowest wave from a cell, (cell, cell), and what that makes of a
+    slope of 1, (cell, 1)."""
+    place = torch.arange(cell, device=device)[:, None]
+    waves = torch.cos((place - place.T) * (2 * math.pi / cell))
+    fast = torch.eye(cell, device=device) - (1 + 2 * waves) / cell
+    return fast, fast @ (place - (cell - 1) / 2)
 
 
-def _common(x: Tensor, cell: int) -> Tensor:
-    """Down a column, at each place of a cell, what it shares with its 2 · NEAR neighbours, the
-    border's repeated: their median, but at most LARGER times what all of them but one have, and 0
-    where these are of both signs. It changes little where x does."""
-    first, last = x[..., :cell, :], x[..., -cell:, :]
-    wider = torch.cat((first, first, x, last, last), dim=-2)
-    a, b, c, d, e = (wider.narrow(-2, k * cell, x.shape[-2]) for k in range(2 * NEAR + 1))
-    (a, b), (c, d) = _sorted(a, b), _sorted(c, d)
-    (least, b), (c, most) = _sorted(a, c), _sorted(b, d)
-    b, c = _sorted(b, c)  # the four are in order now, and e comes among them
-    second, median, fourth = (
-        torch.maximum(low, torch.minimum(high, e)) for low, high in ((least, b), (b, c), (c, most))
-    )
-    return median.clamp(fourth.clamp(max=0) * LARGER, second.clamp(min=0) * LARGER)
+def _quick(x: Tensor, fast: Tensor, ramp: Tensor) -> Tensor:
+    """Of each cell down a column all but its mean, its slowest wave and its slope, which is that
+    between the means of the cells beside it, the border's repeated: (N, 1, cells, cell, W)."""
+    cell, (height, width) = len(fast), x.shape[-2:]
+    cells = x.reshape(*x.shape[:-2], height // cell, cell, width)
+    means = extended(cells.mean(dim=-2, keepdim=True), 1, -3)
+    slope = (means[..., 2:, :, :] - means[..., :-2, :, :]) / (2 * cell)
+    quick: Tensor = fast @ cells
+    return quick.addcmul_(slope, ramp, value=-1)
 
 
-def _sorted(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.minimum(a, b), torch.maximum(a, b)
+def _shared(x: Tensor) -> Tensor:
+    """What each of the cells down a column shares with those before and after it, the border's
+    repeated, place by place, (N, 1, H, W): their median, but at most LARGER times what all three
+    have, and 0 where they are of both signs. It changes little where x does."""
+    wider = extended(x, 1, -3)
+    before, own, after = wider[..., :-2, :, :], x, wider[..., 2:, :, :]
+    least, most = torch.minimum(before, own), torch.maximum(before, own)
+    median = torch.maximum(least, torch.minimum(most, after))
+    least, most = torch.minimum(least, after), torch.maximum(most, after)
+    median.clamp_(most.clamp_(max=0).mul_(LARGER), least.clamp_(min=0).mul_(LARGER))
+    return median.flatten(-3, -2)

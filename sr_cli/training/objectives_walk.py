@@ -60,8 +60,9 @@ class WalkObjective(EmbeddedObjective):
 
     @property
     def limits(self) -> Limits:
-        """A criterion that wants texture lets a weave pass, which the engine then takes out."""
-        return replace(super().limits, weave=self.config.unshuffle)
+        """A criterion that wants texture lets a weave pass, which the engine then takes out: it
+        recurs from cell to cell of the second level."""
+        return replace(super().limits, weave=2 * self.config.unshuffle)
 
     def describe(self) -> Mapping[str, Any]:
         states = {

@@ -52,7 +52,7 @@ def networks(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         for parameter in objective.model.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.05)
-        described = dict(objective.architecture), replace(objective.limits, weave=4)
+        described = dict(objective.architecture), replace(objective.limits, weave=8)
         write(folder, name, objective.model, *described, kind="embedded")
     return folder
 
