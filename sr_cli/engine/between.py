@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from sr_cli.engine.tiling import Window
+from sr_cli.engine.tiling import Window, together
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Along:
             return x.index_select(-2, before).lerp_(x.index_select(-2, after), self.share[span])
         first = [x[..., :1, :]] if span.start == 0 else []
         last = [x[..., -1:, :]] if span.stop == pixels else []
-        return _multiplied(torch.cat((*first, x, *last), dim=-2), factor)
+        return _multiplied(together([*first, x, *last], dim=-2), factor)
 
 
 def _multiplied(x: Tensor, factor: int) -> Tensor:
@@ -82,12 +82,9 @@ class Between:
         """The cells that a window of pixels lies between."""
         return self.rows.used(window[0]), self.cols.used(window[1])
 
-    def __call__(self, maps: Tensor, window: Window) -> Tensor:
-        """A window of maps, (N, C, h, w), enlarged to the image: as if cut from the whole."""
-        return self.enlarged(maps[(..., *self.cells(window))], window)
-
     def enlarged(self, there: Tensor, window: Window) -> Tensor:
-        """The window, from its `cells` alone."""
+        """A window of maps enlarged to the image, as if cut from the whole; there: its `cells`
+        alone, (N, C, h, w)."""
         wide = self.cols.enlarged(there.mT.contiguous(), window[1])
         return self.rows.enlarged(wide.mT.contiguous(), window[0])
 

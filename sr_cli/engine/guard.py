@@ -80,11 +80,11 @@ def guarded(
     between = Between.of(grid, size, maps.device)
 
     def pixels(_: int, w: Window) -> tuple[Tensor, ...]:
-        place = (..., *w)
-        if doubted:
-            return image[place], between(maps, w), y[place]
-        tinted = float(maps[(..., *between.cells(w))][:, COLOUR].min()) < 1
-        return image[place], between(maps[:, : COLOUR.start + tinted], w)
+        place, near = (..., *w), maps[(..., *between.cells(w))]
+        if doubted and (near.is_cuda or float(near[:, DOUBT].max()) > 0):  # a GPU would be awaited
+            return image[place], between.enlarged(near, w), y[place]
+        tinted = float(near[:, COLOUR].min()) < 1
+        return image[place], between.enlarged(near[:, : COLOUR.start + tinted], w)
 
     result = form.empty(len(image), *size, image.device)
     tiler = Tiler.in_cache(TILE, 0, device)
@@ -167,10 +167,10 @@ def limited(image: Tensor, maps: Tensor, y: Tensor | None = None) -> Tensor:
     """
     correction, least, largest = torch.split(maps[:, : COLOUR.start], MAPS[:3], dim=1)
     result = image if y is None else image.lerp(y, maps[:, DOUBT])
-    result = torch.add(result, correction).clamp_(least, largest)
-    if maps.shape[1] > COLOUR.start:
-        result = result.mean(dim=1, keepdim=True).lerp(result, maps[:, COLOUR])
-    return result.clamp_(0, 1)
+    result = torch.add(result, correction).clamp_(least, largest)  # which are in [0, 1]
+    if maps.shape[1] == COLOUR.start:
+        return result
+    return result.mean(dim=1, keepdim=True).lerp(result, maps[:, COLOUR]).clamp_(0, 1)
 
 
 def _not_let_pass(error: Tensor, contrast: Tensor, trust: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def _concentrated(error: Tensor, scale: Sequence[float]) -> Tensor:
         spread = correction
         for dim, factor in zip((-2, -1), scale, strict=True):
             spread = _shared(spread, dim, min(factor - 1, 1) / 8)
-        correction = correction + error - spread
+        correction = (correction + error).sub_(spread)
     return correction
 
 
@@ -201,7 +201,7 @@ def _shared(x: Tensor, dim: int, share: float) -> Tensor:
     """Every cell gives a share of itself to each of its two neighbours along a side."""
     wider = extended(x, 1, dim)
     before, after = (wider.narrow(dim, start, x.shape[dim]) for start in (0, 2))
-    return (1 - 2 * share) * x + share * (before + after)
+    return (before + after).mul_(share).add_((1 - 2 * share) * x)
 
 
 def shrunk(image: Tensor, lr: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import IO, Final
 
 from PIL import Image
 
+from sr_cli.engine.png_pixels import crc32
 from sr_cli.errors import DamagedError
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -186,7 +187,7 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, bool, bool]]:
         body = file.read(min(length, size))  # the length may be a lie of four gigabytes
         crc = file.read(4)
         whole = len(body) == length and len(crc) == 4
-        yield name, body, whole, crc == zlib.crc32(name + body).to_bytes(4, "big")
+        yield name, body, whole, crc == crc32(body, crc32(name, 0)).to_bytes(4, "big")
 
 
 def _ihdr(path: Path, name: bytes, body: bytes) -> Header:
@@ -257,7 +258,7 @@ def _sound(
 
 
 def _chunk(name: bytes, body: bytes) -> bytes:
-    crc = zlib.crc32(name + body)
+    crc = crc32(body, crc32(name, 0))
     return len(body).to_bytes(4, "big") + name + body + crc.to_bytes(4, "big")
 
 

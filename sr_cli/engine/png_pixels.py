@@ -8,7 +8,7 @@ neighbour alone leaves (type 2).
 
 import os
 import zlib as standard
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
@@ -23,6 +23,8 @@ except ImportError:  # twice as slow, and the same pixels
 else:
     zlib = zlib_ng
 
+crc32: Callable[[bytes, int], int] = zlib.crc32
+"""As the standard library's, in a tenth of the time where it can be."""
 Bytes = npt.NDArray[np.uint8]
 """Rows: (height, bytes)."""
 

@@ -171,9 +171,9 @@ def _groups(places: Sequence[Sequence[Tile]], batch: int) -> list[list[tuple[int
     return [same[i : i + batch] for same in alike for i in range(0, len(same), batch)]
 
 
-def together(parts: Sequence[Tensor]) -> Tensor:
-    """Tensors as one batch; of one, itself."""
-    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
+def together(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors as one, by default a batch; of one, itself."""
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts), dim=dim)
 
 
 def _shape(place: tuple[int, Tile]) -> tuple[int, int]:

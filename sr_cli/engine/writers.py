@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import TiffImagePlugin
 
 from sr_cli.engine.png import SIGNATURE
-from sr_cli.engine.png_pixels import Pixels
+from sr_cli.engine.png_pixels import Pixels, crc32
 
 Samples = npt.NDArray[np.uint8 | np.uint16]
 Shape = tuple[int, int, int]
@@ -144,4 +144,4 @@ class PngWriter:
 
     def _chunk(self, name: bytes, body: bytes) -> None:
         self._file.write(len(body).to_bytes(4, "big") + name + body)
-        self._file.write(zlib.crc32(name + body).to_bytes(4, "big"))
+        self._file.write(crc32(body, crc32(name, 0)).to_bytes(4, "big"))

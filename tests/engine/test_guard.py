@@ -296,6 +296,32 @@ def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch, scale: float) -> Non
     assert (guarded(image, y, lr)[0] - whole).abs().max() > 1e-4
 
 
+def test_the_plain_enlargement_is_read_where_there_is_doubt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In tiles without any nothing of it is needed, and none shows."""
+    lr = photo("cat", 10, 10, 64)[None]
+    y = enlarged(lr[0])
+    image = y.clone()
+    image[..., :64, :64] = garbage(y[..., :64, :64])
+    whole, _ = guarded(image, y, lr)  # as one tile, which has doubt
+    given = list[bool]()
+    real = guard.limited
+
+    def limited(image: Tensor, maps: Tensor, y: Tensor | None = None) -> Tensor:
+        given.append(y is not None)
+        return real(image, maps, y)
+
+    monkeypatch.setattr(guard, "limited", limited)
+    monkeypatch.setattr(guard, "TILE", 64)
+    result, _ = guarded(image, y, lr)
+    assert 0 < sum(given) < len(given) / 2
+    torch.testing.assert_close(result, whole, atol=1e-6, rtol=0)
+    given.clear()
+    guarded(y, y, lr)
+    assert not any(given)
+
+
 def test_tiles_side_by_side_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     lr = photo("cat", 0, 0, 70)[None]
     y = enlarged(lr[0])

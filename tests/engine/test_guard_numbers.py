@@ -86,7 +86,7 @@ def test_a_correction_is_there_when_it_is_made_smaller_again(
 
     def missing() -> float:
         correction = guard._concentrated(wanted, (scale, scale))
-        larger = between(correction, (slice(0, size[0]), slice(0, size[1])))
+        larger = between.enlarged(correction, (slice(0, size[0]), slice(0, size[1])))
         return float((guard.reduced(larger, (32, 32)) - wanted).norm() / wanted.norm())
 
     assert missing() < 0.05
