@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import platform
 import sys
@@ -52,6 +53,7 @@ def keep_freed() -> None:
             mallopt(_M_MMAP_THRESHOLD, 32 << 20)
         mallopt(_M_TRIM_THRESHOLD, most)
         mallopt(_M_ARENA_MAX, 1)
+        atexit.register(hand_back)  # or the peak is in what torch does after that: 126 MiB more
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8

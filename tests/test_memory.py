@@ -99,6 +99,14 @@ def test_freed_memory_is_used_again() -> None:
     assert faults("kept") < faults("given back") / 10
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what the GNU C library does")
+@pytest.mark.parametrize(("call", "said"), [("memory.keep_freed()", "handed back\n"), ("", "")])
+def test_what_is_kept_is_handed_back_in_the_end(call: str, said: str) -> None:
+    code = f"from sr_cli import memory\nmemory.hand_back = lambda: print('handed back')\n{call}"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout == said
+
+
 @pytest.mark.parametrize(("largest", "kept"), [(2**62, 2**29), (32 << 20, 32 << 20)])
 def test_an_older_c_library_keeps_what_it_can(
     monkeypatch: pytest.MonkeyPatch, largest: int, kept: int

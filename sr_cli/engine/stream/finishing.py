@@ -82,7 +82,7 @@ class Finisher:
         """
         height, width = self.size
         lag, most = reach(self.size, self.held.size, self.color, self.cell), least(width)
-        waiting, ready = _Waiting(self, lag + most + ROUND), 0
+        waiting, ready = _Waiting(self, lag + most + ROUND, most), 0
         for rows, values in strips:
             waiting.rows.add(values)
             del values
@@ -158,41 +158,47 @@ class _Waiting:
     side that what the guard does in one depends on.
     """
 
-    def __init__(self, finisher: Finisher, most: int) -> None:
-        """most: rows that are not finished yet when the next ones come."""
+    def __init__(self, finisher: Finisher, kept: int, most: int) -> None:
+        """kept: rows that are not finished yet when the next ones come. most: rows at a time."""
         self._size, self._grid = finisher.size, finisher.held.size
         self._cell, self._device = finisher.cell, finisher.device
         self._weaves = weaves(self._cell, self._size, self._grid)
-        self.rows, self.cells, self._woven = Band(most), Band(), Band(most)
+        self._most = max(most // self._cell, 1) * self._cell if self._weaves else most
+        self.rows, self.cells, self._woven = Band(kept), Band(), Band(kept)
+        self._known = 0  # rows whose weave is known
         scale = [side / cells for side, cells in zip(self._size, self._grid, strict=True)]
         self.around = REACH + lows(scale, finisher.color)
 
     def prepare(self) -> None:
         """All that can be known of the rows so far."""
-        known = self._weave() if self._weaves else self.rows.bottom
-        height, cells = self._size[0], self._grid[0]
-        rows = slice(self.cells.bottom, known * cells // height)
-        if rows.start < rows.stop:
-            window = rows, slice(0, self._grid[1])
-            pixels = pixels_of(window, self._grid, self._size)
-            small = reduced(self.rows[pixels], self._grid, self._size, window)
+        end = self.rows.bottom
+        if self._weaves and end < self._size[0]:
+            end = end // self._cell * self._cell - NEAR * self._cell
+        while self._known < end:
+            begin, self._known = self._known, min(end, self._known + self._most)
             if self._weaves:
-                woven = reduced(self._woven[pixels], self._grid, self._size, window)
-                small = torch.cat((small[:, :3] - woven, small[:, 3:]), dim=1)
-            self.cells.add(small)
+                self._weave((slice(begin, self._known), slice(0, self._size[1])))
+            self._shrink()
 
-    def _weave(self) -> int:
-        """Find the weave; the rows of which it is known."""
-        top, bottom, margin = self._woven.bottom, self.rows.bottom, NEAR * self._cell
-        if bottom < self._size[0]:
-            bottom = max(top, (bottom - margin) // self._cell * self._cell)
-        if top < bottom:
-            own = slice(top, bottom), slice(0, self._size[1])
-            read = grown(own, margin, self._size)[0], own[1]
-            values = self.rows[read]
-            found = weave(values[:, :3], values[:, 3:], self._cell, self._device)
-            self._woven.add(found[(..., *inside(own, read))])
-        return bottom
+    def _weave(self, own: Window) -> None:
+        """Find the weave of these rows, which begin with whole cells."""
+        read = grown(own, NEAR * self._cell, self._size)[0], own[1]
+        values = self.rows[read]
+        found = weave(values[:, :3], values[:, 3:], self._cell, self._device)
+        self._woven.add(found[(..., *inside(own, read))])
+
+    def _shrink(self) -> None:
+        """Make the cells that are known now."""
+        rows = slice(self.cells.bottom, self._known * self._grid[0] // self._size[0])
+        if rows.start == rows.stop:
+            return
+        window = rows, slice(0, self._grid[1])
+        pixels = pixels_of(window, self._grid, self._size)
+        small = reduced(self.rows[pixels], self._grid, self._size, window)
+        if self._weaves:
+            woven = reduced(self._woven[pixels], self._grid, self._size, window)
+            small = torch.cat((small[:, :3] - woven, small[:, 3:]), dim=1)
+        self.cells.add(small)
 
     def shown(self, window: Window) -> Tensor:
         """The result without the weave."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -141,6 +142,12 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
         return replace(told(), notes=(*notes, *replaced))
 
 
+@cache
+def _bound() -> Bound:
+    """One for all pictures of a process, which use what those before them have freed."""
+    return Bound(plan.most())
+
+
 def _held(picture: Picture) -> tuple[Held, Picture]:
     """The pixels in as little memory as they need, and a picture of one pixel with all else."""
     alpha = None if picture.alpha is None else picture.alpha[:1, :1].copy()
@@ -161,6 +168,7 @@ class _Making:
         self.parts, self.held, self.result = parts, held, result
         self.most, self.on_step = most, on_step
         self.notes: list[str] = []
+        self.bound = _bound()
 
     @torch.inference_mode()
     def __call__(self) -> Iterator[tuple[slice, Samples]]:
@@ -178,6 +186,7 @@ class _Making:
             del hr  # what nobody needs any longer would stay while the next rows are computed
             yield rows, samples
             del samples
+            self.bound.keep()
         self.notes += strayed_notes(finisher.strayed / math.prod(held.size))
 
     def _walked(self) -> Iterator[tuple[slice, Tensor]]:
@@ -194,7 +203,7 @@ class _Making:
             parts.timer,
             self.on_step,
         )
-        largest, brightest, bound = 0.0, 0.0, Bound(plan.most())
+        largest = brightest = 0.0
         for place, image, source in walk():
             rows = slice(place.start, min(place.stop, height))
             if rows.start >= rows.stop:
@@ -208,6 +217,6 @@ class _Making:
             del image, source
             yield rows, block
             del block
-            bound.keep()
+            self.bound.keep()
         if parts.dtype != torch.float32 and largest <= 0 < brightest:
             raise _OverflowedError
