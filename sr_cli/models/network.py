@@ -5,9 +5,9 @@ the same pixels as the whole image.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -161,14 +161,14 @@ class Block(nn.Module):
 
 def through(x: Tensor, blocks: nn.Module, level: Tensor) -> Tensor:
     """x through the residual blocks of a stage."""
-    stage = [block for block in blocks.children() if isinstance(block, Block)]
     if not fused.serves(x):
-        for block in stage:
+        for block in blocks.children():
             x = block(x, level)
-    elif stage:
-        shown = stage[0].shown(x)
-        for block in stage:
-            x, shown = block.fused(x, shown, level)
+        return x
+    stage = cast(Sequence[Block], list(blocks.children()))
+    shown = stage[0].shown(x) if stage else x
+    for block in stage:
+        x, shown = block.fused(x, shown, level)
     return x
 
 
