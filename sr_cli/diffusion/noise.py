@@ -197,8 +197,13 @@ def normals(bits: Tensor) -> Tensor:
     Each is the quantile that 16 of the bits, a signed number, say, the lowest first. So z has
     65,536 values, the largest 4.325, and is 0 on average with a variance of 1.
     """
-    sixteen = bits.view(torch.uint16)
-    return _by_bits(bits.device).index_select(0, sixteen.flatten().int()).view(sixteen.shape)
+    if bits.device.type == "cpu":
+        sixteen = bits.view(torch.uint16)
+        index = sixteen.flatten().int()
+    else:  # where torch may not know such numbers
+        sixteen = bits.view(torch.int16)
+        index = sixteen.flatten().int().bitwise_and_(0xFFFF)
+    return _by_bits(bits.device).index_select(0, index).view(sixteen.shape)
 
 
 @cache
