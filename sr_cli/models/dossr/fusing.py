@@ -24,7 +24,8 @@ class Norm(nn.GroupNorm):
 
 
 class Resnet(ResnetBlock2D):
-    """conv2(silu(norm2(conv1(silu(norm1(x))) + time))) + x: seven passes, where torch makes 19."""
+    """conv2(silu(norm2(conv1(silu(norm1(x))) + time))) + x: five passes beside the convolutions,
+    where torch makes 14."""
 
     def forward(self, input_tensor: Tensor, temb: Any, *args: Any, **given: Any) -> Tensor:
         """input_tensor: (N, C, H, W); temb: (N, T), or None where the block has no time."""
