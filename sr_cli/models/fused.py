@@ -6,6 +6,7 @@ last, computed in float32 and rounded once.
 """
 
 import logging
+import math
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -53,19 +54,19 @@ def _kernels() -> ModuleType:
     return kernels
 
 
-def capped(x: Tensor, most: float) -> Tensor:
-    """x, (N, C, H, W), each cell with a norm over C of at most `most`."""
+def capped(x: Tensor, cap: float) -> Tensor:
+    """x, (N, C, H, W), each cell with a root mean square over C of at most `cap`."""
     x = x.contiguous(memory_format=torch.channels_last)
     out, (rows, sizes) = torch.empty_like(x), _rows(x)
-    _launch(x, "cap", (-(-rows // sizes["ROWS"]),), x, out, most, rows, **sizes)
+    _launch(x, "cap", (-(-rows // sizes["ROWS"]),), x, out, _norm(x, cap), rows, **sizes)
     return out
 
 
-def added_and_capped(x: Tensor, h: Tensor, layer: nn.Conv2d, most: float) -> tuple[Tensor, Tensor]:
+def added_and_capped(x: Tensor, h: Tensor, layer: nn.Conv2d, cap: float) -> tuple[Tensor, Tensor]:
     """x + h + a layer's bias of x and h (N, C, H, W), and the same `capped`."""
     x, h = (given.contiguous(memory_format=torch.channels_last) for given in (x, h))
     out, shown, (rows, sizes) = torch.empty_like(x), torch.empty_like(x), _rows(x)
-    given = (x, h, layer.bias, out, shown, most, rows)
+    given = (x, h, layer.bias, out, shown, _norm(x, cap), rows)
     _launch(x, "add_and_cap", (-(-rows // sizes["ROWS"]),), *given, **sizes)
     return out, shown
 
@@ -165,6 +166,11 @@ def _sides(x: Tensor) -> tuple[int, int]:
 def _strides(x: Tensor) -> tuple[int, int, int]:
     """From picture to picture, channel to channel, position to position."""
     return x.stride(0), x.stride(1), x.stride(3)
+
+
+def _norm(x: Tensor, cap: float) -> float:
+    """Of a cell whose root mean square is `cap`."""
+    return cap * math.sqrt(x.shape[1])
 
 
 def _rows(x: Tensor) -> tuple[int, dict[str, int]]:

@@ -9,11 +9,16 @@ import triton.language as tl
 
 
 @triton.jit
-def place(ROWS: tl.constexpr, WIDE: tl.constexpr):
-    """Picture, positions and channels of a program of the grid (blocks, pictures, channels)."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    channels = tl.program_id(2) * WIDE + tl.arange(0, WIDE)
-    return tl.program_id(1).to(tl.int64), rows.to(tl.int64)[:, None], channels[None, :]
+def read(x, positions, channels, x_n, x_c, x_p, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """Of a program of the grid (blocks, pictures, channels): its values of x, its picture and its
+    channels, which of these there are, where its results are and which of them there are."""
+    n = tl.program_id(1).to(tl.int64)
+    p = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+    c = (tl.program_id(2) * WIDE + tl.arange(0, WIDE))[None, :]
+    known = c < channels
+    there = (p < positions) & known
+    value = tl.load(x + n * x_n + p * x_p + c * x_c, there, other=0.0).to(tl.float32)
+    return value, n, c, known, (n * positions + p) * channels + c, there
 
 
 @triton.jit
@@ -59,15 +64,12 @@ def modulate(
     ROWS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """silu((x + bias)·(1 + scale) + shift)."""
-    n, p, c = place(ROWS, WIDE)
-    known = c < channels
-    there = (p < positions) & known
-    value = tl.load(x + n * x_n + p * x_p + c * x_c, there, other=0.0).to(tl.float32)
+    value, n, c, known, at, there = read(x, positions, channels, x_n, x_c, x_p, ROWS, WIDE)
     bias = tl.load(bias + c, known, other=0.0).to(tl.float32)
     scale = tl.load(scale + n * told_n + c, known, other=0.0).to(tl.float32)
     shift = tl.load(shift + n * told_n + c, known, other=0.0).to(tl.float32)
     value = (value + bias) * (1 + scale) + shift
-    tl.store(out + (n * positions + p) * channels + c, value * tl.sigmoid(value), there)
+    tl.store(out + at, value * tl.sigmoid(value), there)
 
 
 @triton.jit
@@ -76,12 +78,11 @@ def add(
     ROWS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """x + h + bias."""
-    n, p, c = place(ROWS, WIDE)
-    there = (p < positions) & (c < channels)
-    value = tl.load(x + n * x_n + p * x_p + c * x_c, there, other=0.0).to(tl.float32)
-    value += tl.load(h + n * h_n + p * h_p + c * h_c, there, other=0.0).to(tl.float32)
-    value += tl.load(bias + c, c < channels, other=0.0).to(tl.float32)
-    tl.store(out + (n * positions + p) * channels + c, value, there)
+    value, _, c, known, at, there = read(x, positions, channels, x_n, x_c, x_p, ROWS, WIDE)
+    more, _, _, _, _, _ = read(h, positions, channels, h_n, h_c, h_p, ROWS, WIDE)
+    value += more
+    value += tl.load(bias + c, known, other=0.0).to(tl.float32)
+    tl.store(out + at, value, there)
 
 
 @triton.jit
@@ -90,14 +91,11 @@ def prelu(
     ROWS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """x + bias, and where that is below zero its product with the slope."""
-    n, p, c = place(ROWS, WIDE)
-    known = c < channels
-    there = (p < positions) & known
-    value = tl.load(x + n * x_n + p * x_p + c * x_c, there, other=0.0).to(tl.float32)
+    value, _, c, known, at, there = read(x, positions, channels, x_n, x_c, x_p, ROWS, WIDE)
     value += tl.load(bias + c, known, other=0.0).to(tl.float32)
     slope = tl.load(slope + c, known, other=0.0).to(tl.float32)
     value = tl.where(value < 0, value * slope, value)
-    tl.store(out + (n * positions + p) * channels + c, value, there)
+    tl.store(out + at, value, there)
 
 
 @triton.jit
@@ -155,12 +153,9 @@ def normalise(
     SILU: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """x·scale + shift, through SiLU or as it is."""
-    n, p, c = place(ROWS, WIDE)
-    known = c < channels
-    there = (p < positions) & known
-    value = tl.load(x + n * x_n + p * x_p + c * x_c, there, other=0.0).to(tl.float32)
+    value, n, c, known, at, there = read(x, positions, channels, x_n, x_c, x_p, ROWS, WIDE)
     factor = tl.load(scale + n * channels + c, known, other=0.0)
     value = value * factor + tl.load(shift + n * channels + c, known, other=0.0)
     if SILU:
         value = value * tl.sigmoid(value)
-    tl.store(out + (n * positions + p) * channels + c, value, there)
+    tl.store(out + at, value, there)

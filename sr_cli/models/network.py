@@ -117,7 +117,7 @@ def capped(x: Tensor, cap: float) -> Tensor:
     if not cap:
         return x
     if fused.serves(x):
-        return fused.capped(x, cap * x.shape[1] ** 0.5)
+        return fused.capped(x, cap)
     wide = torch.float32 if x.dtype == torch.float16 else None  # whose largest is soon reached
     norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide)
     over = norm.float().div(cap * x.shape[1] ** 0.5).clamp(min=1)
@@ -147,7 +147,7 @@ class Block(nn.Module):
         h = fused.bare(self.conv2, h)
         if not self.cap:
             return (fused.added(x, h, self.conv2),) * 2
-        return fused.added_and_capped(x, h, self.conv2, self.cap * x.shape[1] ** 0.5)
+        return fused.added_and_capped(x, h, self.conv2, self.cap)
 
     def shown(self, x: Tensor) -> Tensor:
         """What the first convolution sees of x."""

@@ -63,13 +63,14 @@ def functions(name: str, x: Tensor, h: Tensor) -> None:
     found = last(fused.modulated(x, layer, *told))
     errors[f"modulated, {name}"] = apart(found, F.silu((wide + bias) * (1 + scale) + shift))
     controls[f"modulated by nothing, {name}"] = apart(found, F.silu(wide + bias))
-    most = 0.7 * channels**0.5
+    cap = 0.7
+    most = cap * channels**0.5
     norms = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
     errors[f"capped, {name}"] = apart(
-        last(fused.capped(x, most)), wide * (most / norms).clamp(max=1)
+        last(fused.capped(x, cap)), wide * (most / norms).clamp(max=1)
     )
-    controls[f"not capped, {name}"] = apart(fused.capped(x, most), wide)
-    both = fused.added_and_capped(x, h, layer, most)
+    controls[f"not capped, {name}"] = apart(fused.capped(x, cap), wide)
+    both = fused.added_and_capped(x, h, layer, cap)
     norms = torch.linalg.vector_norm(sums + bias, dim=1, keepdim=True)
     errors[f"added and capped, {name}"] = max(
         apart(last(both[0]), sums + bias),
