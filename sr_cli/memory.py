@@ -71,13 +71,13 @@ class Bound:
         """more: bytes that it may hold beside what it uses now."""
         hand_back()
         self._more = more
-        self._least = self._limit = _held() + more
+        self._least = self._limit = held() + more
 
     def keep(self) -> None:
         """Hand freed memory back if more is held; seldom where that does not help."""
-        if _held() > self._limit:
+        if held() > self._limit:
             hand_back()
-            self._limit = max(self._least, _held() + self._more // 8)
+            self._limit = max(self._least, held() + self._more // 8)
 
 
 def hand_back() -> None:
@@ -86,7 +86,8 @@ def hand_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _held() -> int:
+def held() -> int:
+    """Bytes of this process that are in the machine's memory."""
     return int(psutil.Process().memory_info().rss)
 
 

@@ -142,7 +142,7 @@ def test_what_is_freed_is_handed_back_above_the_bound(monkeypatch: pytest.Monkey
         handed.append(held)
         held = left
 
-    monkeypatch.setattr(memory, "_held", lambda: held)
+    monkeypatch.setattr(memory, "held", lambda: held)
     monkeypatch.setattr(memory, "hand_back", hand_back)
     bound = memory.Bound(800)
     for now, then in ((1800, 0), (1801, 1300), (1900, 1900), (1999, 0), (2001, 1100), (1801, 0)):

@@ -1,14 +1,13 @@
 """How much memory a piece of work takes."""
 
-import ctypes
 import gc
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import psutil
 import torch
+
+from sr_cli.memory import hand_back, held
 
 INTERVAL = 0.01
 """Seconds between two looks at the process, where the work is on a CPU."""
@@ -72,11 +71,10 @@ class MemoryMeter:
 
     def _settled(self) -> int:
         """What is in use when all that was freed has been given back."""
-        if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-            libc.malloc_trim(0)  # glibc keeps freed memory, and the next method would seem frugal
+        hand_back()  # or what was freed is still held, and the next method would seem frugal
         return self._now()
 
     def _now(self) -> int:
         if self._cuda:
             return torch.cuda.memory_allocated(self._cuda)
-        return int(psutil.Process().memory_info().rss)
+        return held()
