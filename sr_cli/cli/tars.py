@@ -75,6 +75,7 @@ class Members:
 
     def _job(self, tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> Job | None:
         """A picture's job; None of what is none, or fails."""
+        from sr_cli.engine.jobs import TWIN
         from sr_cli.engine.naming import file_name
 
         name = PurePosixPath(member.name)
@@ -86,7 +87,10 @@ class Members:
                 self.others += 1
                 return None
             result = file_name(source, self._run.options, self._run.files)
-            named = str(name.parent / result)
+            named, notes = str(name.parent / result), ()
+            if named.casefold() in self._owners:  # which is written: this one gives way
+                result = file_name(source, self._run.options, self._run.files, twin=True)
+                named, notes = str(name.parent / result), (TWIN.format(result),)
             if owner := self._owners.get(named.casefold()):
                 raise InputError(f"{owner} and {name} would both become {named}.")
         except FullDiskError:
@@ -95,7 +99,7 @@ class Members:
             self._fail(Path(name), str(error))
             return None
         self._owners[named.casefold()] = str(name)
-        job = Job(source, folder / "out" / result)
+        job = Job(source, folder / "out" / result, notes=notes)
         self._run.aliases.names |= {job.input: str(name), job.output: named}
         return job
 

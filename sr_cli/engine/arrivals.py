@@ -10,7 +10,7 @@ from typing import Final
 from sr_cli.engine import collisions
 from sr_cli.engine.events import Failed, Job
 from sr_cli.engine.inputs import Links, NoImageError, collect
-from sr_cli.engine.jobs import Plan, named
+from sr_cli.engine.jobs import Plan, named, told_apart
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import InputError
 
@@ -87,7 +87,9 @@ class Arrivals:
         self._unreadable = {folder for folder, _ in found.failed}
         jobs, unnamed = named(inputs, self.output, self.options, self.files)
         results = set(collisions.results(jobs, set(), self.files))
-        complete = self._complete([job.input for job in jobs if job not in results], now)
+        jobs = [job for job in jobs if job not in results]
+        jobs, _ = told_apart(jobs, self.options, self.files)
+        complete = self._complete([job.input for job in jobs], now)
         failures += [failed for failed in unnamed if self._complete([failed.job.input], now)]
         self._forget({given.path for given in inputs})
         read, written = collisions.on_any_disk(jobs, Links())

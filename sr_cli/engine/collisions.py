@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
+from itertools import chain
 from pathlib import Path
 
 from sr_cli.engine.events import Job
@@ -21,29 +22,48 @@ TWO_FOLDERS = (
 
 
 def results(jobs: Sequence[Job], named: Collection[Path], files: OutputOptions) -> list[Job]:
-    """The jobs of files that other jobs write, or would with other values of the name's fields.
+    """The jobs of files that other jobs write, or would with other values of the name's fields, or
+    as a twin.
 
     Such a file may be an original after all, as a.png beside a.jpg: where it would be overwritten
     by either job, it is none of them, and the two are told of as a collision.
     """
     links = Links()
 
-    def origin(path: str) -> tuple[str, ...]:
+    def origin(path: str, stem: str = "") -> tuple[str, ...]:
         folder, name = os.path.split(path)
-        return folder, *files.origin(name)
+        return folder, *files.origin(name, stem)
 
     inputs, outputs = on_any_disk(jobs, links)
-    origins = [origin(path) for path in outputs]
-    writers = Counter(origins)
+    names = [job.input.name.casefold() for job in jobs]
+    origins = [
+        {origin(path), origin(path, stem=name)} for path, name in zip(outputs, names, strict=True)
+    ]
+    writers = Counter(chain.from_iterable(origins))
 
     found = []
     for job, source, result, own in zip(jobs, inputs, outputs, origins, strict=True):
         mine = origin(source)
-        others = writers[mine] - (own == mine)
+        others = writers[mine] - (mine in own)
         in_place = files.overwrite and source == result
         if others > 0 and job.input not in named and not in_place:
             found.append(job)
     return found
+
+
+def twins(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that share an output with others, whose inputs have other names, as IMG_1.heic and
+    IMG_1.jpg have."""
+    _, outputs = on_any_disk(jobs, Links())
+    sharing: defaultdict[str, list[Job]] = defaultdict(list)
+    for job, output in zip(jobs, outputs, strict=True):
+        sharing[output].append(job)
+    return [
+        job
+        for group in sharing.values()
+        for job in group
+        if len(group) == len({one.input.name.casefold() for one in group}) > 1
+    ]
 
 
 def check_distinct(jobs: Sequence[Job]) -> None:

@@ -10,11 +10,15 @@ from sr_cli.errors import ExitCode, SrxError
 
 @dataclass(frozen=True)
 class Job:
-    """One input file and the file it becomes; and whether that may replace what has its name."""
+    """One input file and the file it becomes.
+
+    replaces: whether that may replace what has its name. notes: what is known before the work.
+    """
 
     input: Path
     output: Path
     replaces: bool = field(default=True, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

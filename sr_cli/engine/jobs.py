@@ -26,6 +26,8 @@ IN_THE_WAY = (
     "{} exists, and no run of srx is known to have made it so: --overwrite replaces it, "
     "--trust-existing takes it for done."
 )
+TWIN = "called {}, as another input has its stem"
+"""A note on a result."""
 FLOATS = 36
 """Bytes a pixel of a whole result: three pictures in float32, which is the most that `needed` asks
 for one."""
@@ -98,6 +100,8 @@ def collect_jobs(
             shown = _shown([job.input for job in jobs if job in results])
             jobs = [job for job in jobs if job not in results]
             notes.append(f"Results of an earlier run, which are no inputs: {shown}.")
+        jobs, twins = told_apart(jobs, options, files)
+        notes += twins
     if files.quality != OutputOptions.quality and not any(map(_is_lossy, jobs)):
         notes.append("--quality is for JPEG, WebP and AVIF: --format has what these results are.")
     collisions.check_distinct(jobs)
@@ -140,6 +144,26 @@ def named(
         else:
             jobs.append(Job(given.path, output / given.folder / name))
     return jobs, failures
+
+
+def told_apart(
+    jobs: Sequence[Job], options: UpscaleOptions, files: OutputOptions
+) -> tuple[list[Job], list[str]]:
+    """The jobs, and a note where some had shared an output: in the names of these the input's whole
+    name stands for its stem, IMG_1.heic.png beside IMG_1.jpg.png."""
+    twins = set(collisions.twins(jobs))
+    found = []
+    for job in jobs:
+        if job in twins:
+            name = file_name(job.input, options, files, twin=True)
+            result = job.output.with_name(name)
+            if result != job.output:
+                job = replace(job, output=result, notes=(TWIN.format(name),))
+        found.append(job)
+    renamed = [job.output for job in found if job.notes]
+    if not renamed:
+        return found, []
+    return found, [f"Inputs that differ in their suffixes alone keep these: {_shown(renamed)}."]
 
 
 def _check_path(output: Path) -> None:

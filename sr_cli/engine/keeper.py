@@ -83,7 +83,7 @@ class Keeper:
         return replace(picture, metadata=metadata)
 
     def write(self, picture: Filed, finished: Finished) -> list[str]:
-        """Write a result; notes on what happened to what was there."""
+        """Write a result; notes on its name, and on what happened to what was there."""
         job, begin = finished.job, time.perf_counter()
 
         def told() -> Finished:
@@ -119,7 +119,8 @@ class Keeper:
     def _replacing(self, job: Job) -> Iterator[list[str]]:
         if self.manifest:
             self.manifest.check_folder()
-        yield ["it replaced a link, and not what that points to"] * job.output.is_symlink()
+        link = ["it replaced a link, and not what that points to"] * job.output.is_symlink()
+        yield [*job.notes, *link]
 
     def _commit(self, job: Job, told: Callable[[], Finished]) -> Committing:
         """What is done with a whole file before it takes its name."""

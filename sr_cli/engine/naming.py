@@ -15,17 +15,20 @@ SAME = "same"
 """The format that is each input's own."""
 
 
-def file_name(path: Path, options: UpscaleOptions, files: OutputOptions) -> str:
+def file_name(
+    path: Path, options: UpscaleOptions, files: OutputOptions, *, twin: bool = False
+) -> str:
     """The name, without a folder, of the result of an input file.
 
     The picture's header is read where the template needs its size; where that fails, sizes are 0.
+    twin: another input has this one's stem, so that the whole name stands for it.
 
     Raises:
         UsageError: the template makes no name of this file.
         ModelError: the template needs the steps of a model that is not there.
     """
     values: dict[str, str | int | float] = {
-        "stem": path.stem,
+        "stem": path.name if twin else path.stem,
         "ext": path.suffix[1:],
         "seed": options.seed,
         "model": options.model_name,

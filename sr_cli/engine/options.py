@@ -292,10 +292,11 @@ class OutputOptions:
         _require(plain, f"The name template {self.name!r} gives {name!r}, which names no file.")
         return name
 
-    def origin(self, name: str) -> tuple[str, ...]:
+    def origin(self, name: str, stem: str = "") -> tuple[str, ...]:
         """What the names of all results of one file share, whatever scale, steps, … made them.
 
         It is the name's suffix, stem and ext; the name itself where it is not of this template.
+        stem: what stands in the name, where that is not what it says.
         """
         pattern = ""
         for literal, field, _, _ in self._parts():
@@ -309,4 +310,6 @@ class OutputOptions:
         found = of_root or re.fullmatch(pattern, name, re.IGNORECASE)
         if not found:
             return (name,)
-        return suffix, *(found[field] for field in ("stem", "ext") if field in found.groupdict())
+        values = found.groupdict() | ({"stem": stem} if stem else {})
+        fields = [field for field in ("stem", "ext") if field in found.groupdict()]
+        return suffix, *(values[field] for field in fields)

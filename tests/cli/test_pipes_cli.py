@@ -116,15 +116,17 @@ def test_a_bad_member_fails_alone() -> None:
         "notes.txt": b"hello",
         "../up.png": picture(),
         "a.jpg": picture(),
+        "A.JPG": picture(),
         "b.png": picture(7),
     }
     code, out, err = piped("-", "-", stdin=tar(members))
-    assert (code, list(untar(out))) == (1, ["a.png", "b.png"])
+    assert (code, list(untar(out))) == (1, ["a.png", "a.jpg.png", "b.png"])
     assert "text.png is no image that can be read" in err
     assert "../up.png names a place outside" in err
-    assert "a.png and a.jpg would both become a.png" in err
+    assert "called a.jpg.png, as another input has its stem" in err
+    assert "a.jpg and A.JPG would both become A.JPG.png" in err
     assert "Other files in the tar, left out: 1." in err
-    assert "2 done, 3 failed\n" in err
+    assert "3 done, 3 failed\n" in err
     assert "/tmp" not in err
     assert not list(Path().glob("**/up.png"))
 

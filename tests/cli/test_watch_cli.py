@@ -99,12 +99,12 @@ def test_what_comes_is_done_once_it_is_whole(watcher: Child) -> None:
 
 
 def test_what_cannot_be_done_is_said_at_once(watcher: Child) -> None:
-    paint(Path("b.jpg")).rename(Path("in/a.jpg"))
-    until("failed", "a.jpg", watcher)
+    paint(Path("b.png")).rename(Path("in/A.png"))
+    until("failed", "A.png", watcher)
     paint(Path("c.png")).rename(Path("in/c.png"))
     until("finished", "c.png", watcher)
     lines = ended(watcher).err.splitlines()
-    said = next(i for i, line in enumerate(lines) if "would both become out/a.png" in line)
+    said = next(i for i, line in enumerate(lines) if "would both become out/A.png" in line)
     assert said < next(i for i, line in enumerate(lines) if "in/c.png → out/c.png" in line)
     assert lines[said].startswith("error: ")
 
@@ -192,9 +192,9 @@ def test_mistakes_are_told_in_one_sentence(srx: Srx, photos: Path, args: str, wo
 
 def test_two_pictures_of_one_result_are_refused_at_the_beginning(srx: Srx, photos: Path) -> None:
     paint(photos / "a.jpg")
-    run = srx("upscale", photos, "out", "--watch")
+    run = srx("upscale", photos, "out", "--watch", "--name", "x")
     assert (run.code, Path("out").exists()) == (2, False)
-    assert "would both become out/a.png" in run.err
+    assert "would both become out/x.png" in run.err
 
 
 def test_the_package_that_is_missing_is_named(

@@ -92,23 +92,45 @@ def test_names_of_unfinished_downloads_are_none(place: Path) -> None:
     assert names(folder.look(11)) == ["a.png"]
 
 
-def test_who_comes_second_to_a_name_fails_alone(place: Path) -> None:
+def test_who_comes_second_to_a_stem_keeps_its_suffix(place: Path) -> None:
     folder = arrivals()
+    paint(place / "b.avif")
+    folder.look(0)
+    assert [str(job.output) for job in folder.look(1).jobs] == ["out/b.png"]
+    paint(place / "b.jpg")
+    folder.look(2)
+    assert [str(job.output) for job in folder.look(3).jobs] == ["out/b.jpg.png"]
+
+
+def test_a_change_beside_a_result_in_the_same_folder_is_done_again(place: Path) -> None:
+    folder = arrivals("in")
+    paint(place / "a.jpg")
+    folder.look(0)
+    assert names(folder.look(1)) == ["a.jpg"]
+    paint(place / "a.png")  # its result
+    paint(place / "a.jpg", 9)
+    folder.look(2)
+    plan = folder.look(3)
+    assert (names(plan), plan.failures) == (["a.jpg"], ())
+
+
+def test_who_comes_second_to_a_name_fails_alone(place: Path) -> None:
+    folder = arrivals(name="{stem:.1}")
     paint(place / "b.png")
     folder.look(0)
     assert names(folder.look(1)) == ["b.png"]
-    paint(place / "b.jpg")  # the first by name
+    paint(place / "b0.jpg")
     paint(place / "c.png")
     folder.look(2)
     plan = folder.look(3)
     assert names(plan) == ["c.png"]
-    assert [failed.job.input.name for failed in plan.failures] == ["b.jpg"]
+    assert [failed.job.input.name for failed in plan.failures] == ["b0.jpg"]
     assert "would both become out/b.png" in plan.failures[0].reason
     (place / "b.png").unlink()
     folder.look(4)
-    paint(place / "b.jpg", 9)
+    paint(place / "b0.jpg", 9)
     folder.look(5)
-    assert names(folder.look(6)) == ["b.jpg"]
+    assert names(folder.look(6)) == ["b0.jpg"]
 
 
 def test_results_in_the_same_folder_are_no_arrivals(place: Path) -> None:

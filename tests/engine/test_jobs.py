@@ -367,8 +367,8 @@ def test_an_argument_that_is_missing_ends_nothing_unless_all_are() -> None:
 def test_two_inputs_never_share_an_output() -> None:
     paint(IN / "a.jpg")
     paint(IN / "a.png")
-    with pytest.raises(UsageError, match=r"in/a.jpg and in/a.png would both become out/a.png"):
-        plan(IN, OUT)
+    with pytest.raises(UsageError, match=r"in/a.jpg and in/a.png would both become out/x.png"):
+        plan(IN, OUT, name="x")
     assert len(set(plan(IN, OUT, name="{stem}_{ext}").values())) == 2
     paint(Path("in2/b.png"))
     paint(Path("in2/a.png"))
@@ -377,11 +377,53 @@ def test_two_inputs_never_share_an_output() -> None:
     assert len(plan(Path(), OUT, recursive=True, name="{stem}_{ext}")) == 4  # as it advises
 
 
+TWINS = {
+    "{stem}": ["a.avif.png", "a.jpg.png", "b.png"],
+    "{stem}_x{scale}": ["a.avif_x2.png", "a.jpg_x2.png", "b_x2.png"],
+    "{ext}-{stem}": ["avif-a.png", "jpg-a.png", "jpg-b.png"],  # the control: no twins by this one
+}
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_twins_keep_their_suffix_and_say_so(name: str) -> None:
+    for file in ("a.avif", "a.jpg", "b.jpg"):
+        paint(IN / file)
+    found = found_by(IN, OUT, name=name)
+    assert [job.output.name for job in found.jobs] == TWINS[name]
+    told = [bool(job.notes) for job in found.jobs]
+    assert told == [True, True, False] if name != "{ext}-{stem}" else not any(told)
+    assert bool(found.notes) == any(told)
+    assert all(job.output.name in job.notes[0] for job in found.jobs if job.notes)
+
+
+def test_a_twin_that_has_the_suffix_of_results_keeps_its_name() -> None:
+    paint(IN / "A.jpg")
+    paint(IN / "a.png")
+    assert plan(IN, OUT) == {"in/A.jpg": "out/A.jpg.png", "in/a.png": "out/a.png"}
+    paint(Path("two/a.jpg"))
+    with pytest.raises(UsageError, match=r"in/A.jpg and two/a.jpg .*two output folders"):
+        plan(IN / "A.jpg", Path("two"), OUT)
+
+
+def test_results_of_twins_in_the_same_folder_are_no_inputs() -> None:
+    for file in ("a.avif", "a.jpg"):
+        paint(IN / file)
+    first = plan(IN, IN)
+    for result in first.values():
+        paint(Path(result))
+    found = found_by(IN, IN)
+    assert {str(job.input): str(job.output) for job in found.jobs} == first
+    assert found.notes[0] == f"{RESULTS}in/a.avif.png, in/a.jpg.png."
+    for gone in ("a.avif", "a.avif.png"):
+        (IN / gone).unlink()
+    assert plan(IN, IN) == {"in/a.jpg": "in/a.png"}
+
+
 def test_names_that_differ_in_case_alone_are_one_on_some_disks() -> None:
     paint(IN / "A.jpg")
     paint(IN / "a.png")
-    with pytest.raises(UsageError, match=r"in/A.jpg and in/a.png would both become out/a.png"):
-        plan(IN, OUT)
+    with pytest.raises(UsageError, match=r"in/A.jpg and in/a.png would both become out/x.png"):
+        plan(IN, OUT, name="x")
     assert len(plan(IN, OUT, name="{stem}_{ext}")) == 2
     paint(IN / "A.png")
     for name in ("{stem}", "{stem}_{ext}"):
