@@ -92,13 +92,18 @@ def _imported(name: str) -> Any:
 
 
 class Command(typer.core.TyperCommand):
-    """A sub-command, whose complaints about a value name the option as it is written."""
+    """A sub-command, whose complaints about a value name the option as it is written, and which
+    tells of variables that nobody reads."""
 
     def invoke(self, ctx: Any) -> Any:
         from sr_cli.cli.parsing import choose_flags, naming_options
 
         with naming_options(ctx):
             choose_flags(ctx)
+            if not ctx.params.get("quiet"):
+                for name, nearest in config.misspelt(self, ctx.find_root().command.commands):
+                    hint = f": {nearest} is one" if nearest else ""
+                    terminal.note(f"No command of srx reads the variable {name}{hint}.")
             return super().invoke(ctx)
 
 

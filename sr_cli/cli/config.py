@@ -6,8 +6,10 @@ its own table [bench]; options of COMMON are read by all of them as `upscale` re
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +39,11 @@ LOOKS = frozenset(
 )
 """What the srx.toml of the current folder may set, which came with somebody's pictures perhaps: how
 results look. No paths, devices, networks or hubs, and nothing of what is overwritten or hidden."""
+
+
+PREFIX = "SRX_"
+FOLDERS = frozenset({"SRX_HOME", "SRX_WEIGHTS"})
+"""Variables that no option stands for."""
 
 
 def find() -> Path | None:
@@ -136,19 +143,43 @@ def defaults(path: Path, commands: dict[str, Any], chosen: str) -> dict[str, Any
     return top | own.get(chosen, {})
 
 
-def name_variables(commands: Mapping[str, Any], prefix: str = "SRX_") -> None:
+def name_variables(commands: Mapping[str, Any], prefix: str = PREFIX) -> None:
     """Give the options of every command but `upscale` variables of their own, as SRX_BENCH_STEPS.
 
     Those of COMMON, and those that have no variable, stay as they are.
     """
     for name, command in commands.items():
-        if prefix == "SRX_" and name == PLAIN:
+        if prefix == PREFIX and name == PLAIN:
             continue
         own = f"{prefix}{name.replace('-', '_').upper()}_"
         for param in command.params:
             if param.envvar and param.name not in COMMON:
-                param.envvar = own + param.envvar.removeprefix("SRX_")
+                param.envvar = own + param.envvar.removeprefix(PREFIX)
         name_variables(getattr(command, "commands", {}), own)
+
+
+def variables(commands: Iterable[Any]) -> set[str]:
+    """The variables that these commands read, and those below them."""
+    found = set(FOLDERS)
+    for command in commands:
+        found |= {param.envvar for param in command.params if param.envvar}
+        found |= variables(getattr(command, "commands", {}).values())
+    return found
+
+
+def misspelt(chosen: Any, commands: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Variables that look like srx's and that no command reads, and the nearest of those that one
+    does or ""; chosen: the command that runs, whose variables need none of the others."""
+    there = {name for name in os.environ if name.startswith(PREFIX)} - variables([chosen])
+    if not there:
+        return []
+    known = variables(commands.values())
+    words = {name.removeprefix(PREFIX): name for name in known}
+    found = []
+    for name in sorted(there - known):
+        near = get_close_matches(name.removeprefix(PREFIX), words, n=1)
+        found.append((name, words[near[0]] if near else ""))
+    return found
 
 
 def apply(ctx: typer.Context, path: Path | None) -> Path | None:

@@ -81,13 +81,14 @@ class Members:
         name = PurePosixPath(member.name)
         if member.isdir() or name.name.startswith("."):
             return None
+        notes: tuple[str, ...] = ()
         try:
             source = _extracted(tar, member, folder)
             if source is None:
                 self.others += 1
                 return None
             result = file_name(source, self._run.options, self._run.files)
-            named, notes = str(name.parent / result), ()
+            named = str(name.parent / result)
             if named.casefold() in self._owners:  # which is written: this one gives way
                 result = file_name(source, self._run.options, self._run.files, twin=True)
                 named, notes = str(name.parent / result), (TWIN.format(result),)

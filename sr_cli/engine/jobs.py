@@ -151,19 +151,15 @@ def told_apart(
 ) -> tuple[list[Job], list[str]]:
     """The jobs, and a note where some had shared an output: in the names of these the input's whole
     name stands for its stem, IMG_1.heic.png beside IMG_1.jpg.png."""
-    twins = set(collisions.twins(jobs))
-    found = []
-    for job in jobs:
-        if job in twins:
-            name = file_name(job.input, options, files, twin=True)
+    found = {job: job for job in jobs}
+    for job in collisions.twins(jobs):
+        name = file_name(job.input, options, files, twin=True)
+        if name != job.output.name:
             result = job.output.with_name(name)
-            if result != job.output:
-                job = replace(job, output=result, notes=(TWIN.format(name),))
-        found.append(job)
-    renamed = [job.output for job in found if job.notes]
-    if not renamed:
-        return found, []
-    return found, [f"Inputs that differ in their suffixes alone keep these: {_shown(renamed)}."]
+            found[job] = replace(job, output=result, notes=(TWIN.format(name),))
+    renamed = [job.output for job in found.values() if job.notes]
+    said = f"Inputs that differ in their suffixes alone keep these: {_shown(renamed)}."
+    return list(found.values()), [said] * bool(renamed)
 
 
 def _check_path(output: Path) -> None:

@@ -343,3 +343,23 @@ def test_every_command_names_the_option(srx: Srx, photos: Path, args: str, messa
     run = srx(*args.split())
     assert run.err.startswith(f"error: {message}"), run.err
     assert (run.code, run.err.count("\n")) == (2, 1)
+
+
+def test_a_variable_that_nobody_reads_is_told_with_the_nearest(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DEVICE", "BENCH_STEPS", "WEIGHTS_LIST_JSON"):  # the controls: some command's
+        monkeypatch.setenv(f"SRX_{name}", "cpu" if name == "DEVICE" else "1")
+    dry = ("upscale", "in", "out", "--dry-run")
+    assert "variable" not in srx(*dry).err
+    for name in ("DEVCE", "WEIGTHS", "BENCH_STEP", "QQ"):
+        monkeypatch.setenv(f"SRX_{name}", "1")
+    for command in (dry, ("weights", "list")):
+        told = [line for line in srx(*command).err.splitlines() if "variable" in line]
+        assert told == [
+            "No command of srx reads the variable SRX_BENCH_STEP: SRX_BENCH_STEPS is one.",
+            "No command of srx reads the variable SRX_DEVCE: SRX_DEVICE is one.",
+            "No command of srx reads the variable SRX_QQ.",
+            "No command of srx reads the variable SRX_WEIGTHS: SRX_WEIGHTS is one.",
+        ]
+    assert srx(*dry, "--quiet").err == ""
