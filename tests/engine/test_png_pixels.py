@@ -83,6 +83,17 @@ def test_drawings_and_photographs_are_smaller_than_by_pillow() -> None:
         assert len(encoded(samples)) < len(file.getvalue())
 
 
+def test_what_is_smooth_is_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although most of what is left of it is 0: a search would make it larger."""
+    noise = np.random.default_rng(0).normal(0, 0.4, (300, 400, 3))
+    smooth = np.rint(100 + noise).astype(np.uint8)
+    filtered = np.frombuffer(zlib.decompress(b"".join(png_pixels.stream(smooth))), np.uint8)
+    assert np.count_nonzero(filtered == 0) > 0.5 * filtered.size
+    size = len(encoded(smooth))
+    monkeypatch.setattr(png_pixels, "DRAWN_FROM", 0)
+    assert len(encoded(smooth)) > 1.05 * size
+
+
 @pytest.fixture
 def without_zlib_ng(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "zlib_ng", None)
