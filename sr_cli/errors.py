@@ -76,6 +76,9 @@ NO_MEMORY = (
 )
 """Words, in lower case, of allocators that gave up: of glibc and its loader, C++, Windows, CUDA and
 MPS, and of cuBLAS and cuDNN when there is no room for them or for any of their algorithms."""
+NO_PRIMITIVE = "could not create a primitive"
+"""How oneDNN's message ends where there is no room for a kernel; where it has no such kernel, more
+words follow."""
 BROKEN = ("CUDA error:", "HIP error:")
 """How torch begins to tell of a failed kernel, after which every other call fails too."""
 
@@ -91,7 +94,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     known = isinstance(error, RuntimeError | ImportError)
-    return known and any(words in text for words in NO_MEMORY)
+    return known and (text.endswith(NO_PRIMITIVE) or any(words in text for words in NO_MEMORY))
 
 
 @contextmanager
