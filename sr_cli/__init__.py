@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sr_cli.engine.images import Picture, load, save
     from sr_cli.engine.metadata import Metadata
     from sr_cli.engine.options import OutputOptions, UpscaleOptions
-    from sr_cli.engine.size import Exact, Height, LongSide, Scale, ShortSide, Size, Width
+    from sr_cli.engine.size import Exact, Scale, Side, Size
     from sr_cli.engine.upscaler import Upscaler
     from sr_cli.errors import DeviceError, InputError, ModelError, SrxError, UsageError
     from sr_cli.memory import keep_freed
@@ -29,16 +29,14 @@ _HOMES = {
     "Exact": "engine.size",
     "Failed": "engine.events",
     "Finished": "engine.events",
-    "Height": "engine.size",
     "InputError": "errors",
     "Job": "engine.events",
-    "LongSide": "engine.size",
     "Metadata": "engine.metadata",
     "ModelError": "errors",
     "OutputOptions": "engine.options",
     "Picture": "engine.images",
     "Scale": "engine.size",
-    "ShortSide": "engine.size",
+    "Side": "engine.size",
     "Size": "engine.size",
     "Skipped": "engine.events",
     "SrxError": "errors",
@@ -47,7 +45,6 @@ _HOMES = {
     "UpscaleOptions": "engine.options",
     "Upscaler": "engine.upscaler",
     "UsageError": "errors",
-    "Width": "engine.size",
     "keep_freed": "memory",
     "load": "engine.images",
     "save": "engine.images",
@@ -60,16 +57,14 @@ __all__ = [
     "Exact",
     "Failed",
     "Finished",
-    "Height",
     "InputError",
     "Job",
-    "LongSide",
     "Metadata",
     "ModelError",
     "OutputOptions",
     "Picture",
     "Scale",
-    "ShortSide",
+    "Side",
     "Size",
     "Skipped",
     "SrxError",
@@ -78,7 +73,6 @@ __all__ = [
     "UpscaleOptions",
     "Upscaler",
     "UsageError",
-    "Width",
     "keep_freed",
     "load",
     "save",

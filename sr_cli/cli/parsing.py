@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import typer
 
 from sr_cli.cli.presets import PRESETS
 from sr_cli.engine.options import AUTO, DIFFUSION_ONLY, Method, OutputOptions, UpscaleOptions
-from sr_cli.engine.size import Exact, Height, LongSide, ShortSide, Size, Width
+from sr_cli.engine.size import Exact, Measure, Side, Size
 from sr_cli.errors import UsageError
 from sr_cli.models.kinds import is_alone
 
@@ -43,10 +43,7 @@ def exact_size(name: str, text: str) -> Exact:
 SIZES: dict[str, Callable[[Any], float | Size]] = {
     "scale": float,
     "size": partial(exact_size, "--size"),
-    "width": Width,
-    "height": Height,
-    "long_side": LongSide,
-    "short_side": ShortSide,
+    **{measure: partial(Side, measure) for measure in get_args(Measure)},
 }
 """Options that decide the size, and what makes one of each."""
 

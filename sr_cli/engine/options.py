@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sr_cli.diffusion.names import LastStep, SamplerName, Schedule, Variant
-from sr_cli.engine.size import Scale, Size
+from sr_cli.engine.size import Scale, Side, Size
 from sr_cli.errors import UsageError
 from sr_cli.models.kinds import is_alone
 
@@ -60,8 +60,8 @@ MOST_DRAWS = 64
 class UpscaleOptions:
     """How one picture becomes a larger one.
 
-    `scale` is a factor above 0, at most 32, or one of `Exact`, `Width`, `Height`, `LongSide` and
-    `ShortSide`, which count output pixels. `tile` and `overlap`: None chooses by the free memory
+    `scale` is a factor above 0, at most 32, or an `Exact` or a `Side`, which count output pixels.
+    `tile` and `overlap`: None chooses by the free memory
     and by the model's card, `tile` 0 is the whole picture; `tile` counts LR pixels, `overlap`
     output pixels. `batch`: tiles at a time, "auto" as many as pay on the device. `model` and
     `preprocess` name entries of the registry, `preprocess` also a checkpoint; `preprocess`,
@@ -138,7 +138,8 @@ class UpscaleOptions:
     @property
     def recorded(self) -> dict[str, Any]:
         """For reports and manifests."""
-        return asdict(self) | {"color": self.color_fix}
+        found = asdict(self) | {"color": self.color_fix}
+        return found | ({"scale": self.scale.recorded} if isinstance(self.scale, Side) else {})
 
     @property
     def size(self) -> Size:

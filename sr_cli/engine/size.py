@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
+from typing import Final, Literal
 
 from sr_cli.errors import UsageError
 
@@ -44,68 +45,44 @@ class Exact:
         return self.width, self.height
 
 
-@dataclass(frozen=True)
-class LongSide:
-    """The longer side gets this many pixels. Raises UsageError below 1."""
-
-    long_side: int
-
-    def __post_init__(self) -> None:
-        _check_side("long side", self.long_side)
-
-    def of(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in pixels of the result of a picture of width x height."""
-        return _times(Fraction(self.long_side, max(width, height)), width, height)
+Measure = Literal["width", "height", "long_side", "short_side"]
+_MEASURES: Final[dict[Measure, Callable[[int, int], int]]] = {
+    "width": lambda width, height: width,
+    "height": lambda width, height: height,
+    "long_side": max,
+    "short_side": min,
+}
 
 
 @dataclass(frozen=True)
-class ShortSide:
-    """The shorter side gets this many pixels. Raises UsageError below 1."""
+class Side:
+    """So many pixels wide, high, or at the longer or shorter side, in the same proportions.
 
-    short_side: int
+    Raises UsageError below 1, and for a measure that is none.
+    """
+
+    measure: Measure
+    pixels: int
 
     def __post_init__(self) -> None:
-        _check_side("short side", self.short_side)
+        if self.measure not in _MEASURES:
+            raise UsageError(f"A side is one of {', '.join(_MEASURES)}, not {self.measure!r}.")
+        if self.pixels < 1:
+            name = self.measure.replace("_", " ")
+            raise UsageError(f"{name} must be at least 1 pixel, not {self.pixels}.")
 
     def of(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) in pixels of the result of a picture of width x height."""
-        return _times(Fraction(self.short_side, min(width, height)), width, height)
+        measured = _MEASURES[self.measure](width, height)
+        return _times(Fraction(self.pixels, measured), width, height)
+
+    @property
+    def recorded(self) -> dict[str, int]:
+        """For reports and manifests: pixels by measure."""
+        return {self.measure: self.pixels}
 
 
-@dataclass(frozen=True)
-class Width:
-    """So many pixels wide, and as high as the proportions say. Raises UsageError below 1."""
-
-    width: int
-
-    def __post_init__(self) -> None:
-        _check_side("width", self.width)
-
-    def of(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in pixels of the result of a picture of width x height."""
-        return _times(Fraction(self.width, width), width, height)
-
-
-@dataclass(frozen=True)
-class Height:
-    """So many pixels high, and as wide as the proportions say. Raises UsageError below 1."""
-
-    height: int
-
-    def __post_init__(self) -> None:
-        _check_side("height", self.height)
-
-    def of(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) in pixels of the result of a picture of width x height."""
-        return _times(Fraction(self.height, height), width, height)
-
-
-Size = Scale | Exact | LongSide | ShortSide | Width | Height
-
-
-def _check_side(name: str, pixels: int) -> None:
-    if pixels < 1:
-        raise UsageError(f"{name} must be at least 1 pixel, not {pixels}.")
+Size = Scale | Exact | Side
 
 
 def _times(ratio: Fraction, width: int, height: int) -> tuple[int, int]:

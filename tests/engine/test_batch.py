@@ -42,7 +42,7 @@ from sr_cli.engine.jobs import pending, preview
 from sr_cli.engine.manifest import NAME, Manifest
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.pictures import recolored
-from sr_cli.engine.size import Exact, LongSide, Scale, ShortSide, Size, oddities
+from sr_cli.engine.size import Exact, Scale, Side, Size, oddities
 from sr_cli.errors import BrokenDeviceError, DeviceError, FullDiskError, InputError, ModelError
 
 OPTIONS = UpscaleOptions(scale=2, steps=3)
@@ -441,9 +441,9 @@ def test_what_a_result_is_not_is_noted() -> None:
     size: Size
     for size, notes in (
         (Scale(2.7), []),
-        (LongSide(97), []),
-        (LongSide(7), []),
-        (ShortSide(3), smaller),
+        (Side("long_side", 97), []),
+        (Side("long_side", 7), []),
+        (Side("short_side", 3), smaller),
         (Exact(14, 10), []),
         (Exact(14, 13), stretched),
         (Exact(2, 3), stretched + smaller),

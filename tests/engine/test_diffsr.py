@@ -17,7 +17,7 @@ from sr_cli.diffusion.samplers import sample, table
 from sr_cli.diffusion.schedules import SCHEDULES, alpha_bar
 from sr_cli.diffusion.solvers import plan
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.engine.size import LongSide
+from sr_cli.engine.size import Side
 from sr_cli.engine.steps import setting
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import UsageError
@@ -179,7 +179,7 @@ def calibrate(options: UpscaleOptions, starts: dict[float, int], **origin: objec
 def test_each_picture_starts_where_its_scale_is_calibrated() -> None:
     calibrate(UpscaleOptions(method="diffsr"), {2.0: 0, 4.0: 200})
     small, large = photo(10, 16, 1), photo(12, 24, 2)
-    auto = diffsr(scale=LongSide(64), steps=3)  # 4x and 2.67x
+    auto = diffsr(scale=Side("long_side", 64), steps=3)  # 4x and 2.67x
     results = auto.together([small, large])
     for lr, t1, result in zip((small, large), (200, 67), results, strict=True):
         scale = 64 / lr.shape[2]
@@ -192,7 +192,7 @@ def test_the_progress_of_each_picture_is_its_own() -> None:
     calibrate(UpscaleOptions(method="diffsr"), {2.0: 50, 4.0: 200})
     seen: list[tuple[int, int, int]] = []
     lrs = [photo(8, 16), photo(8, 32), photo(16, 16)]
-    diffsr(scale=LongSide(64), steps=2).together(lrs, on_step=lambda *at: seen.append(at))
+    diffsr(scale=Side("long_side", 64), steps=2).together(lrs, on_step=lambda *at: seen.append(at))
     assert {(i, total) for i, _, total in seen} == {(0, 2), (1, 2), (2, 2)}
 
 

@@ -2,14 +2,14 @@
 
 from dataclasses import FrozenInstanceError, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.engine.size import Exact, Height, LongSide, Scale, ShortSide, Width
+from sr_cli.engine.size import Exact, Measure, Scale, Side
 from sr_cli.errors import UsageError
 
 sides = st.integers(1, 20_000)
@@ -38,14 +38,14 @@ def test_scales_count_as_the_decimals_that_were_typed() -> None:
 @settings(deadline=None)
 @given(sides, sides, st.integers(1, 20_000))
 def test_a_side_is_met_exactly_and_the_aspect_kept(w: int, h: int, n: int) -> None:
-    wide, high = UpscaleOptions(scale=LongSide(n)).size.of(w, h)
+    wide, high = UpscaleOptions(scale=Side("long_side", n)).size.of(w, h)
     assert max(wide, high) == n
     assert abs(min(wide, high) - min(w, h) * n / max(w, h)) <= 1
-    assert min(UpscaleOptions(scale=ShortSide(n)).size.of(w, h)) == n
-    wide, high = UpscaleOptions(scale=Width(n)).size.of(w, h)
+    assert min(UpscaleOptions(scale=Side("short_side", n)).size.of(w, h)) == n
+    wide, high = UpscaleOptions(scale=Side("width", n)).size.of(w, h)
     assert wide == n
     assert abs(high - h * n / w) <= 1
-    assert Height(n).of(h, w) == (high, wide)  # of the picture on its side
+    assert Side("height", n).of(h, w) == (high, wide)  # of the picture on its side
 
 
 @settings(deadline=None)
@@ -77,7 +77,7 @@ GOOD: list[dict[str, Any]] = [
     *({"scale": value} for value in (0.01, 1, 2.7, 32)),
     *(
         {"scale": Exact(1, 1)},
-        {"scale": LongSide(1)},
+        {"scale": Side("long_side", 1)},
         {"steps": 499, "t1": 500},
         {"t1": 10},
         {"t1": 1000},
@@ -88,10 +88,14 @@ GOOD: list[dict[str, Any]] = [
 
 
 def test_sizes_without_sense_are_refused() -> None:
-    bad = ((Exact, (0, 5)), (Exact, (5, -1)), (LongSide, (0,)), (ShortSide, (-3,)))
-    for make, values in (*bad, (Width, (0,)), (Height, (-1,))):
-        with pytest.raises(UsageError, match="must be at least 1"):
-            make(*values)
+    for values in ((0, 5), (5, -1)):
+        with pytest.raises(UsageError, match="must be at least 1x1"):
+            Exact(*values)
+    for measure in get_args(Measure):
+        with pytest.raises(UsageError, match=f"{measure.replace('_', ' ')} must be at least 1"):
+            Side(measure, 0)
+    with pytest.raises(UsageError, match="one of width, height, long_side, short_side, not 'deep'"):
+        Side("deep", 5)  # type: ignore[arg-type]
     assert replace(UpscaleOptions(), scale=Exact(1, 1)).size == Exact(1, 1)
     assert UpscaleOptions(scale=Scale(3)).size == UpscaleOptions(scale=3).size
 
