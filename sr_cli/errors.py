@@ -64,6 +64,7 @@ class BrokenDeviceError(DeviceError):
 NO_MEMORY = (
     "allocate memory",
     "bad_alloc",
+    "can't start new thread",
     "failed to map segment",
     "not enough memory",
     "out of memory",
@@ -74,8 +75,9 @@ NO_MEMORY = (
     "unable to find an engine to execute this computation",
     "unable to find a valid cudnn algorithm",
 )
-"""Words, in lower case, of allocators that gave up: of glibc and its loader, C++, Windows, CUDA and
-MPS, and of cuBLAS and cuDNN when there is no room for them or for any of their algorithms."""
+"""Words, in lower case, of allocators that gave up: of glibc and its loader, C++, Python without
+room for a stack, Windows, CUDA and MPS, and of cuBLAS and cuDNN when there is no room for them or
+for any of their algorithms."""
 NO_PRIMITIVE = "could not create a primitive"
 """How oneDNN's message ends where there is no room for a kernel; where it has no such kernel, more
 words follow."""

@@ -58,7 +58,7 @@ def capped(x: Tensor, cap: float) -> Tensor:
     """x, (N, C, H, W), each cell with a root mean square over C of at most `cap`."""
     x = x.contiguous(memory_format=torch.channels_last)
     out, (rows, sizes) = torch.empty_like(x), _rows(x)
-    _launch(x, "cap", (-(-rows // sizes["ROWS"]),), x, out, _norm(x, cap), rows, **sizes)
+    launch(x, "cap", (-(-rows // sizes["ROWS"]),), x, out, _norm(x, cap), rows, **sizes)
     return out
 
 
@@ -67,7 +67,7 @@ def added_and_capped(x: Tensor, h: Tensor, layer: nn.Conv2d, cap: float) -> tupl
     x, h = (given.contiguous(memory_format=torch.channels_last) for given in (x, h))
     out, shown, (rows, sizes) = torch.empty_like(x), torch.empty_like(x), _rows(x)
     given = (x, h, layer.bias, out, shown, _norm(x, cap), rows)
-    _launch(x, "add_and_cap", (-(-rows // sizes["ROWS"]),), *given, **sizes)
+    launch(x, "add_and_cap", (-(-rows // sizes["ROWS"]),), *given, **sizes)
     return out, shown
 
 
@@ -77,7 +77,7 @@ def modulated(x: Tensor, layer: nn.Conv2d, scale: Tensor, shift: Tensor) -> Tens
     x, out = _even(x), _like(x)
     along = scale.stride(0) if len(scale) > 1 else 0
     given = (x, layer.bias, scale, shift, out, *_sides(x), *_strides(x), along)
-    _launch(x, "modulate", _grid(x), *given, ROWS=ROWS, WIDE=_wide(x))
+    launch(x, "modulate", _grid(x), *given, ROWS=ROWS, WIDE=_wide(x))
     return out
 
 
@@ -85,7 +85,7 @@ def added(x: Tensor, h: Tensor, *layers: nn.Conv2d) -> Tensor:
     """x + h + the biases (C,) of layers of x and h (N, C, H, W)."""
     x, h, out = _even(x), _even(h), _like(x)
     given = (x, h, _biases(*layers), out, *_sides(x), *_strides(x), *_strides(h))
-    _launch(x, "add", _grid(x), *given, ROWS=ROWS, WIDE=_wide(x))
+    launch(x, "add", _grid(x), *given, ROWS=ROWS, WIDE=_wide(x))
     return out
 
 
@@ -93,7 +93,7 @@ def through_prelu(x: Tensor, layer: nn.Conv2d, prelu: nn.PReLU) -> Tensor:
     """prelu(layer(x)), x (N, C, H, W)."""
     x = _even(bare(layer, x))
     given = (x, layer.bias, prelu.weight, out := _like(x), *_sides(x), *_strides(x))
-    _launch(x, "prelu", _grid(x), *given, ROWS=ROWS, WIDE=_wide(x))
+    launch(x, "prelu", _grid(x), *given, ROWS=ROWS, WIDE=_wide(x))
     return out
 
 
@@ -109,14 +109,14 @@ def normed(x: Tensor, norm: nn.GroupNorm, bias: Tensor | None = None, *, silu: b
     sums, squares = x.new_empty(2, number, parts, channels, dtype=torch.float32)
     scale, shift = x.new_empty(2, number, channels, dtype=torch.float32)
     summed = (x, bias, sums, squares, positions, channels, *_strides(x), along, steps)
-    _launch(x, "moments", (number, parts, blocks), *summed, ROWS=ROWS, WIDE=wide)
+    launch(x, "moments", (number, parts, blocks), *summed, ROWS=ROWS, WIDE=wide)
     width = channels // norm.num_groups
     sizes = {"GROUPS": norm.num_groups, "WIDTH": width, "WIDE": _power(width)}
     known = (sums, squares, bias, norm.weight, norm.bias, scale, shift, positions, parts, along)
     grid = (number, norm.num_groups)
-    _launch(x, "settle", grid, *known, norm.eps, PARTS=_power(parts), **sizes)
+    launch(x, "settle", grid, *known, norm.eps, PARTS=_power(parts), **sizes)
     given = (x, scale, shift, out, positions, channels, *_strides(x))
-    _launch(x, "normalise", _grid(x), *given, SILU=silu, ROWS=ROWS, WIDE=wide)
+    launch(x, "normalise", _grid(x), *given, SILU=silu, ROWS=ROWS, WIDE=wide)
     return out
 
 
@@ -143,7 +143,8 @@ def _biases(*layers: nn.Conv2d) -> Tensor:
     return sum(others, first)
 
 
-def _launch(x: Tensor, name: str, grid: tuple[int, ...], *given: Any, **sizes: Any) -> None:
+def launch(x: Tensor, name: str, grid: tuple[int, ...], *given: Any, **sizes: Any) -> None:
+    """A kernel on the device of x; given: what it reads and writes, and numbers."""
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]
         getattr(_kernels(), name)[grid](*given, **sizes)
 

@@ -124,6 +124,7 @@ WITHOUT_MEMORY = [
     RuntimeError("unable to mmap 99 bytes from file </x>: Cannot allocate memory (12)"),
     RuntimeError("std::bad_alloc"),
     RuntimeError("could not create a primitive"),
+    RuntimeError("can't start new thread"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),

@@ -215,13 +215,26 @@ def test_work_is_that_of_the_operations() -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_runs_are_counted_in_all_their_parts() -> None:
-    one, five = islice(runs(), 2)
+    one, five = islice(runs(kernels=True), 2)
     assert (one.name, one.steps, five.steps) == ("embedded", 1, 5)
     assert all(work.launches > 0 for work in one.parts.values())
     assert five.parts["network"] == one.parts["network"] * 5
     assert five.parts["guard"] == one.parts["guard"]
     assert one.recorded < one.work.launches
     assert one.parts["guard"].launches > 50  # to its end, although it looks at values
+    plain = next(runs(kernels=False))
+    for part, work in one.parts.items():
+        fewer = part == "network"
+        assert (work.launches < plain.parts[part].launches) == fewer, part
+        assert (work.bytes < plain.parts[part].bytes) == fewer, part
+        assert work.flops == plain.parts[part].flops
+
+
+def test_a_kernel_is_one_launch_of_what_it_reads_and_writes() -> None:
+    with without_values():
+        x = torch.empty(1, 8, 4, 4).contiguous(memory_format=torch.channels_last)
+        assert counted(fused.capped, x, 2.0, kernels=True) == Work(1, 2 * 4 * 8 * 16)
+    assert not fused.serves(x)  # afterwards
 
 
 def test_a_run_is_bound_part_by_part() -> None:

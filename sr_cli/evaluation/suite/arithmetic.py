@@ -110,38 +110,42 @@ def table(runs: list[Run], chip: Chip = H100) -> Table:
     return Table(columns, tuple(run.cells(chip) for run in runs))
 
 
-def parts_table(runs: list[Run]) -> Table:
-    """The parts of one picture by one step of each kind."""
-    names = [Column(name) for name in ("run", "part", "launches", "GB")]
-    columns = (*names, Column("TFLOP", digits=3))
+def parts_table(runs: list[Run], plain: list[Run]) -> Table:
+    """The parts of one picture by one step of each kind; plain: the same runs without kernels."""
+    names = ("run", "part", "launches", "GB", "launches without Triton", "GB without")
+    columns = (*map(Column, names), Column("TFLOP", digits=3))
     return Table(
         columns,
         tuple(
-            (run.name, part, work.launches, work.bytes / 1e9, work.flops / 1e12)
-            for run in runs
+            (
+                *(run.name, part, work.launches, work.bytes / 1e9),
+                *(without.launches, without.bytes / 1e9, work.flops / 1e12),
+            )
+            for run, other in zip(runs, plain, strict=True)
             if (run.batch, run.steps) == (1, 1)
-            for part, work in run.parts.items()
+            for (part, work), without in zip(run.parts.items(), other.parts.values(), strict=True)
         ),
     )
 
 
-def runs() -> Iterator[Run]:
-    """Of the default model, of `clean` and of DoSSR at full size, each alone and in a batch."""
+def runs(*, kernels: bool) -> Iterator[Run]:
+    """Of the default model, of `clean` and of DoSSR at full size, each alone and in a batch; with
+    the kernels of a GPU that has Triton, or by torch's operations alone."""
     for name in ("embedded", "clean"):  # of one architecture
         card = registry.card(name)
         for batch in BATCHES:
-            before, call, after = _in_pixels(card, batch)
+            before, call, after = _in_pixels(card, batch, kernels=kernels)
             for steps in STEPS.get(name, (card.limits.steps,)):
                 walk = _walked(card.limits.last_step, steps, batch, call, (3, 1))
                 yield Run(name, steps, batch, before | walk | after)
     for batch in BATCHES:
-        before, call, after = _in_latents(batch)
+        before, call, after = _in_latents(batch, kernels=kernels)
         for steps in STEPS["DoSSR"]:
             walk = _walked("step", steps, batch, call, (4, 8))
             yield Run("DoSSR, full size", steps, batch, before | walk | after)
 
 
-def _in_pixels(card: registry.Card, batch: int) -> tuple[Parts, Work, Parts]:
+def _in_pixels(card: registry.Card, batch: int, *, kernels: bool) -> tuple[Parts, Work, Parts]:
     """What comes before a walk, a call of the network, and what comes after; by autocast, as it
     runs in half precision."""
     half = torch.bfloat16
@@ -153,20 +157,24 @@ def _in_pixels(card: registry.Card, batch: int) -> tuple[Parts, Work, Parts]:
             compact = CompactPreprocessor(_still(CompactNet(**own)), half)
         lr, image = _pictures(batch)
         codec = PixelCodec()
-        before = {"preprocess": counted(compact, lr)}
+        before = {"preprocess": counted(compact, lr, kernels=kernels)}
         before["encode, decode"] = counted(lambda: codec.decode(codec.encode(image, image)[0]))
-        call = counted(denoiser.predict_x0, image, y=image, hint=image, **MOMENT)
+        given = {"y": image, "hint": image, **MOMENT}
+        call = counted(denoiser.predict_x0, image, kernels=kernels, **given)
     return before, call, _after(batch, exact=False)
 
 
-def _in_latents(batch: int) -> tuple[Parts, Work, Parts]:
+def _in_latents(batch: int, *, kernels: bool) -> tuple[Parts, Work, Parts]:
     """The same of DoSSR: UNet and ControlNet in bfloat16, what makes pixels in float16; the
     preprocessor is its own, of Real-ESRGAN's architecture."""
+    from sr_cli.models.dossr.fusing import fuse
     from sr_cli.models.dossr.model import DossrCodec, DossrDenoiser
     from sr_cli.models.dossr.networks import PARTS
 
     def build(part: str) -> Any:
-        return _still(PARTS[part](FULL))
+        net = PARTS[part](FULL)
+        fuse(net)
+        return _still(net)
 
     with without_values():
         with _default(torch.bfloat16):
@@ -179,9 +187,10 @@ def _in_latents(batch: int) -> tuple[Parts, Work, Parts]:
         state = torch.empty(batch, 4, SIDE * SCALE // 8, SIDE * SCALE // 8)
         codec = DossrCodec(vae, vae)
         before = {"preprocess": counted(rrdbnet, sharp)}
-        before["encode"] = counted(codec.encode, image, state)
-        call = counted(denoiser.predict_x0, state, y=state, hint=state, **MOMENT)
-        decode = counted(codec.decode, state)
+        before["encode"] = counted(codec.encode, image, state, kernels=kernels)
+        given = {"y": state, "hint": state, **MOMENT}
+        call = counted(denoiser.predict_x0, state, kernels=kernels, **given)
+        decode = counted(codec.decode, state, kernels=kernels)
     return before, call, {"decode": decode} | _after(batch, exact=True)
 
 

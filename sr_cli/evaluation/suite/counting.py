@@ -1,7 +1,7 @@
 """What operations ask of a device, counted without one: launches, bytes and FLOPs."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import flop_registry
+
+from sr_cli.models import fused
 
 ATTENTION = torch.ops.aten.scaled_dot_product_attention.default
 
@@ -98,9 +100,30 @@ def without_values() -> Iterator[None]:
         yield
 
 
-def counted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Work:
-    """What a call of the function asks for, up to where it wants to know a value."""
+@contextmanager
+def launching(counter: Counter) -> Iterator[None]:
+    """Take the kernels of `models.fused` for possible, and count each as one launch."""
+    module: Any = fused
+    before = fused.serves, fused.launch
+
+    def count(x: Tensor, name: str, grid: tuple[int, ...], *given: Any, **sizes: Any) -> None:
+        del x, name, grid, sizes
+        counter.work += Work(1, sum(map(_bytes, _tensors(given))))
+
+    module.serves, module.launch = lambda _: True, count
+    try:
+        yield
+    finally:
+        module.serves, module.launch = before
+
+
+def counted(function: Callable[..., Any], *args: Any, kernels: bool = False, **kwargs: Any) -> Work:
+    """What a call of the function asks for, up to where it wants to know a value.
+
+    kernels: as on a GPU with Triton, where those of `models.fused` replace operations.
+    """
     counter = Counter()
-    with counter, suppress(DataDependentOutputException):
+    possible = launching(counter) if kernels else nullcontext()
+    with possible, counter, suppress(DataDependentOutputException):
         function(*args, **kwargs)
     return counter.work

@@ -81,15 +81,16 @@ def arithmetic(progress: Progress) -> Part:
     progress("counting operations")
     from sr_cli.evaluation.suite.arithmetic import H100, SCALE, SIDE, parts_table, runs, table
 
-    counted = list(runs())
+    counted, plain = list(runs(kernels=True)), list(runs(kernels=False))
     text = (
         f"A run of pictures of {SIDE}², x{SCALE}, counted where operations have shapes and no "
-        "values. Launches: operations that compute; recorded: where a call of the network is "
+        "values. Launches: operations that compute, as on a GPU with Triton, whose kernels stand "
+        "for several each; recorded: where a call of the network is "
         "replayed as one. GB: what they read and write. Milliseconds on "
         f"an {H100.name}, an image: its launches at {1e6 * H100.launch:.0f} µs (what torch took "
         "for each where it called UNet and ControlNet, whose 1150 took 40 ms), its bytes at "
         f"{H100.bytes / 1e12:g} TB/s, its arithmetic at {H100.flops / 1e12:.0f} TFLOP/s; allowed: "
         "of each part the longer of the last two, so what is left where launches cost nothing."
     )
-    tables = (table(counted, H100), parts_table(counted))
+    tables = (table(counted, H100), parts_table(counted, plain))
     return Part("arithmetic", (), text, tables, everywhere=True)
