@@ -31,6 +31,12 @@ class DamagedError(InputError):
     """One input is a picture of which a part is missing or wrong."""
 
 
+class NoRoomError(InputError):
+    """One input does not fit into the memory that is free."""
+
+    exit_code = ExitCode.DEVICE
+
+
 class FullDiskError(InputError):
     """An output has no room, nor would the next have: the batch ends."""
 

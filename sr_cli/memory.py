@@ -19,6 +19,11 @@ UNLIMITED = 1 << 60
 """Limits from here on are none: cgroup v1 says a number near 2^63."""
 
 
+_LATER = 256 << 20
+"""Bytes of an address space that stacks of threads and libraries take, which come later: libraries
+that find none crash or wait for ever."""
+
+
 @dataclass(frozen=True)
 class Limit:
     """What bounds a process: bytes in all, and those that are left of them."""
@@ -98,7 +103,7 @@ def limits() -> Iterator[Limit]:
 
         most, _ = resource.getrlimit(resource.RLIMIT_AS)
         if most not in (resource.RLIM_INFINITY, -1):
-            yield Limit(most, most - psutil.Process().memory_info().vms)
+            yield Limit(most, most - psutil.Process().memory_info().vms - _LATER)
     with suppress(OSError):
         for line in (ROOT / "proc/self/cgroup").read_text("utf-8").splitlines():
             _, controllers, path = line.split(":", 2)

@@ -30,7 +30,7 @@ from sr_cli.engine.samples import (
     wide_gray,
 )
 from sr_cli.engine.signatures import unidentified
-from sr_cli.errors import DamagedError, InputError
+from sr_cli.errors import DamagedError, InputError, NoRoomError
 
 Floats = npt.NDArray[np.float32]
 
@@ -182,9 +182,10 @@ def _check_memory(path: Path, size: tuple[int, int]) -> None:
     need = BYTES_PER_PIXEL * size[0] * size[1]
     free = memory.free(swap=True)
     if need > free:
-        raise InputError(
-            f"{path} has {size[0]}×{size[1]} pixels and needs {need / 2**30:.1f} GiB to be read, "
-            f"but {free / 2**30:.1f} GiB of memory are free: reduce it, or close other programs."
+        raise NoRoomError(
+            f"{path} has {size[0]}×{size[1]} pixels and needs {need / 2**20:.0f} MiB to be read, "
+            f"but {free / 2**20:.0f} MiB of memory are free: close other programs, raise the limit "
+            "(ulimit -v), or reduce it."
         )
 
 

@@ -22,7 +22,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from sr_cli.engine import damage, png, reading
 from sr_cli.engine.images import load, losses, probe, save
-from sr_cli.errors import DamagedError, InputError
+from sr_cli.errors import DamagedError, ExitCode, InputError, NoRoomError
 
 W, H = 60, 40
 Y, X = np.mgrid[0:H, 0:W]
@@ -501,7 +501,11 @@ def test_a_picture_larger_than_free_memory_is_refused_by_its_header(
     path = put(tmp_path / "a.png", png_of(8, 2, rows(RGB)))
     load(path)
     monkeypatch.setattr(reading, "BYTES_PER_PIXEL", 1 << 50)
-    assert "memory are free" in refused(path)
+    with pytest.raises(
+        NoRoomError, match=r"a\.png has 8×2 pixels .* MiB of memory are free"
+    ) as error:
+        load(path)
+    assert error.value.exit_code == ExitCode.DEVICE
 
 
 # ------------------------------------------------------------------------------------ metadata

@@ -84,8 +84,8 @@ def arithmetic(progress: Progress) -> Part:
     counted, plain = list(runs(kernels=True)), list(runs(kernels=False))
     text = (
         f"A run of pictures of {SIDE}², x{SCALE}, counted where operations have shapes and no "
-        "values. Launches: operations that compute, as on a GPU with Triton, whose kernels stand "
-        "for several each; recorded: where a call of the network is "
+        "values. Launches: kernels of Triton and operations of torch that compute, each taken for "
+        "one although a group norm of torch's is several; recorded: where a call of the network is "
         "replayed as one. GB: what they read and write. Milliseconds on "
         f"an {H100.name}, an image: its launches at {1e6 * H100.launch:.0f} µs (what torch took "
         "for each where it called UNet and ControlNet, whose 1150 took 40 ms), its bytes at "
