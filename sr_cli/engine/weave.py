@@ -8,22 +8,27 @@ none.
 """
 
 import math
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from sr_cli.device import side_by_side
 from sr_cli.engine.between import extended
-from sr_cli.engine.tiling import Tiler, Window
+from sr_cli.engine.tiling import cached
 
 NEAR = 2
 """Cells on each side of one that its weave depends on: it is shared with those beside it, and their
 slopes are between the next ones."""
 LARGER = 3
 """Times what all three have: as much as that is taken for shared."""
-TILE = 256
-"""Output pixels: what is worked on at a time stays in a processor's cache."""
+TILE = 512
+"""Side of a square of as many pixels as are worked on at a time: they stay in a processor's cache.
+They are whole rows, and then whole columns, so that no pixel is looked at twice."""
+
+Fast = tuple[Tensor, Tensor, Tensor]
+"""What takes its mean and its slowest wave from a cell, (cell, cell), and from two at a time; and
+what that makes of a slope by which the sums of the cells beside it differ by 1, (1, cell)."""
 
 
 def weaves(cell: int, size: Sequence[int], grid: Sequence[int]) -> bool:
@@ -41,51 +46,92 @@ def weave(image: Tensor, source: Tensor, cell: int, device: torch.device) -> Ten
     """
     height, width = (side - side % cell for side in image.shape[-2:])
     found = image.new_zeros(len(image), 1, *image.shape[-2:])
+    if not (height and width):
+        return found
+    left, fast = found.new_empty(len(image), 1, height, width), fast_of(cell, device)
 
-    def read(_: int, window: Window) -> tuple[Tensor, Tensor]:
-        return image[(..., *window)], source[(..., *window)]
+    def along_rows(rows: slice) -> None:
+        here = ..., rows, slice(width)
+        detail = _detail(image[here].to(device), source[here].to(device))
+        found[here] = own = in_rows(detail, fast)
+        left[here] = detail.sub_(own)
 
-    if height and width:
-        tiler = Tiler.in_cache(TILE, NEAR * cell, device)
-        tiler.fill(partial(pattern, cell=cell), read, [found[..., :height, :width]])
+    def along_columns(cols: slice) -> None:
+        found[..., :height, cols] += in_columns(left[..., cols].to(device), fast).to(found.device)
+
+    with side_by_side(device) as each:
+        for function, side, other in ((along_rows, height, width), (along_columns, width, height)):
+            for _ in each(function, _parts(side, cached(TILE, device) ** 2 // other, cell)):
+                pass
     return found
+
+
+def _parts(side: int, most: int, cell: int) -> Iterator[slice]:
+    """A side in parts of whole cells, of at most so many pixels if there is more than one."""
+    part = max(most // cell, 1) * cell
+    return (slice(start, min(start + part, side)) for start in range(0, side, part))
 
 
 def pattern(image: Tensor, source: Tensor, *, cell: int) -> Tensor:
     """`weave` of whole cells: first along rows, then, of what that leaves, along columns."""
-    detail, fast = (image - source).mean(dim=1, keepdim=True), _fast(cell, image.device)
-    rows = _shared(_quick(detail.mT, *fast)).mT
-    return rows + _shared(_quick(detail - rows, *fast))
+    detail, fast = _detail(image, source), fast_of(cell, image.device)
+    rows = in_rows(detail, fast)
+    return rows + in_columns(detail - rows, fast)
 
 
-def _fast(cell: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What takes its mean and its slowest wave from a cell, (cell, cell), and what that makes of a
-    slope of 1, (cell, 1)."""
+def fast_of(cell: int, device: torch.device) -> Fast:
+    """Of cells of that many pixels along a side."""
     place = torch.arange(cell, device=device)[:, None]
     waves = torch.cos((place - place.T) * (2 * math.pi / cell))
     fast = torch.eye(cell, device=device) - (1 + 2 * waves) / cell
-    return fast, fast @ (place - (cell - 1) / 2)
+    slope = (place - (cell - 1) / 2).T / (2 * cell**2)
+    return fast, torch.block_diag(fast, fast), slope @ fast
 
 
-def _quick(x: Tensor, fast: Tensor, ramp: Tensor) -> Tensor:
-    """Of each cell down a column all but its mean, its slowest wave and its slope, which is that
-    between the means of the cells beside it, the border's repeated: (N, 1, cells, cell, W)."""
-    cell, (height, width) = len(fast), x.shape[-2:]
-    cells = x.reshape(*x.shape[:-2], height // cell, cell, width)
-    means = extended(cells.mean(dim=-2, keepdim=True), 1, -3)
-    slope = (means[..., 2:, :, :] - means[..., :-2, :, :]) / (2 * cell)
-    quick: Tensor = fast @ cells
-    return quick.addcmul_(slope, ramp, value=-1)
+def _detail(image: Tensor, source: Tensor) -> Tensor:
+    """What the network added, the mean of the channels, (N, 1, H, W)."""
+    detail = image[:, :1] - source[:, :1]
+    for channel in (1, 2):  # one by one: less goes through memory
+        detail += image[:, channel : channel + 1]
+        detail -= source[:, channel : channel + 1]
+    return detail.mul_(1 / 3)
 
 
-def _shared(x: Tensor) -> Tensor:
-    """What each of the cells down a column shares with those before and after it, the border's
-    repeated, place by place, (N, 1, H, W): their median, but at most LARGER times what all three
-    have, and 0 where they are of both signs. It changes little where x does."""
-    wider = extended(x, 1, -3)
-    before, own, after = wider[..., :-2, :, :], x, wider[..., 2:, :, :]
-    least, most = torch.minimum(before, own), torch.maximum(before, own)
+def in_rows(detail: Tensor, fast: Fast) -> Tensor:
+    """What recurs from cell to cell along the rows of (N, 1, H, W), as many as in whole cells: of
+    each cell all but its mean, its slowest wave and its slope, which is that between the means of
+    the cells beside it, as far as these three share it."""
+    _, pair, ramp = fast  # of a matrix for one cell a processor makes half as much
+    cell = ramp.shape[1]
+    cells = detail.unflatten(-1, (-1, cell))
+    steps = _steps(cells @ cells.new_ones(cell, 1), -2)
+    quick = (detail.reshape(-1, 2 * cell) @ pair).view(-1, cell)
+    quick.addmm_(steps.view(-1, 1), ramp, alpha=-1)
+    return _shared(quick.view(cells.shape), -2).flatten(-2)
+
+
+def in_columns(detail: Tensor, fast: Fast) -> Tensor:
+    """The same along its columns, without copies that turn them into rows."""
+    one, _, ramp = fast
+    cells = detail.unflatten(-2, (-1, len(one)))
+    steps = _steps(cells.sum(dim=-2, keepdim=True), -3)
+    return _shared((one @ cells).addcmul_(ramp.T, steps, value=-1), -3).flatten(-3, -2)
+
+
+def _steps(x: Tensor, dim: int) -> Tensor:
+    """Between what is before and after each cell, the border's repeated."""
+    wider, cells = extended(x, 1, dim), x.shape[dim]
+    return wider.narrow(dim, 2, cells) - wider.narrow(dim, 0, cells)
+
+
+def _shared(x: Tensor, dim: int) -> Tensor:
+    """What each cell shares with those before and after it, the border's repeated, place by place:
+    their median, but at most LARGER times what all three have, and 0 where they are of both signs.
+    It changes little where x does."""
+    wider, cells = extended(x, 1, dim), x.shape[dim]
+    before, after = wider.narrow(dim, 0, cells), wider.narrow(dim, 2, cells)
+    least, most = torch.minimum(before, x), torch.maximum(before, x)
     median = torch.maximum(least, torch.minimum(most, after))
-    least, most = torch.minimum(least, after), torch.maximum(most, after)
-    median.clamp_(most.clamp_(max=0).mul_(LARGER), least.clamp_(min=0).mul_(LARGER))
-    return median.flatten(-3, -2)
+    torch.minimum(least, after, out=least)
+    torch.maximum(most, after, out=most)
+    return median.clamp_(most.clamp_(max=0).mul_(LARGER), least.clamp_(min=0).mul_(LARGER))

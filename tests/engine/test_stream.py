@@ -87,6 +87,8 @@ def same(
     one, other = (load(output) for output in outputs.values())
     assert (one.depth, one.metadata, one.gray) == (other.depth, other.metadata, other.gray)
     distance = np.abs(one.samples - other.samples) * (2**one.depth - 1)
+    if suffix == ".webp":  # whose encoder chooses otherwise everywhere for a level somewhere
+        return bool(distance.mean() < 0.1)
     return bool(distance.max() < 1.01 and (distance > 0.5).mean() < 1e-3)
 
 
