@@ -15,7 +15,7 @@ class Along:
     """Where the pixels along a side lie between its cells.
 
     beside: the cells before and after each pixel, (2, pixels), on the CPU; near: the same, and
-    share: of the latter, (pixels, 1), where the maps are.
+    share: of the latter, (pixels,), where the maps are.
     """
 
     cells: int
@@ -32,37 +32,39 @@ class Along:
         before = places.long()
         after = (before + 1).clamp_(max=cells - 1)
         beside = torch.stack((before, after))
-        return cls(cells, beside, beside.to(device), (places - before).float()[:, None].to(device))
+        return cls(cells, beside, beside.to(device), (places - before).float().to(device))
 
     def used(self, span: slice) -> slice:
         """The cells beside a span of pixels."""
         return slice(int(self.beside[0, span.start]), int(self.beside[1, span.stop - 1]) + 1)
 
-    def enlarged(self, x: Tensor, span: slice) -> Tensor:
-        """(…, cells, W) → (…, pixels of the span, W); of x there are the cells `used` alone."""
+    def enlarged(self, x: Tensor, span: slice, dim: int) -> Tensor:
+        """A side of x, cells, as the pixels of a span; there are the cells `used` alone."""
         pixels = len(self.share)
         if pixels == self.cells:
-            return x[..., : span.stop - span.start, :]
+            return x.narrow(dim, 0, span.stop - span.start)
         factor, rest = divmod(pixels, self.cells)
         if rest or span.start % factor or span.stop % factor:
             before, after = self.near[:, span] - self.used(span).start
-            x = x.contiguous()
-            return x.index_select(-2, before).lerp_(x.index_select(-2, after), self.share[span])
-        first = [x[..., :1, :]] if span.start == 0 else []
-        last = [x[..., -1:, :]] if span.stop == pixels else []
-        return _multiplied(together([*first, x, *last], dim=-2), factor)
+            x = x.transpose(dim, -2).contiguous()  # rows are picked much faster than columns
+            picked = x.index_select(-2, before)
+            picked.lerp_(x.index_select(-2, after), self.share[span, None])
+            return picked.transpose(dim, -2).contiguous()
+        first = [x.narrow(dim, 0, 1)] if span.start == 0 else []
+        last = [x.narrow(dim, x.shape[dim] - 1, 1)] if span.stop == pixels else []
+        return _multiplied(together([*first, x, *last], dim=dim), factor, dim)
 
 
-def _multiplied(x: Tensor, factor: int) -> Tensor:
-    """Each of the inner cells of (…, 1 + h + 1, W) as so many: (…, factor·h, W)."""
-    *lead, height, width = x.shape
-    result = x.new_empty(*lead, height - 2, factor, width)
+def _multiplied(x: Tensor, factor: int, dim: int) -> Tensor:
+    """Along a side, each of the inner cells as so many."""
+    cells = x.shape[dim] - 2
+    result = x.new_empty(*x.shape[:dim], cells, factor, *x.shape[dim:][1:])
     for phase in range(factor):
         place = (phase + 0.5) / factor + 0.5  # from the middle of the cell before
         begin = int(place)
-        before, after = (x[..., k : k + height - 2, :] for k in (begin, begin + 1))
-        torch.lerp(before, after, place - begin, out=result[..., phase, :])
-    return result.flatten(-3, -2)
+        before, after = (x.narrow(dim, k, cells) for k in (begin, begin + 1))
+        torch.lerp(before, after, place - begin, out=result.select(dim, phase))
+    return result.flatten(dim - 1, dim)
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ class Between:
     def enlarged(self, there: Tensor, window: Window) -> Tensor:
         """A window of maps enlarged to the image, as if cut from the whole; there: its `cells`
         alone, (N, C, h, w)."""
-        wide = self.cols.enlarged(there.mT.contiguous(), window[1])
-        return self.rows.enlarged(wide.mT.contiguous(), window[0])
+        return self.rows.enlarged(self.cols.enlarged(there, window[1], -1), window[0], -2)
 
 
 def extended(x: Tensor, by: int, dim: int) -> Tensor:

@@ -58,14 +58,16 @@ class Finish:
         """
         check_numbers(smaller, self.device)
         lr = levels(lr.to(source.device))
+        woven = None
         if weaves(self.cell, image.shape[-2:], lr.shape[-2:]):
             with self.timer("guard"):
                 woven = weave(image, source, self.cell, self.device)
-                image, smaller = image.sub_(woven), smaller - shrunk(woven, lr)
+                smaller = smaller - shrunk(woven, lr)
         by_cells = self.color == "wavelet" and not self.exact
         if not by_cells and self.color != "none":
             with self.timer("colour"):
-                image = recoloured(image, source, self.color, self.device)
+                image = image if woven is None else image.sub_(woven)
+                image, woven = recoloured(image, source, self.color, self.device), None
                 smaller = shrunk(image, lr)
         with self.timer("guard"):
             result, strayed = guarded(
@@ -74,6 +76,7 @@ class Finish:
                 lr,
                 self.device,
                 smaller=smaller,
+                woven=woven,
                 recolour=by_cells,
                 form=form,
             )

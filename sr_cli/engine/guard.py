@@ -58,6 +58,7 @@ def guarded(
     device: torch.device | None = None,
     *,
     smaller: Tensor | None = None,
+    woven: Tensor | None = None,
     recolour: bool = False,
     form: Form = FLOATS,
 ) -> tuple[Tensor, Tensor]:
@@ -66,9 +67,9 @@ def guarded(
 
     image: what the networks gave, y: the plain enlargement, both (N, 3, H, W), finite, about in
     [0, 1]; lr: (N, 3, h, w) in [0, 1]; all float32 on one device, as is what comes back. device:
-    computes. smaller: `shrunk` of the image, where it is known. recolour: give the image the low
-    frequencies of y first, by a wavelet whose finest scale is a cell. form: of the results,
-    (N, C, H, W).
+    computes. smaller: `shrunk` of the image, where it is known. woven: what is taken out of the
+    image first, (N, 1, H, W), and is out of `smaller`. recolour: give the image the low frequencies
+    of y then, by a wavelet whose finest scale is a cell. form: of the results, (N, C, H, W).
     """
     device = device or image.device
     smaller = shrunk(image, lr) if smaller is None else smaller
@@ -81,10 +82,11 @@ def guarded(
 
     def pixels(_: int, w: Window) -> tuple[Tensor, ...]:
         place, near = (..., *w), maps[(..., *between.cells(w))]
+        shown = image[place] if woven is None else image[place] - woven[place]
         if doubted and (near.is_cuda or float(near[:, DOUBT].max()) > 0):  # a GPU would be awaited
-            return image[place], between.enlarged(near, w), y[place]
+            return shown, between.enlarged(near, w), y[place]
         tinted = float(near[:, COLOUR].min()) < 1
-        return image[place], between.enlarged(near[:, : COLOUR.start + tinted], w)
+        return shown, between.enlarged(near[:, : COLOUR.start + tinted], w)
 
     result = form.empty(len(image), *size, image.device)
     tiler = Tiler.in_cache(TILE, 0, device)
@@ -127,8 +129,8 @@ def recoloured_limits(
     """`limits` of an image to which the colour fix adds `low`, (N, 3, h, w), with that in the
     correction as far as the image is shown."""
     maps = limits(image + low, y, lr, scale=scale)
-    correction = maps[:, CORRECTION] + low * (1 - maps[:, DOUBT])
-    return torch.cat((correction, maps[:, CORRECTION.stop :]), dim=1)
+    maps[:, CORRECTION].addcmul_(low, 1 - maps[:, DOUBT])
+    return maps
 
 
 def limits(image: Tensor, y: Tensor, lr: Tensor, *, scale: Sequence[float]) -> Tensor:
@@ -201,7 +203,7 @@ def _shared(x: Tensor, dim: int, share: float) -> Tensor:
     """Every cell gives a share of itself to each of its two neighbours along a side."""
     wider = extended(x, 1, dim)
     before, after = (wider.narrow(dim, start, x.shape[dim]) for start in (0, 2))
-    return (before + after).mul_(share).add_((1 - 2 * share) * x)
+    return (before + after).mul_(share).add_(x, alpha=1 - 2 * share)
 
 
 def shrunk(image: Tensor, lr: Tensor) -> Tensor:
@@ -218,10 +220,10 @@ def reduced(image: Tensor, size: tuple[int, ...]) -> Tensor:
         return image
     if height % h or width % w:
         return F.interpolate(image, size, mode="area")
-    rows = [image[..., k :: height // h, :] for k in range(height // h)]
-    down = sum(rows[1:], rows[0])
-    columns = [down[..., k :: width // w] for k in range(width // w)]
-    return sum(columns[1:], columns[0]).mul_(h * w / (height * width))
+    down, across = height // h, width // w
+    rows = sum((image[..., k::down, :] for k in range(1, down)), image[..., ::down, :])
+    share = image.new_full((across,), 1 / (down * across))
+    return rows.reshape(*rows.shape[:-1], w, across) @ share
 
 
 def _extreme(x: Tensor, of_two: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -85,7 +85,7 @@ def fast_of(cell: int, device: torch.device) -> Fast:
     waves = torch.cos((place - place.T) * (2 * math.pi / cell))
     fast = torch.eye(cell, device=device) - (1 + 2 * waves) / cell
     slope = (place - (cell - 1) / 2).T / (2 * cell**2)
-    return fast, torch.block_diag(fast, fast), slope @ fast
+    return fast, torch.kron(torch.eye(2, device=device), fast), slope @ fast
 
 
 def _detail(image: Tensor, source: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def in_rows(detail: Tensor, fast: Fast) -> Tensor:
     the cells beside it, as far as these three share it."""
     _, pair, ramp = fast  # of a matrix for one cell a processor makes half as much
     cell = ramp.shape[1]
-    cells = detail.unflatten(-1, (-1, cell))
+    cells = detail.view(*detail.shape[:-1], -1, cell)
     steps = _steps(cells @ cells.new_ones(cell, 1), -2)
     quick = (detail.reshape(-1, 2 * cell) @ pair).view(-1, cell)
     quick.addmm_(steps.view(-1, 1), ramp, alpha=-1)
@@ -113,7 +113,7 @@ def in_rows(detail: Tensor, fast: Fast) -> Tensor:
 def in_columns(detail: Tensor, fast: Fast) -> Tensor:
     """The same along its columns, without copies that turn them into rows."""
     one, _, ramp = fast
-    cells = detail.unflatten(-2, (-1, len(one)))
+    cells = detail.view(*detail.shape[:-2], -1, len(one), detail.shape[-1])
     steps = _steps(cells.sum(dim=-2, keepdim=True), -3)
     return _shared((one @ cells).addcmul_(ramp.T, steps, value=-1), -3).flatten(-3, -2)
 
