@@ -6,7 +6,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -178,12 +178,12 @@ def main(args: list[str] | None = None) -> NoReturn:
         signal.signal(number, signal.default_int_handler)
     # Threads of torch that spin while one of them waits for its core: a busy machine is 7x slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    words = with_values(sys.argv[1:] if args is None else args)
     try:
         command = typer.main.get_command(app)
-        words = with_values(sys.argv[1:] if args is None else args)
         sys.exit(command.main(words, prog_name="srx", standalone_mode=False))
     except Exception as error:
-        sys.exit(_report(error))
+        sys.exit(_report(error, words))
 
 
 class Patient(io.TextIOBase):
@@ -228,15 +228,18 @@ def with_values(words: list[str]) -> list[str]:
     return found
 
 
-def _report(error: Exception) -> int:
-    """Say what went wrong; return the exit code."""
+def _report(error: Exception, words: Iterable[str]) -> int:
+    """Say what went wrong with this command line; return the exit code."""
     if isinstance(error, SrxError):
         terminal.error(str(error))
         return error.exit_code
     if isinstance(error, typer.TyperException):
-        terminal.error(
+        wrong = (
             _complaint(error) if isinstance(error, typer.BadParameter) else error.format_message()
         )
+        dashed = next((word for word in words if word[:1] == "-" and Path(word).is_file()), None)
+        hint = f" The file of this name is ./{dashed}." if dashed else ""
+        terminal.error(wrong + hint)
         return error.exit_code
     if is_out_of_memory(error):
         terminal.trace(error)

@@ -172,7 +172,8 @@ def devices(name: str) -> Iterator[Finding]:
     if not torch.allclose(found, expected, atol=1e-3):
         raise DeviceError(f"{device} computes something else than the CPU: use --device cpu.")
     dtype = resolve_dtype("auto", device, pixels=True)
-    threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' * (count > 1)}" if device.type == "cpu" else ""
     networks = str(dtype).removeprefix("torch.") + " by NNPACK" * serves(device, dtype)
     yield Finding("device", "ok", f"--device {name} is {device}{threads}, networks in {networks}")
 

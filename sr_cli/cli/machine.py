@@ -98,8 +98,9 @@ class ResolvedMachine:
     @property
     def sentence(self) -> str:
         """For people."""
+        threads = f"{self.threads} CPU thread{'s' * (self.threads > 1)}"
         return (
-            f"{self.processor} ({self.device}), {self.threads} CPU threads, {self.dtype_name}, "
+            f"{self.processor} ({self.device}), {threads}, {self.dtype_name}, "
             f"torch {metadata.version('torch')}, Python {platform.python_version()}."
         )
 

@@ -167,7 +167,8 @@ class Run:
 
         todo, settled = pending(jobs, self.options, self.files, manifest)
         self.settle(settled)
-        if settled and self.planned.single:
+        kept = any(isinstance(outcome, Failed) for outcome in settled) or self.files.trust_existing
+        if settled and kept and self.planned.single:
             terminal.note(
                 f"{self.output} was taken as OUTPUT: to enlarge it too, name a folder after it."
             )
@@ -201,6 +202,8 @@ class Run:
             done = {outcome.job for outcome in ended if isinstance(outcome, Finished)}
             count = f"{len(done)} of {len(todo)} done"
             advice = _advice(earlier - done, overwrite=self.files.overwrite)
+            if isinstance(ending, FullDiskError):
+                advice = f"make room; then {advice}"
             if isinstance(ending, GoneError):
                 count, advice = "what was done is gone with it", "the same command begins again"
             terminal.line(f"{_ended(ending)}: {count}; {advice}.")

@@ -207,8 +207,7 @@ def table(rows: Sequence[Row], metrics: Metrics, *, data: bool = False) -> Table
         values += [row.method, row.nfe, _in(1e6, row.parameters)]
         values += [row.percentile(50), row.percentile(10), row.percentile(90)]
         values += [row.images_per_second, _in(2**20, row.memory)]
-        for name in metrics.names:
-            values.append("no weights" if name in metrics.missing else row.scores.get(name))
+        values += [row.scores.get(name) for name in metrics.names]
         values += [row.startup] if started else []
         return (*values, row.failure) if failed else tuple(values)
 

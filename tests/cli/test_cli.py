@@ -549,7 +549,9 @@ def test_a_full_disk_ends_the_run(srx: Srx, photos: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("sr_cli.engine.images.encode", dies)
     run = srx("upscale", photos, "out", "-r")
     assert run.code == 1
-    assert "the disk is full: 0 of 3 done; the same command does the rest" in run.err
+    assert (
+        "the disk is full: 0 of 3 done; make room; then the same command does the rest" in run.err
+    )
     assert run.err.count("No space left on device") == 2  # the line of the file and its row
 
 

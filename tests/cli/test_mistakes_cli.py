@@ -44,6 +44,15 @@ def test_a_picture_taken_as_output_is_named(srx: Srx) -> None:
     Path("out").mkdir()
     for _ in range(2):
         assert "was taken" not in srx("upscale", a, b, "out").err
+        assert "was taken" not in srx("upscale", a, "out/c.png").err  # which is done the 2nd time
+
+
+def test_a_file_that_looks_like_an_option_is_told_how_to_be_written(srx: Srx) -> None:
+    assert "./" not in srx("upscale", "-x.png", "out").err
+    paint(Path("-x.png"))
+    run = srx("upscale", "-x.png", "out")
+    assert (run.code, "The file of this name is ./-x.png." in run.err) == (2, True)
+    assert srx("upscale", "./-x.png", "out").code == 0
 
 
 def test_a_command_that_is_none_is_told_what_was_meant(srx: Srx, photos: Path) -> None:
