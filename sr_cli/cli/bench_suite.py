@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from sr_cli.evaluation.suite.found import Part
 
 DEFAULT = "checks,speed,arithmetic"
+"""Parts of a suite."""
 MINUTES = 7.5
-
+"""After which it begins nothing more, unless --minutes says otherwise."""
 
 OWN = ("parts", "minutes", "quick")
 """Options of --suite."""

@@ -23,9 +23,7 @@ MAX_BYTES = 1 << 20
 PLAIN = "upscale"
 """The command whose variables and keys bear no command's name."""
 COMMON = frozenset(
-    {
-        *("device", "dtype", "threads", "quiet", "verbose", "no_progress", "config", "no_config"),
-    }
+    ("device", "dtype", "threads", "quiet", "verbose", "no_progress", "config", "no_config")
 )
 """Options that mean the same in every command: what computes, how much is said, which file."""
 

@@ -142,7 +142,7 @@ def average(
     quiet: shared.Quiet = False,
 ) -> None:
     """Install the average of two trainings of one network, often better than both."""
-    terminal.quiet = quiet
+    terminal.talk(quiet=quiet, verbose=False)
     from sr_cli.models.registry import card, check_name
     from sr_cli.training.averaging import average as averaged
 
@@ -240,7 +240,7 @@ def verify(
     """Compare every file's SHA-256 with its card; exit 3 names those that are damaged."""
     from sr_cli.models.registry import card, check, names
 
-    terminal.quiet = quiet
+    terminal.talk(quiet=quiet, verbose=False)
     damaged = False
     for name in models or names():
         try:

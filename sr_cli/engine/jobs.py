@@ -14,7 +14,7 @@ from sr_cli.engine import collisions
 from sr_cli.engine.events import Failed, Finished, Job, Outcome, Planned, Skipped
 from sr_cli.engine.formats import FORMATS, check_size, format_of
 from sr_cli.engine.images import MAX_PIXELS, SUFFIXES, load, probe, resembles_picture
-from sr_cli.engine.inputs import Input, collect
+from sr_cli.engine.inputs import Collected, Input, collect
 from sr_cli.engine.manifest import Manifest, Recipe
 from sr_cli.engine.naming import SAME, file_name
 from sr_cli.engine.options import NAME_BYTES, OutputOptions, UpscaleOptions
@@ -74,14 +74,7 @@ def collect_jobs(
         raise UsageError("stdin and stdout (-) are for one picture alone: name files or folders.")
     _check_path(output)
     found = collect(arguments, recursive=recursive, exclude=output)
-    inputs = found.inputs
-    notes = [f"There is no image in {folder}." for folder in found.empty]
-    if found.others:
-        count = len(found.others)
-        notes.append(f"{count} other file{'s' * (count > 1)} left out: {_shown(found.others)}.")
-    if found.closed:
-        count, folders = len(found.closed), _shown(found.closed)
-        notes.append(f"{count} folder{'s' * (count > 1)} not entered without -r: {folders}.")
+    inputs, notes = found.inputs, _left_out(found)
     failures = [Failed(Job(path, output), error) for path, error in found.failed]
     single = False
     if output.suffix.lower() in SUFFIXES and not output.is_dir():
@@ -106,6 +99,18 @@ def collect_jobs(
         notes.append("--quality is for JPEG, WebP and AVIF: --format has what these results are.")
     collisions.check_distinct(jobs)
     return Plan(jobs, tuple(notes), tuple(failures), single)
+
+
+def _left_out(found: Collected) -> list[str]:
+    """Notes on what is no input."""
+    notes = [f"There is no image in {folder}." for folder in found.empty]
+    if found.others:
+        count = len(found.others)
+        notes.append(f"{count} other file{'s' * (count > 1)} left out: {_shown(found.others)}.")
+    if found.closed:
+        count, folders = len(found.closed), _shown(found.closed)
+        notes.append(f"{count} folder{'s' * (count > 1)} not entered without -r: {folders}.")
+    return notes
 
 
 def _is_lossy(job: Job) -> bool:

@@ -22,7 +22,7 @@ Strip = Literal["all", "gps"]
 AUTO: Literal["auto"] = "auto"
 AT_ONCE = 16
 """Tiles of a batch by `auto`, at most: on an H100 64 took no less for each."""
-LOOKS = {
+FIELD_PATTERNS = {
     "stem": ".+",
     "ext": "[^.]*",
     "scale": r"\d+(?:\.\d+)?",
@@ -33,7 +33,7 @@ LOOKS = {
     "model": r"[a-z][\w.-]*",
 }
 """Fields of name templates, and patterns of their values."""
-NAME_FIELDS = tuple(LOOKS)
+NAME_FIELDS = tuple(FIELD_PATTERNS)
 NAME_BYTES = 255
 """What a file system takes as the name of one file."""
 
@@ -127,7 +127,7 @@ class UpscaleOptions:
 
     @property
     def model_name(self) -> str:
-        """Of what enlarges, for names of files: as LOOKS says, without folders."""
+        """Of what enlarges, for names of files: as FIELD_PATTERNS says, without folders."""
         if self.method == "diffsr":
             return Path(self.prior).absolute().name
         if not self.alone:
@@ -305,7 +305,7 @@ class OutputOptions:
             repeated = group in pattern
             pattern += re.escape(literal)
             if field is not None:
-                pattern += f"(?P={field})" if repeated else f"{group}{LOOKS[field]})"
+                pattern += f"(?P={field})" if repeated else f"{group}{FIELD_PATTERNS[field]})"
         root, suffix = os.path.splitext(name)  # noqa: PTH122
         of_root = re.fullmatch(pattern, root, re.IGNORECASE)
         found = of_root or re.fullmatch(pattern, name, re.IGNORECASE)
