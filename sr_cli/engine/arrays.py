@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,8 +39,12 @@ class Form:
             image = image.mean(dim=1, keepdim=True)
         if self.bits == 32:
             return image
-        levels = (image * float(2**self.bits - 1)).round_()
-        if image.device.type != "cpu":
+        on_cpu, white = image.device.type == "cpu", float(2**self.bits - 1)
+        if on_cpu and self.bits == 8:  # in one pass
+            rows = image.reshape(-1, image.shape[-1]).numpy()
+            return torch.from_numpy(cv2.convertScaleAbs(rows, alpha=white)).view(image.shape)
+        levels = (image * white).round_()
+        if not on_cpu:
             return levels.to(self.dtype)
         result = torch.empty_like(levels, dtype=self.dtype)
         np.copyto(result.numpy(), levels.numpy(), casting="unsafe")  # in a quarter of torch's time

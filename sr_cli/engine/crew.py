@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -68,7 +69,8 @@ class Crew:
     def __init__(self, workers: int) -> None:
         self.workers, self.threads = workers, torch.get_num_threads()
         self.stopped = False
-        self.readers, self.writers = (ThreadPoolExecutor(workers) for _ in range(2))
+        begin = partial(torch.set_num_threads, self.threads)  # of a thread's own
+        self.readers, self.writers = (ThreadPoolExecutor(workers, "", begin) for _ in range(2))
         self.lanes = ThreadPoolExecutor(min(workers, self.threads))
         self.writing = Queue[Future[None]](1, workers)
         self._running: set[Future[None]] = set()

@@ -7,7 +7,6 @@ Third edition of the PNG specification; numbers of sections below are its own.
 import io
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import IO, Final
 
 from PIL import Image
 
-from sr_cli.engine.png_pixels import crc32
+from sr_cli.engine.png_pixels import crc32, zlib
 from sr_cli.errors import DamagedError
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -230,7 +229,8 @@ def _pixels(path: Path, found: Header, data: bytes, notes: list[str]) -> bytes:
     if inflater.eof:
         return data
     notes.append("the last bytes of the pixels are missing, but no pixel is")
-    return zlib.compress(zlib.decompressobj().decompress(data, found.raw_bytes), 1)
+    whole: bytes = zlib.compress(zlib.decompressobj().decompress(data, found.raw_bytes), 1)
+    return whole
 
 
 def _sound(

@@ -1,4 +1,4 @@
-"""The pixels of a PNG as a zlib stream: filtered and deflated in strips, on all cores.
+"""The pixels of a PNG as a zlib stream: filtered and deflated in strips, on torch's threads.
 
 Of a photograph what the average of the left and the upper neighbour leaves is kept (PNG, third
 edition, §9.2: filter type 3). That has no repetitions worth a search, so Huffman codes alone give
@@ -6,7 +6,6 @@ the smallest files in a fraction of the time. A drawing has some, and more in wh
 neighbour alone leaves (type 2).
 """
 
-import os
 import zlib as standard
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -64,7 +63,9 @@ class Pixels:
             rows = np.concatenate([self._rest, rows])
         whole = len(rows) if len(rows) == self._left else len(rows) // self._strip * self._strip
         tops = range(0, whole, self._strip)
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        import torch
+
+        with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
             deflated = partial(self._deflated, rows)
             results = (pool.map if len(tops) > 1 else map)(deflated, tops)
             for top, (data, own, length) in zip(tops, results, strict=True):
