@@ -101,9 +101,8 @@ class Command(typer.core.TyperCommand):
         with naming_options(ctx):
             choose_flags(ctx)
             if not ctx.params.get("quiet"):
-                for name, nearest in config.misspelt(self, ctx.find_root().command.commands):
-                    hint = f": {nearest} is one" if nearest else ""
-                    terminal.note(f"No command of srx reads the variable {name}{hint}.")
+                for sentence in config.misspelt(self, ctx.find_root().command.commands):
+                    terminal.note(sentence)
             return super().invoke(ctx)
 
 

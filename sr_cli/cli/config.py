@@ -93,7 +93,9 @@ def _entries(
         plain = key.replace("-", "_")
         if plain not in known[command]:
             owners = [f"[{name}]" for name, keys in known.items() if plain in keys]
-            hint = f": it belongs in {' or '.join(owners)}" if owners and not place else ""
+            hint = _one(nearest(plain, [*known[command], *(() if place else known)]))
+            if owners and not place:
+                hint = f": it belongs in {' or '.join(owners)}"
             raise UsageError(f"The config file {path} has an unknown key {key!r}{place}{hint}.")
         param, opposite = known[command][plain]
         try:
@@ -165,19 +167,28 @@ def variables(commands: Iterable[Any]) -> set[str]:
     return found
 
 
-def misspelt(chosen: Any, commands: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Variables that look like srx's and that no command reads, and the nearest of those that one
-    does or ""; chosen: the command that runs, whose variables need none of the others."""
+def misspelt(chosen: Any, commands: Mapping[str, Any]) -> list[str]:
+    """Sentences on variables that look like srx's and that no command reads, with the nearest that
+    one does; chosen: the command that runs, whose variables need none of the others."""
     there = {name for name in os.environ if name.startswith(PREFIX)} - variables([chosen])
     if not there:
         return []
     known = variables(commands.values())
-    words = {name.removeprefix(PREFIX): name for name in known}
+    words = {name.removeprefix(PREFIX) for name in known}
     found = []
     for name in sorted(there - known):
-        near = get_close_matches(name.removeprefix(PREFIX), words, n=1)
-        found.append((name, words[near[0]] if near else ""))
+        near = nearest(name.removeprefix(PREFIX), words)
+        found.append(f"No command of srx reads the variable {name}{_one(near and PREFIX + near)}.")
     return found
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """What was meant, perhaps, or nothing."""
+    return next(iter(get_close_matches(word, words, n=1)), "")
+
+
+def _one(name: str) -> str:
+    return f": {name} is one" if name else ""
 
 
 def apply(ctx: typer.Context, path: Path | None) -> Path | None:

@@ -681,9 +681,10 @@ def test_every_kind_of_value_can_stand_in_the_file(srx: Srx, photos: Path) -> No
     [
         ("stepps = 3", "stepps"),
         ("[upscale]\nstepps = 3", r"stepps.*\[upscale\]"),
-        ("[upscal]\nsteps = 3", "upscal"),
+        ("[upscal]\nsteps = 3", "'upscal': upscale is one"),
         ("steps = [3]", "steps"),
         ("steps = true", "number or text for 'steps'"),
+        ("scal = 2", "unknown key 'scal': scale is one"),
         ("row = ['--steps 1']", r"unknown key 'row': it belongs in \[compare\] or \[bench\]"),
         ("half = 'first'", r"in \[bench\] or \[sweep-t1\] or \[prf-search\]"),
         ("[bench]\nrow = '--steps 1'", r"list of texts for 'row' in \[bench\]"),
