@@ -183,8 +183,8 @@ def _check_memory(path: Path, size: tuple[int, int]) -> None:
     free = memory.free(swap=True)
     if need > free:
         raise NoRoomError(
-            f"{path} has {size[0]}×{size[1]} pixels and needs {need / 2**20:.0f} MiB to be read, "
-            f"but {free / 2**20:.0f} MiB of memory are free: close other programs, raise the limit "
+            f"{path} has {size[0]}×{size[1]} pixels and needs {-(-need >> 20)} MiB to be read, "
+            f"but {free >> 20} MiB of memory are free: close other programs, raise the limit "
             "(ulimit -v), or reduce it."
         )
 
