@@ -44,7 +44,9 @@ TERMS: Final = 3
 REACH: Final = 10
 """A cell of `limits` depends on the cells at most this far from it."""
 TILE: Final = 256
-"""Cells, or output pixels: what is worked on at a time stays in a processor's cache."""
+"""Output pixels: what is worked on at a time stays in a processor's cache."""
+CELLS: Final = 512
+"""Cells: so few of them are read more than once."""
 MAPS: Final = [3, 3, 3, 1, 1]
 """Channels of correction, least, largest, colour and doubt."""
 CORRECTION, COLOUR, DOUBT = slice(0, 3), slice(9, 10), slice(10, 11)
@@ -119,7 +121,7 @@ def cell_maps(
         return tuple(x[(..., *w)] for x in (smaller, smaller_y, lr, low))
 
     decide = partial(recoloured_limits, scale=scale)
-    Tiler.in_cache(TILE, REACH, device).fill(decide, cells, [maps])
+    Tiler.in_cache(CELLS, REACH, device).fill(decide, cells, [maps])
     return maps
 
 

@@ -289,6 +289,7 @@ def test_tiles_do_not_show(monkeypatch: pytest.MonkeyPatch, scale: float) -> Non
     whole, strayed = guarded(image, y, lr)
     for tile in (20, 33):
         monkeypatch.setattr(guard, "TILE", tile)
+        monkeypatch.setattr(guard, "CELLS", tile)
         tiled, same = guarded(image, y, lr)
         torch.testing.assert_close(tiled, whole, atol=1e-6, rtol=0)
         assert same == strayed
