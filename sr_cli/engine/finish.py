@@ -13,7 +13,8 @@ from sr_cli.engine.arrays import Form, finite, levels
 from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, color_fix
 from sr_cli.engine.guard import guarded, shrunk
 from sr_cli.engine.options import Color, UpscaleOptions
-from sr_cli.engine.tiling import OnNote, Tiler, of_group, together
+from sr_cli.engine.small import SmallTiler
+from sr_cli.engine.tiling import OnNote, of_group, together
 from sr_cli.engine.timing import Timer
 from sr_cli.engine.weave import weave, weaves
 from sr_cli.errors import DeviceError
@@ -136,7 +137,7 @@ def recoloured(image: Tensor, source: Tensor, color: Color, device: torch.device
     if color != "wavelet":
         return fix(image, source)
     fixed = torch.empty_like(image)
-    Tiler.in_cache(COLOR_TILE, WAVELET_MARGIN, device).fill(
+    SmallTiler.of(COLOR_TILE, WAVELET_MARGIN, device).fill(
         fix, lambda _, w: (image[(..., *w)], source[(..., *w)]), [fixed]
     )
     return fixed

@@ -29,7 +29,8 @@ from torch import Tensor
 from sr_cli.engine.arrays import FLOATS, Form
 from sr_cli.engine.between import Between, extended
 from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, low_frequencies
-from sr_cli.engine.tiling import Tiler, Window
+from sr_cli.engine.small import SmallTiler
+from sr_cli.engine.tiling import Window
 
 LEVEL: Final = 1 / 255
 STRAYED: Final = (0.4, 0.9)
@@ -91,7 +92,7 @@ def guarded(
         return shown, between.enlarged(near[:, : COLOUR.start + tinted], w)
 
     result = form.empty(len(image), *size, image.device)
-    tiler = Tiler.in_cache(TILE, 0, device)
+    tiler = SmallTiler.of(TILE, 0, device)
     tiler.fill(lambda *read: form(limited(*read)), pixels, [result])
     return result, (maps[:, DOUBT] > 0.5).float().mean(dim=(1, 2, 3))
 
@@ -112,7 +113,7 @@ def cell_maps(
     low = torch.zeros_like(lr)
     if recolour:
         difference, blur = smaller_y - smaller, partial(low_frequencies, scale=scale)
-        Tiler.in_cache(COLOR_TILE, WAVELET_MARGIN, device).fill(
+        SmallTiler.of(COLOR_TILE, WAVELET_MARGIN, device).fill(
             blur, lambda _, w: (difference[(..., *w)],), [low]
         )
     maps = lr.new_empty(len(lr), sum(MAPS), *lr.shape[-2:])
@@ -121,7 +122,7 @@ def cell_maps(
         return tuple(x[(..., *w)] for x in (smaller, smaller_y, lr, low))
 
     decide = partial(recoloured_limits, scale=scale)
-    Tiler.in_cache(CELLS, REACH, device).fill(decide, cells, [maps])
+    SmallTiler.of(CELLS, REACH, device).fill(decide, cells, [maps])
     return maps
 
 

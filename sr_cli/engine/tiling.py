@@ -11,12 +11,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby, product
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sr_cli.device import free_memory, side_by_side
+from sr_cli.device import free_memory
 from sr_cli.each import Each
 from sr_cli.errors import DeviceError, is_out_of_memory
 from sr_cli.models import graphs
@@ -62,13 +62,16 @@ class Tile:
         return rows[:, None] * cols
 
 
-def tiles(height: int, width: int, *, core: int, margin: int, multiple: int) -> list[Tile]:
+def tiles(
+    height: int, width: int, *, core: int | tuple[int, int], margin: int, multiple: int
+) -> list[Tile]:
     """Tiles of one window shape over an image whose sides are multiples of `multiple`.
 
-    Cores are `core` pixels wide (rounded up to the multiple; 0: the whole image); windows add
-    `margin` on each side, shifted inwards at the image's border so that all have one shape.
+    Cores are `core` pixels high and wide (rounded up to the multiple; 0: the whole image); windows
+    add `margin` on each side, shifted inwards at the image's border so that all have one shape.
     """
-    rows, cols = (_spans(side, core or side, margin, multiple) for side in (height, width))
+    sides = zip((height, width), core if isinstance(core, tuple) else (core, core), strict=True)
+    rows, cols = (_spans(side, own or side, margin, multiple) for side, own in sides)
     return [
         Tile((inner_y, inner_x), (outer_y, outer_x))
         for (inner_y, outer_y), (inner_x, outer_x) in product(rows, cols)
@@ -193,9 +196,6 @@ def paste(image: Tensor, tile: Tile, values: Tensor, scale: int = 1) -> None:
 SMALLEST_TILE = {"exact": 64, "blend": 256}
 """Output pixels: where even this tile does not fit, memory is short for other reasons, or a network
 that sees a whole picture sees too little of it."""
-WIDER = 4
-"""Times as wide on a GPU, where launches cost more than caches give, as a tile that stays in a
-processor's cache."""
 MEMORY_SHARE = 0.5
 """Of the free memory: what one network call, or the state, may take."""
 
@@ -210,11 +210,6 @@ def of_group(listener: Callable[..., None], group: Sequence[int], k: int, *told:
     listener(group[k], *told)
 
 
-def cached(tile: int, device: torch.device) -> int:
-    """The side of a tile for work that is fastest in a processor's cache, where that is `tile`."""
-    return tile if device.type == "cpu" else WIDER * tile
-
-
 def ignore(*_: object) -> None:
     """A listener that does nothing."""
 
@@ -226,9 +221,7 @@ class Tiler:
     Lengths are in cells of `cell` output pixels. cores: of each picture's tile, 0 for the whole
     picture, None (exact tiling alone) to choose by the free memory from `bytes_per_cell`; a blended
     tile's core is its window. margin: the context of an exact core, or what a blended window shares
-    with the next. multiple: of a tile's sides. small: whether the function takes many small
-    operations, so that a CPU's threads do better each on a tile of its own. on_note(picture, text):
-    what a user should know.
+    with the next. multiple: of a tile's sides. on_note(picture, text): what a user should know.
     """
 
     device: torch.device
@@ -239,13 +232,7 @@ class Tiler:
     tiling: Tiling = "exact"
     cell: int = 1
     bytes_per_cell: int = 0
-    small: bool = False
     on_note: OnNote = field(default=ignore)
-
-    @classmethod
-    def in_cache(cls, tile: int, margin: int, device: torch.device) -> Self:
-        """Of one picture, for many small operations on exact tiles of that side."""
-        return cls(device, 1, [cached(tile, device)], margin, small=True)
 
     def fill(
         self,
@@ -287,7 +274,8 @@ class Tiler:
                 torch.cuda.empty_cache()
 
     def _each(self) -> AbstractContextManager[Each]:
-        return side_by_side(self.device) if self.small else nullcontext(map)
+        """How one call after another is made."""
+        return nullcontext(map)
 
     def count(self, picture: int, height: int, width: int) -> int:
         """Number of tiles of a picture of height × width cells."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sr_cli.device import side_by_side
 from sr_cli.engine.between import extended
-from sr_cli.engine.tiling import cached
+from sr_cli.engine.small import cached
 
 NEAR = 2
 """Cells on each side of one that its weave depends on: it is shared with those beside it, and their

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from sr_cli.engine import tiling
+from sr_cli.engine.small import SmallTiler, cached
 from sr_cli.engine.tiling import (
     Tile,
     Tiler,
     blended_tiles,
-    cached,
     over_tiles,
     paste,
     scaled,
@@ -166,5 +166,22 @@ def test_a_gpu_that_is_full_gives_back_what_torch_keeps(
     assert events == ["call", *["clear"] * cleared, "call"]
 
 
-def test_tiles_of_a_cache_are_wider_where_there_is_none_to_fill() -> None:
+@pytest.mark.parametrize(("width", "shape"), [(512, (128, 512)), (6144, (32, 2048))])
+def test_small_tiles_are_long_and_of_as_many_pixels_as_a_square(
+    width: int, shape: tuple[int, int]
+) -> None:
+    found = set[tuple[int, ...]]()
+
+    def noted(x: Tensor) -> Tensor:
+        found.add(tuple(x.shape[-2:]))
+        return x
+
+    image = torch.zeros(1, 1, 1, 1).expand(1, 1, 256, width)
+    result = torch.ones(1, 1, 256, width, dtype=torch.uint8)
+    SmallTiler.of(256, 0, CPU).fill(noted, lambda _, w: (image[(..., *w)],), [result])
+    assert found == {shape}
+    assert not result.any()
+
+
+def test_tiles_of_a_cache_are_larger_where_there_is_none_to_fill() -> None:
     assert cached(256, CPU) == 256 < cached(256, torch.device("cuda"))
