@@ -58,12 +58,10 @@ def twins(jobs: Sequence[Job]) -> list[Job]:
     sharing: defaultdict[str, list[Job]] = defaultdict(list)
     for job, output in zip(jobs, outputs, strict=True):
         sharing[output].append(job)
-    return [
-        job
-        for group in sharing.values()
-        for job in group
-        if len(group) == len({one.input.name.casefold() for one in group}) > 1
-    ]
+    groups = [group for group in sharing.values() if len(group) > 1]
+    names = [{job.input.name.casefold() for job in group} for group in groups]
+    apart = zip(groups, names, strict=True)
+    return [job for group, own in apart if len(own) == len(group) for job in group]
 
 
 def check_distinct(jobs: Sequence[Job]) -> None:
