@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import signal
@@ -18,6 +19,7 @@ import typer.core
 
 from sr_cli import __version__
 from sr_cli.cli import config
+from sr_cli.cli.text import spelt
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import Strip
 from sr_cli.errors import ExitCode, SrxError, UsageError, is_out_of_memory
@@ -169,9 +171,10 @@ def main(args: list[str] | None = None) -> NoReturn:
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: PTH123, SIM115  (closed by the shell)
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
-    for stream in (sys.stdout, sys.stderr):  # names and signs that the encoding lacks are escaped
+    codecs.register_error("srx", spelt)
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="srx")
     sys.stderr = Patient(sys.stderr)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have told us to ignore SIGINT
         signal.signal(number, signal.default_int_handler)
@@ -204,6 +207,11 @@ class Patient(io.TextIOBase):
     def flush(self) -> None:
         with suppress(OSError, ValueError):
             self._stream.flush()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """By which Rich chooses the lines of its tables."""
+        return str(self._stream.encoding)
 
     def isatty(self) -> bool:
         with suppress(OSError, ValueError):

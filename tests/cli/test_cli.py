@@ -410,14 +410,23 @@ def test_names_need_not_be_text(srx: Srx) -> None:
         assert srx("upscale", "in", "out", *flags).code == 0
 
 
-def test_signs_that_an_encoding_lacks_are_escaped(photos: Path) -> None:
+def test_signs_that_an_encoding_lacks_are_spelt(photos: Path) -> None:
     code = "import sys; from sr_cli.cli.app import main; main(sys.argv[1:])"
+    Path("in/a.png").rename("in/→Ω.png")
+    paint(Path("out/b.png"))  # somebody's, in the way
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONIOENCODING", "cp1252")
-        done = finished(code, "upscale", "in", "out", "--dry-run")
-    assert done.code == 0, done.err
-    assert r"6x4 \u2192 24x16" in done.out
-    assert "6x4 → 24x16" in finished(code, "upscale", "in", "out", "--dry-run").out
+        planned = finished(code, "upscale", "in", "out", "--dry-run")
+        failed = finished(code, "upscale", "in/b.jpg", "out")
+    assert (planned.code, failed.code) == (1, 1), planned.err
+    assert r"in/->\u03a9.png" in planned.out
+    assert "6x4 -> 24x16" in planned.out
+    for table in (planned.out, failed.err):
+        assert "\n| " in table
+        assert r"\u25" not in table  # a line of a box
+    plain = finished(code, "upscale", "in", "out", "--dry-run").out
+    assert "6x4 → 24x16" in plain
+    assert "┃" in plain
 
 
 def test_bars_reach_their_end_without_a_step() -> None:
