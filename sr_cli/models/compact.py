@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle
 
 from sr_cli.models import fused
-from sr_cli.models.rows import Rows, convolved
+from sr_cli.models.rows import Room, Rows, convolved
 from sr_cli.models.winograd import Convolution
 
 
@@ -62,9 +62,10 @@ class CompactNet(nn.Module):
 
     def by_rows(self, rows: Rows, height: int) -> Rows:
         """The residual of a picture of that height whose rows come from above to below."""
+        room = Room()
         for layer in self.body:
             if isinstance(layer, Convolution):
-                rows = convolved(rows, layer, height)
+                rows = convolved(rows, layer, height, room)
             else:
                 rows = map(layer, rows)
         return map(nn.PixelShuffle(self.upscale), rows)

@@ -141,7 +141,7 @@ class EmbeddedRows:
         those that can be told now, for `x0`."""
         c_in, *_ = self._factors
         y, z = self._shown(x, y)
-        self._flow.put(self._denoiser.net.seen(c_in * z, y))
+        self._flow.put(self._denoiser.net.seen(z.mul_(c_in), y))
         return self._outputs(x.device)
 
     def _outputs(self, device: torch.device) -> Iterator[Tensor]:
@@ -156,13 +156,14 @@ class EmbeddedRows:
         """E[x0 | x, y] of rows, of what went in there and what came out."""
         _, c_skip, c_out = self._factors
         y, z = self._shown(x, y)
-        return y + c_skip * z + c_out * output.float()
+        return z.mul_(c_skip).add_(y).add_(output.float() * c_out)
 
     def _shown(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """y and z, as in `EmbeddedDenoiser.predict_x0`."""
+        """y and a new z, as in `EmbeddedDenoiser.predict_x0`."""
         if not self._denoiser.net.config.conditional:
             x, y = x - self._m * y, torch.zeros_like(y)
-        return y, (x - (self._a + self._m) * y) / self._sigma
+        z = y * (self._a + self._m)
+        return y, torch.sub(x, z, out=z).div_(self._sigma)
 
 
 def load(card: Card, device: torch.device, dtype: torch.dtype) -> Model:

@@ -109,19 +109,21 @@ class EmbeddedConfig:
         return reach
 
 
-def capped(x: Tensor, cap: float) -> Tensor:
-    """x, (N, C, H, W), with every cell whose root mean square over C is above cap > 0 scaled to it.
+def capped(x: Tensor, cap: float, out: Tensor | None = None) -> Tensor:
+    """x, (N, C, H, W), with every cell whose root mean square over C is above cap > 0 scaled to it;
+    in `out`, if there is one.
 
     Each cell is looked at alone, so that tiles stay exact.
     """
     if not cap:
-        return x
+        return x if out is None else out.copy_(x)
     if fused.serves(x):
-        return fused.capped(x, cap)
+        found = fused.capped(x, cap)
+        return found if out is None else out.copy_(found)
     wide = torch.float32 if x.dtype == torch.float16 else None  # whose largest is soon reached
     norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=wide)
     over = norm.float().div(cap * x.shape[1] ** 0.5).clamp(min=1)
-    return x * over.reciprocal().to(x.dtype)
+    return torch.mul(x, over.reciprocal().to(x.dtype), out=out)
 
 
 class Block(nn.Module):
@@ -137,7 +139,7 @@ class Block(nn.Module):
         silence(self.modulation)
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        h: Tensor = self.conv2(self.modulated(self.conv1(self.shown(x)), level))
+        h: Tensor = self.conv2(self.modulated(self.conv1(self.shown(x)), level=level))
         return x + h
 
     def fused(self, x: Tensor, shown: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,14 +151,15 @@ class Block(nn.Module):
             return (fused.added(x, h, self.conv2),) * 2
         return fused.added_and_capped(x, h, self.conv2, self.cap)
 
-    def shown(self, x: Tensor) -> Tensor:
-        """What the first convolution sees of x."""
-        return capped(x, self.cap)
+    def shown(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """What the first convolution sees of x; in `out`, if there is one."""
+        return capped(x, self.cap, out)
 
-    def modulated(self, x: Tensor, level: Tensor) -> Tensor:
-        """What the second one sees of what the first one says."""
+    def modulated(self, x: Tensor, out: Tensor | None = None, *, level: Tensor) -> Tensor:
+        """What the second one sees of what the first one says; in `out`, if there is one."""
         scale, shift = self.modulation(level)[:, :, None, None].chunk(2, dim=1)
-        return F.silu(torch.addcmul(shift, x, 1 + scale))
+        found = torch.addcmul(shift, x, 1 + scale, out=out)
+        return F.silu(found, inplace=out is not None)
 
 
 def through(x: Tensor, blocks: nn.Module, level: Tensor) -> Tensor:
@@ -252,9 +255,9 @@ class EmbeddedNet(nn.Module):
         """What the first layer is shown."""
         return torch.cat((z, y), dim=1) if self.config.conditional else z
 
-    def capped(self, x: Tensor) -> Tensor:
-        """What the last layers see of the features at the first level."""
-        return capped(x, self.config.cap)
+    def capped(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """What the last layers see of the features at the first level; in `out`, if there is one."""
+        return capped(x, self.config.cap, out)
 
     def _picture(self, x: Tensor, level: Tensor) -> Tensor:
         """From the last features, at the first level, to full resolution."""

@@ -76,8 +76,8 @@ class CompactPreprocessor:
         return self._added(lr, self._residual(lr.to(self._dtype)))
 
     def _added(self, lr: Tensor, residual: Tensor) -> Tensor:
-        image = interpolate(lr.float(), scale_factor=self.scale, mode="nearest") + residual
-        return image.clamp(0, 1)
+        image = interpolate(lr.float(), scale_factor=self.scale, mode="nearest")
+        return image.add_(residual).clamp_(0, 1)
 
     def by_rows(self, height: int) -> Callable[[Tensor], Iterator[Tensor]]:
         """As `protocol.PreprocessorByRows`."""

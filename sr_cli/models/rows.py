@@ -10,6 +10,7 @@ more rows may be asked again when there are. None holds what it has handed on.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -49,11 +50,11 @@ class Waiting:
                 part = part[..., :count, :]
             taken.append(part)
             count -= part.shape[-2]
-        return torch.cat(taken, dim=-2)
+        return torch.cat(taken, dim=-2) if len(taken) > 1 else taken[0]
 
     def added(self, rows: Tensor) -> Tensor:
-        """These rows and the next of those that are kept, added up."""
-        return self.take(rows.shape[-2]) + rows
+        """These rows, which nobody needs any longer, and the next of those kept, added up."""
+        return rows.add_(self.take(rows.shape[-2]))
 
 
 class _Pieces(Rows):
@@ -74,31 +75,67 @@ def pieces(rows: Tensor, most: int) -> list[Tensor]:
     return list(torch.split(rows, max(1, most // rows.shape[-1]), dim=-2))
 
 
+Into = Callable[[Tensor, Tensor], object]
+"""Writes what a layer is shown of its first argument into the second."""
+
+
+def as_it_is(x: Tensor, out: Tensor) -> None:
+    """All of it."""
+    out.copy_(x)
+
+
+class Room:
+    """Memory that convolutions share, one after another, for what goes into them.
+
+    New memory for each of them would take several times as much: the C library seldom finds the
+    place of a freed block large enough for the next one of the same size.
+    """
+
+    def __init__(self) -> None:
+        self._values = torch.empty(0)
+
+    def of(self, shape: tuple[int, int, int, int], layer: nn.Conv2d) -> Tensor:
+        """(N, C, h, W), of arbitrary values, as a layer reads it best."""
+        size, weight = math.prod(shape), layer.weight
+        if self._values.numel() < size:
+            self._values = weight.new_empty(size)
+        number, channels, height, width = shape
+        if weight.is_contiguous():
+            return self._values[:size].view(shape)
+        return self._values[:size].view(number, height, width, channels).permute(0, 3, 1, 2)
+
+
 class _Convolution:
     """3×3 with zeros around the picture, which has so many rows in all."""
 
-    def __init__(self, layer: Convolution, height: int) -> None:
-        self._layer, self._left = layer, height
+    def __init__(self, layer: Convolution, height: int, room: Room, into: Into) -> None:
+        self._layer, self._left, self._room, self._into = layer, height, room, into
         self._kept: Tensor | None = None
         self._most = 0
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """The rows that can be told, in pieces of as many as come at a time."""
-        self._most = max(self._most, x.shape[-2])
-        self._left -= x.shape[-2]
-        x = F.pad(x, (0, 0, 1, 0)) if self._kept is None else torch.cat((self._kept, x), dim=-2)
-        if not self._left:
-            x = F.pad(x, (0, 0, 0, 1))
-        self._kept = x[..., -2:, :].clone(memory_format=torch.preserve_format)
-        if x.shape[-2] < 3:
+        number, _, more, width = x.shape
+        self._most = max(self._most, more)
+        self._left -= more
+        above = 1 if self._kept is None else self._kept.shape[-2]
+        below = above + more
+        shape = number, self._layer.in_channels, below + (not self._left), width
+        shown = self._room.of(shape, self._layer)
+        shown[..., :above, :] = 0 if self._kept is None else self._kept
+        self._into(x, shown[..., above:below, :])
+        shown[..., below:, :] = 0
+        self._kept = shown[..., -2:, :].clone(memory_format=torch.preserve_format)
+        if shown.shape[-2] < 3:
             return []
-        result = self._layer.over(x, above=0)
-        return list(torch.split(result, self._most, dim=-2))
+        return list(torch.split(self._layer.over(shown, above=0), self._most, dim=-2))
 
 
-def convolved(rows: Rows, layer: Convolution, height: int) -> Rows:
-    """By a 3×3 convolution over a picture of that height."""
-    return _Pieces(rows, _Convolution(layer, height))
+def convolved(
+    rows: Rows, layer: Convolution, height: int, room: Room, into: Into = as_it_is
+) -> Rows:
+    """By a 3×3 convolution over what `into` makes of a picture of that height."""
+    return _Pieces(rows, _Convolution(layer, height, room, into))
 
 
 def paired(rows: Rows) -> Rows:
@@ -114,18 +151,17 @@ def paired(rows: Rows) -> Rows:
     return _Pieces(rows, even)
 
 
-def residual(rows: Rows, block: Block, level: Tensor, height: int) -> Rows:
+def residual(rows: Rows, block: Block, level: Tensor, height: int, room: Room) -> Rows:
     """Through a residual block."""
-    waiting = Waiting()
-    before = convolved(map(block.shown, map(waiting.put, rows)), block.conv1, height)
-    modulated = map(partial(block.modulated, level=level), before)
-    return map(waiting.added, convolved(modulated, block.conv2, height))
+    waiting, modulated = Waiting(), partial(block.modulated, level=level)
+    before = convolved(map(waiting.put, rows), block.conv1, height, room, block.shown)
+    return map(waiting.added, convolved(before, block.conv2, height, room, modulated))
 
 
-def through(rows: Rows, blocks: nn.Module, level: Tensor, height: int) -> Rows:
+def through(rows: Rows, blocks: nn.Module, level: Tensor, height: int, room: Room) -> Rows:
     """Through the blocks of a stage."""
     for block in blocks.children():
-        rows = residual(rows, cast(Block, block), level, height)
+        rows = residual(rows, cast(Block, block), level, height, room)
     return rows
 
 
@@ -135,34 +171,34 @@ def embedded(rows: Rows, net: EmbeddedNet, level: Tensor, height: int) -> Rows:
     level: as it is `told`. height: of the picture; it, W and the numbers of rows are multiples of
     what the network takes.
     """
-    factor, height = net.config.unshuffle, height // net.config.unshuffle
-    x = convolved(map(nn.PixelUnshuffle(factor), rows), net.head, height)
+    factor, height, room = net.config.unshuffle, height // net.config.unshuffle, Room()
+    x = convolved(map(nn.PixelUnshuffle(factor), rows), net.head, height, room)
     skips: list[Waiting] = []
     for stage, down in zip(net.encoder, net.down, strict=True):
-        x = through(x, stage, level, height)
+        x = through(x, stage, level, height, room)
         skips.append(Waiting())
         x = map(down, paired(map(skips[-1].put, x)))
         height //= 2
-    x = through(x, net.middle, level, height)
+    x = through(x, net.middle, level, height, room)
     for stage, up, skip in reversed(list(zip(net.decoder, net.up, skips, strict=True))):
         height *= 2
-        x = through(map(skip.added, map(up, x)), stage, level, height)
-    features = map(net.capped, _Pieces(x, partial(pieces, most=PIECE // factor**2)))
-    full = map(nn.PixelShuffle(factor), convolved(features, net.tail, height))
-    return finished(net, full, level, factor * height) if net.config.detail else full
+        x = through(map(skip.added, map(up, x)), stage, level, height, room)
+    x = _Pieces(x, partial(pieces, most=PIECE // factor**2))
+    full = map(nn.PixelShuffle(factor), convolved(x, net.tail, height, room, net.capped))
+    return finished(net, full, level, factor * height, room) if net.config.detail else full
 
 
-def finished(net: EmbeddedNet, rows: Rows, level: Tensor, height: int) -> Rows:
+def finished(net: EmbeddedNet, rows: Rows, level: Tensor, height: int, room: Room) -> Rows:
     """Through the layers at full resolution, which leave the picture's three channels."""
     for block in net.refine:
-        rows = residual(rows, cast(Block, block), level, height)
+        rows = residual(rows, cast(Block, block), level, height, room)
     waiting = Waiting()
 
-    def noted(full: Tensor) -> Tensor:
+    def noted(full: Tensor, out: Tensor) -> None:
         waiting.put(full[:, :3].clone())
-        return full
+        F.silu(out.copy_(full), inplace=True)
 
-    return map(waiting.added, convolved(map(F.silu, map(noted, rows)), net.finish, height))
+    return map(waiting.added, convolved(rows, net.finish, height, room, noted))
 
 
 class Flow:

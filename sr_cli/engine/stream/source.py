@@ -13,6 +13,7 @@ from torch import Tensor
 from sr_cli.diffusion.noise import digest
 from sr_cli.engine.images import Floats, Picture
 from sr_cli.engine.pictures import colors, neutral
+from sr_cli.engine.stream.band import Band
 from sr_cli.engine.stream.shelf import Integers, Shelf
 from sr_cli.engine.stream.windows import pillow_taps, resized, weighed
 from sr_cli.engine.tiling import Window
@@ -152,8 +153,7 @@ class SourceRows:
         assert isinstance(network, PreprocessorByRows)
         self._network = network.by_rows(source.held.size[0])
         self._scale = network.scale
-        self._entered = self._top = 0  # LR rows so far, and the first of the rows that are kept
-        self._kept: list[Tensor] = []
+        self._entered, self._kept = 0, Band()  # LR rows so far, and what came of the last ones
 
     def __call__(self, window: Window) -> Tensor:
         """(1, 3, h, W) float32 in [0, 1]; beyond the picture's right and bottom as its edge."""
@@ -170,14 +170,13 @@ class SourceRows:
 
     def _preprocessed(self, window: Window) -> Tensor:
         """Of the network's answer, at its own scale: rows that begin no earlier than before."""
-        rows, cols = window
-        held = self._source.held
-        while self._top + sum(part.shape[-2] for part in self._kept) < rows.stop:
-            more = max(4, ENTERING // held.size[1])
-            entering = slice(self._entered, min(self._entered + more, held.size[0]))
+        rows, held = window[0], self._source.held
+        while self._kept.bottom < rows.stop:
+            end = self._entered + max(4, ENTERING // held.size[1])
+            entering = slice(self._entered, min(end, held.size[0]))
             self._entered = entering.stop
             image = held.window((entering, slice(0, held.size[1])), self._source.device)
-            self._kept.extend(self._network(image))
-        kept = torch.cat(self._kept, dim=-2)[..., rows.start - self._top :, :]
-        self._top, self._kept = rows.start, [kept]
-        return kept[..., : rows.stop - rows.start, cols]
+            for more in self._network(image):
+                self._kept.add(more)
+        self._kept.forget(rows.start)
+        return self._kept[window]

@@ -94,7 +94,7 @@ class WalkByRows:
         return ahead(items) if self.most > self.model.multiple_of else iter(items)
 
     def encoded(self, source: Tensor) -> Tensor:
-        """y; the codec of such a model has no context, no noise, and y as its hint."""
+        """y, a new tensor; the codec of such a model has no context, no noise, and y as its hint."""
         return self.model.codec.encode(source, source.new_zeros(1).expand_as(source))[0]
 
     def across(self, rows: slice) -> Window:
@@ -159,7 +159,7 @@ class _Pass:
         if self._state is not None:
             return self._state.read(place).to(source.device)
         share, noise = self._walk.course.start
-        return (self._walk.encoded(source) * share).add_(self._walk.noise(0, place), alpha=noise)
+        return self._walk.encoded(source).mul_(share).add_(self._walk.noise(0, place), alpha=noise)
 
     def _moved(self, place: Window, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next state, x0 and the source of rows, by what the network makes of them."""
