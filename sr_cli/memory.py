@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from threading import Event, Thread
 
 import psutil
 
@@ -17,6 +20,8 @@ ROOT = Path("/")
 """Where /proc and /sys are."""
 UNLIMITED = 1 << 60
 """Limits from here on are none: cgroup v1 says a number near 2^63."""
+EVERY = 0.01
+"""Seconds after which a bound is looked at again; each time takes some 20 µs."""
 
 
 _LATER = 256 << 20
@@ -84,6 +89,23 @@ class Bound:
             hand_back()
             self._limit = max(self._least, held() + self._more // 8)
 
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside `with` a thread keeps it, since much is allocated within one call of a network."""
+        ended = Event()
+
+        def watch() -> None:
+            while not ended.wait(EVERY):
+                self.keep()
+
+        thread = Thread(target=watch, name="srx memory", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
 
 def hand_back() -> None:
     """Give the system what is freed, which it is slow to give again; of the GNU C library's."""
@@ -93,7 +115,12 @@ def hand_back() -> None:
 
 def held() -> int:
     """Bytes of this process that are in the machine's memory."""
-    return int(psutil.Process().memory_info().rss)
+    return int(_process(os.getpid()).memory_info().rss)
+
+
+@cache
+def _process(number: int) -> psutil.Process:
+    return psutil.Process(number)
 
 
 def limits() -> Iterator[Limit]:

@@ -5,6 +5,8 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
+from threading import enumerate as enumerate_threads
 from types import SimpleNamespace
 
 import psutil
@@ -149,6 +151,19 @@ def test_what_is_freed_is_handed_back_above_the_bound(monkeypatch: pytest.Monkey
         held, left = now, then
         bound.keep()
     assert handed == [1000, 1801, 1900, 2001, 1801]
+
+
+def test_a_thread_keeps_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While something is done, and no longer."""
+    handed, held = Event(), 0
+    monkeypatch.setattr(memory, "held", lambda: held)
+    monkeypatch.setattr(memory, "hand_back", handed.set)
+    bound = memory.Bound(800)
+    handed.clear()
+    with bound.watched():
+        held = 801
+        assert handed.wait(60)
+    assert "srx memory" not in {thread.name for thread in enumerate_threads()}
 
 
 PIECES = """

@@ -256,7 +256,7 @@ class EmbeddedNet(nn.Module):
         return torch.cat((z, y), dim=1) if self.config.conditional else z
 
     def capped(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """What the last layers see of the features at the first level; in `out`, if there is one."""
+        """What the last layers see of the features at the first level; in `out`, if it is given."""
         return capped(x, self.config.cap, out)
 
     def _picture(self, x: Tensor, level: Tensor) -> Tensor:

@@ -219,7 +219,8 @@ def test_what_overflows_is_repeated_in_float32(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: float
 ) -> None:
     """In strips that are lower, as float32 takes more memory."""
-    path, x0, call = paint(tmp_path / "in.png"), EmbeddedRows.x0, EmbeddedRows.__call__
+    path = paint(tmp_path / "in.png", size=(95, 200))
+    x0, call = EmbeddedRows.x0, EmbeddedRows.__call__
     rows: dict[torch.dtype, int] = {}
 
     def overflowing(self: EmbeddedRows, *read: torch.Tensor) -> torch.Tensor:
@@ -373,10 +374,18 @@ def test_the_same_memory_serves_every_width() -> None:
         assert 0.9 * plan.WORK < width * (plan.WIDE + plan.EACH * rows) <= plan.WORK
 
 
+@pytest.mark.parametrize(("height", "strips"), [(2000, 1), (2001, 1), (3000, 4)])
+def test_what_one_strip_holds_is_one_strip(height: int, strips: int) -> None:
+    """Also where its height is no multiple of what the model takes."""
+    sizes = ((500, height // 4), (2000, height))
+    parts = Upscaler(UpscaleOptions(), device="cpu", dtype="bfloat16").parts(sizes, ignore)
+    assert -(-height // plan.strip_rows(parts, sizes)) == strips
+
+
 def test_what_waits_to_be_finished_takes_as_much_of_wide_pictures() -> None:
     """Rows that are finished at a time, in pixels, until they are as few as they may be."""
     widths = (1024, 8192, 16_384, 30_000)
-    assert [least(width) for width in widths] == [1024, 128, 64, 64]
+    assert [least(width) for width in widths] == [1024, 128, 64, 48]
 
 
 def test_how_many_rows_are_finished_at_a_time_does_not_matter(

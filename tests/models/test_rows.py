@@ -14,7 +14,7 @@ from sr_cli.models.compact import CompactNet
 from sr_cli.models.embedded import EmbeddedDenoiser
 from sr_cli.models.network import EmbeddedConfig, EmbeddedNet
 from sr_cli.models.preprocess import CompactPreprocessor
-from sr_cli.models.rows import Flow, Waiting
+from sr_cli.models.rows import Flow, Room, Waiting
 
 SHAPE: dict[str, Any] = {"widths": (8, 12, 16), "blocks": (2, 1, 2), "embed": 16}
 HEIGHT, WIDTH = 208, 48
@@ -132,3 +132,23 @@ def test_layers_may_be_asked_again_when_more_has_come() -> None:
     for value in (1.0, 2.0):
         flow.put(torch.full((1, 1, 1, 1), value))
         assert [float(part) for part in flow.rows] == [-value]
+
+
+@torch.inference_mode()
+def test_what_lay_in_the_room_before_does_not_show(
+    denoiser: EmbeddedDenoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, of = torch.cat(list(by_rows(denoiser, 48)), dim=-2), Room.of
+    monkeypatch.setattr(Room, "of", lambda *given: of(*given).fill_(torch.nan))
+    assert torch.equal(torch.cat(list(by_rows(denoiser, 48)), dim=-2), found)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_room_is_one_place_in_the_layout_of_the_layer(layout: torch.memory_format) -> None:
+    room, layer = Room(), torch.nn.Conv2d(8, 4, 3).to(memory_format=layout)
+    large = room.of((1, 8, 10, 6), layer)
+    small = room.of((1, 8, 3, 6), layer)
+    assert large.data_ptr() == small.data_ptr()
+    assert small.is_contiguous(memory_format=layout)
+    assert small.shape == (1, 8, 3, 6)
+    assert room.of((1, 8, 11, 6), layer).data_ptr() != large.data_ptr()

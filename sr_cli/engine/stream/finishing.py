@@ -40,7 +40,7 @@ ROUND = 16
 def least(width: int) -> int:
     """Rows that are finished at a time, a multiple of ROUND: about a megapixel, and enough that the
     surroundings of the cells among them are not much more than these."""
-    return max(64, (1 << 20) // width // ROUND * ROUND)
+    return max(48, (1 << 20) // width // ROUND * ROUND)
 
 
 def lows(scale: Sequence[float], color: Color) -> int:

@@ -128,7 +128,9 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
                     pixel, metadata = result.pixel, like.metadata.sized(*after)
                     shape = (*result.size, pixel.shape[2])
                     quality = keeper.files.quality
-                    Sink(file, result.format, shape, pixel.dtype, metadata, quality).take(making())
+                    sink = Sink(file, result.format, shape, pixel.dtype, metadata, quality)
+                    with _bound().watched():
+                        sink.take(making())
                 break
             except _OverflowedError:
                 notes.append(f"{parts.precision} overflowed: repeated in float32")
@@ -168,7 +170,6 @@ class _Making:
         self.parts, self.held, self.result = parts, held, result
         self.most, self.on_step = most, on_step
         self.notes: list[str] = []
-        self.bound = _bound()
 
     @torch.inference_mode()
     def __call__(self) -> Iterator[tuple[slice, Samples]]:
@@ -186,7 +187,6 @@ class _Making:
             del hr  # what nobody needs any longer would stay while the next rows are computed
             yield rows, samples
             del samples
-            self.bound.keep()
         self.notes += strayed_notes(finisher.strayed / math.prod(held.size))
 
     def _walked(self) -> Iterator[tuple[slice, Tensor]]:
@@ -217,6 +217,5 @@ class _Making:
             del image, source
             yield rows, block
             del block
-            self.bound.keep()
         if parts.dtype != torch.float32 and largest <= 0 < brightest:
             raise _OverflowedError

@@ -94,7 +94,7 @@ class WalkByRows:
         return ahead(items) if self.most > self.model.multiple_of else iter(items)
 
     def encoded(self, source: Tensor) -> Tensor:
-        """y, a new tensor; the codec of such a model has no context, no noise, and y as its hint."""
+        """y, as a new tensor; the codec of such a model has no context, no noise, y as its hint."""
         return self.model.codec.encode(source, source.new_zeros(1).expand_as(source))[0]
 
     def across(self, rows: slice) -> Window:
