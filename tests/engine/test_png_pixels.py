@@ -4,18 +4,21 @@ import io
 import sys
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import reload
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from sr_cli.engine import formats, png_pixels
+from sr_cli.engine.crew import Crew
 from sr_cli.engine.metadata import Metadata
 from sr_cli.engine.writers import Samples
 
@@ -92,6 +95,31 @@ def test_what_is_smooth_is_no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     size = len(encoded(smooth))
     monkeypatch.setattr(png_pixels, "DRAWN_FROM", 0)
     assert len(encoded(smooth)) > 1.05 * size
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_no_more_threads_than_torch_has_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a thread that writes has as many as the run, whatever goes on beside it."""
+    asked = list[int]()
+
+    def pool(max_workers: int) -> ThreadPoolExecutor:
+        asked.append(max_workers)
+        return ThreadPoolExecutor(max_workers)
+
+    monkeypatch.setattr(png_pixels, "ThreadPoolExecutor", pool)
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        with Crew(1) as crew:
+            torch.set_num_threads(1)
+            crew.writers.submit(encoded, drawing(20, 20)).result()
+    assert asked == [1, 2]
 
 
 @pytest.fixture
