@@ -21,7 +21,7 @@ from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.size import Exact
 from sr_cli.engine.stream import finishing, plan, source
 from sr_cli.engine.stream.finishing import Finisher, least
-from sr_cli.engine.stream.plane import Plane
+from sr_cli.engine.stream.shelf import Shelf
 from sr_cli.engine.tiling import ignore
 from sr_cli.engine.upscaler import Upscaler
 from sr_cli.errors import DeviceError
@@ -267,20 +267,20 @@ def test_as_many_states_are_kept_as_the_solver_looks_back_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """However many steps there are."""
-    path, peaks, open_now = paint(tmp_path / "in.png"), list[int](), set[Plane]()
-    init, close = Plane.__init__, Plane.close
+    path, peaks, open_now = paint(tmp_path / "in.png"), list[int](), set[Shelf]()
+    init, close = Shelf.__init__, Shelf.close
 
-    def opening(self: Plane, size: tuple[int, int]) -> None:
-        init(self, size)
+    def opening(self: Shelf, shape: tuple[int, ...]) -> None:
+        init(self, shape)
         open_now.add(self)
         peaks[-1] = max(peaks[-1], len(open_now))
 
-    def closing(self: Plane) -> None:
+    def closing(self: Shelf) -> None:
         close(self)
         open_now.discard(self)
 
-    monkeypatch.setattr(Plane, "__init__", opening)
-    monkeypatch.setattr(Plane, "close", closing)
+    monkeypatch.setattr(Shelf, "__init__", opening)
+    monkeypatch.setattr(Shelf, "close", closing)
     for steps, order in ((4, 1), (9, 1), (4, 3), (9, 3)):
         peaks.append(0)
         options: dict[str, Any] = {"steps": steps, "order": order, "scale": 1}
@@ -316,31 +316,35 @@ def test_where_the_network_strayed_is_told_as_of_the_whole(
     assert whole.notes == streamed.notes
 
 
-def test_a_plane_keeps_windows_and_says_where_the_disk_is_full(
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("lead", [(), (3,), (1, 3)], ids=str)
+def test_a_shelf_keeps_rows(dtype: Any, lead: tuple[int, ...]) -> None:
+    values = (255 * np.random.default_rng(0).random((*lead, 20, 30))).astype(dtype)
+    with Shelf.of(values) as shelf:
+        shelf.put(slice(3, 17), values[..., 4:18, :])
+        assert np.array_equal(shelf.rows(slice(3, 17)), values[..., 4:18, :])
+        assert np.array_equal(shelf.rows(slice(0, 3)), values[..., :3, :])
+        assert np.array_equal(shelf.rows(slice(17, 20)), values[..., 17:, :])
+        assert shelf.rows(slice(5, 7)).dtype == dtype
+
+
+def test_a_shelf_says_where_the_disk_is_full(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    values = torch.rand(1, 3, 20, 30)
-    with Plane((20, 30)) as plane:
-        plane.write((slice(0, 20), slice(0, 30)), values)
-        window = slice(3, 17), slice(5, 29)
-        plane.write(window, -values[(..., *window)])
-        assert torch.equal(plane.read(window), -values[(..., *window)])
-        assert torch.equal(plane.read((slice(0, 3), slice(0, 30))), values[..., :3, :])
     with pytest.raises(DeviceError, match="SRX_HOME"):
-        Plane((1 << 22, 1 << 22))
+        Shelf((3, 1 << 22, 1 << 22))
     monkeypatch.setenv("SRX_HOME", str(tmp_path / "file"))
     (tmp_path / "file").touch()
     with pytest.raises(DeviceError, match="Memory is too small for this picture"):
-        Plane((2, 3))
+        Shelf((3, 2, 3))
 
 
-def test_a_plane_serves_several_threads() -> None:
-    values = torch.rand(1, 3, 40, 30)
-    windows = [(slice(top, top + 8), slice(top % 3, 30)) for top in range(32)] * 20
-    with Plane((40, 30)) as plane, ThreadPoolExecutor(4) as pool:
-        plane.write((slice(0, 40), slice(0, 30)), values)
-        for window, found in zip(windows, pool.map(plane.read, windows), strict=True):
-            assert torch.equal(found, values[(..., *window)])
+def test_a_shelf_serves_several_threads() -> None:
+    values = np.random.default_rng(0).random((3, 40, 30), np.float32)
+    spans = [slice(top, top + 8) for top in range(32)] * 20
+    with Shelf.of(values) as shelf, ThreadPoolExecutor(4) as pool:
+        for span, found in zip(spans, pool.map(shelf.rows, spans), strict=True):
+            assert np.array_equal(found, values[:, span])
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sr_cli.diffusion.noise import digest
 from sr_cli.engine.images import Floats, Picture
 from sr_cli.engine.pictures import colors, neutral
 from sr_cli.engine.stream.band import Band
-from sr_cli.engine.stream.shelf import Integers, Shelf
+from sr_cli.engine.stream.shelf import Shelf, Values
 from sr_cli.engine.stream.windows import pillow_taps, resized, weighed
 from sr_cli.engine.tiling import Window
 from sr_cli.errors import DeviceError
@@ -28,7 +28,7 @@ ENTERING = 1 << 15
 """LR pixels that the preprocessing network is given at a time, in no fewer than 4 rows."""
 
 
-def compact(plane: Floats) -> Integers:
+def compact(plane: Floats) -> Values:
     """The same values, float32 in [0, 1], as the least integers that give exactly them back by
     `floats`: uint8, uint16, or float32 itself where they are on neither grid."""
     for dtype in (np.uint8, np.uint16):
@@ -44,7 +44,7 @@ def compact(plane: Floats) -> Integers:
     return np.ascontiguousarray(plane)
 
 
-def floats(values: Integers) -> Floats:
+def floats(values: Values) -> Floats:
     """In [0, 1], as files are read."""
     if values.dtype == np.float32:
         return values.astype(np.float32, copy=False)
@@ -59,8 +59,8 @@ class Held:
     picture's noise is known.
     """
 
-    planes: Integers | Shelf
-    alpha: Integers | Shelf | None
+    planes: Values | Shelf
+    alpha: Values | Shelf | None
     neutral: bool
     digest: bytes
 
@@ -105,18 +105,18 @@ class Held:
         return np.clip(weighed(weighed(plane.T, left, right).T, top - top[0], down), 0, 1)
 
 
-def _kept(values: Integers) -> Integers | Shelf:
+def _kept(values: Values) -> Values | Shelf:
     if values.nbytes >= IN_FILE:
         with suppress(DeviceError):
-            return Shelf(values)
+            return Shelf.of(values)
     return values
 
 
-def _rows(values: Integers | Shelf, rows: slice) -> Integers:
+def _rows(values: Values | Shelf, rows: slice) -> Values:
     return values.rows(rows) if isinstance(values, Shelf) else values[..., rows, :]
 
 
-def _in_8_bits(planes: Integers) -> npt.NDArray[np.uint8]:
+def _in_8_bits(planes: Values) -> npt.NDArray[np.uint8]:
     """The levels by which `states.Noise` knows a picture."""
     if planes.dtype == np.uint8:
         return planes.astype(np.uint8, copy=False)

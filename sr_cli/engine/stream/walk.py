@@ -12,7 +12,7 @@ from torch import Tensor
 from sr_cli.engine.states import Noise, place_of, weights_of
 from sr_cli.engine.steps import Course
 from sr_cli.engine.stream.ahead import Item, ahead
-from sr_cli.engine.stream.plane import Plane
+from sr_cli.engine.stream.shelf import Shelf
 from sr_cli.engine.stream.source import Source
 from sr_cli.engine.tiling import Window
 from sr_cli.engine.timing import Timer
@@ -58,17 +58,17 @@ class WalkByRows:
                 yield rows, self.model.codec.decode(self.encoded(source)), source
             return
         depth = self.depth
-        kept: dict[int, Plane] = {}
-        state: Plane | None = None
+        kept: dict[int, Shelf] = {}
+        state: Shelf | None = None
         with ExitStack() as files:
             for number in range(1, len(steps)):
-                following = files.enter_context(Plane(self.size))
+                following = files.enter_context(Shelf(self._shape))
                 if depth > 1:
-                    kept[number] = files.enter_context(Plane(self.size))
+                    kept[number] = files.enter_context(Shelf(self._shape))
                 for rows, x, x0, _ in self._ahead(self._step(number, state, kept)):
-                    following.write(self.across(rows), x)
+                    following.put(rows, x.cpu().numpy())
                     if depth > 1:
-                        kept[number].write(self.across(rows), x0)
+                        kept[number].put(rows, x0.cpu().numpy())
                 if state:
                     state.close()
                 if number - depth + 1 in kept:  # the next step looks back on later ones alone
@@ -78,7 +78,7 @@ class WalkByRows:
                 yield rows, self.model.codec.decode(x), source
 
     def _step(
-        self, number: int, state: Plane | None, kept: Mapping[int, Plane]
+        self, number: int, state: Shelf | None, kept: Mapping[int, Shelf]
     ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
         """Rows: which, the state after the step of this number, the x0 that it found, and the
         source; state: before it, None at the start."""
@@ -107,6 +107,10 @@ class WalkByRows:
         return max(len(step.x0) for step in self.course.steps)
 
     @property
+    def _shape(self) -> tuple[int, ...]:
+        return 1, self.model.channels, *self.size
+
+    @property
     def _strips(self) -> Sequence[slice]:
         return strips(self.size[0], self.most)
 
@@ -115,7 +119,7 @@ class _Pass:
     """One step of a walk, over all rows."""
 
     def __init__(
-        self, walk: WalkByRows, number: int, state: Plane | None, kept: Mapping[int, Plane]
+        self, walk: WalkByRows, number: int, state: Shelf | None, kept: Mapping[int, Shelf]
     ) -> None:
         """As `WalkByRows._step`."""
         self._walk, self._number, self._state = walk, number, state
@@ -157,7 +161,7 @@ class _Pass:
         """x before the step. It is made twice: kept for so long it would take as much memory as the
         source does, for a hundredth of the time."""
         if self._state is not None:
-            return self._state.read(place).to(source.device)
+            return _read(self._state, place[0]).to(source.device)
         share, noise = self._walk.course.start
         return self._walk.encoded(source).mul_(share).add_(self._walk.noise(0, place), alpha=noise)
 
@@ -169,7 +173,7 @@ class _Pass:
         x0 = self._network.x0(x, y, output)
         if not (step.x or step.y or step.noise) and step.x0 == (1.0,):
             return x0, x0, source
-        terms = {k: plane.read(place) for k, plane in self._earlier.items()}
+        terms = {k: _read(shelf, place[0]) for k, shelf in self._earlier.items()}
         terms |= {0: y, place_of(self._number, walk.depth): x0}
         stacked = torch.stack([terms[k].to(x.device) for k in sorted(terms)])
         weights = torch.tensor(self._weights[: len(terms)], device=x.device)
@@ -177,3 +181,8 @@ class _Pass:
         if step.noise:
             x.add_(walk.noise(self._number, place), alpha=step.noise)
         return x, x0, source
+
+
+def _read(shelf: Shelf, rows: slice) -> Tensor:
+    """(1, C, h, W) on the CPU."""
+    return torch.from_numpy(shelf.rows(rows))
