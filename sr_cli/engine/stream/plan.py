@@ -27,7 +27,7 @@ memory as at once does. Alone it is as quick, and where many pictures are it tak
 WORK = 560 << 20
 """Bytes that all of it would take beside the input and the networks, with what lies freed between
 blocks in use, if all of that were kept: strips are so high that all shapes come to MOST."""
-MOST = 520 << 20
+MOST = 540 << 20
 """Bytes beside the networks from which on what is freed goes back to the system: what the fewest
 rows of 20 000 pixels need."""
 WIDE, EACH, ALONE = 22 << 10, 300, 125
