@@ -378,6 +378,20 @@ def test_the_same_memory_serves_every_width() -> None:
         assert 0.9 * plan.WORK < width * (plan.WIDE + plan.EACH * rows) <= plan.WORK
 
 
+def test_the_bound_is_one_up_to_20000_columns_and_higher_for_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But never all of the free memory."""
+    monkeypatch.setattr(plan, "free", lambda: 1 << 40)
+    parts = Upscaler(UpscaleOptions(), device="cpu", dtype="bfloat16").parts(
+        ((500, 500), (2000, 2000)), ignore
+    )
+    narrow, wide, wider = (plan.most(parts, width) for width in (20_000, 30_000, 60_000))
+    assert plan.MOST == narrow < wide < wider
+    monkeypatch.setattr(plan, "free", lambda: 1 << 29)
+    assert plan.most(parts, 30_000) < 1 << 29
+
+
 @pytest.mark.parametrize(("height", "strips"), [(2000, 1), (2001, 1), (3000, 4)])
 def test_what_one_strip_holds_is_one_strip(height: int, strips: int) -> None:
     """Also where its height is no multiple of what the model takes."""

@@ -129,7 +129,7 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
                     shape = (*result.size, pixel.shape[2])
                     quality = keeper.files.quality
                     sink = Sink(file, result.format, shape, pixel.dtype, metadata, quality)
-                    with _bound().watched():
+                    with _bound(plan.most(parts, after[0])).watched():
                         sink.take(making())
                 break
             except _OverflowedError:
@@ -145,9 +145,9 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
 
 
 @cache
-def _bound() -> Bound:
+def _bound(most: int) -> Bound:
     """One for all pictures of a process, which use what those before them have freed."""
-    return Bound(plan.most())
+    return Bound(most)
 
 
 def _held(picture: Picture) -> tuple[Held, Picture]:

@@ -120,9 +120,11 @@ def strip_rows(parts: Parts, sizes: Sizes) -> int:
     return _aligned(parts, height if whole else int(work / (EACH * width)), up=whole)
 
 
-def most() -> int:
-    """Bytes beside what is held before from which on what is freed is handed back."""
-    return int(min(MOST, SHARE * free()))
+def most(parts: Parts, width: int) -> int:
+    """Bytes beside what is held before from which on what is freed is handed back: more than MOST
+    where the fewest rows of so many pixels take more, or it would be handed back all the time."""
+    fewest = width * (WIDE + EACH * parts.model.multiple_of)
+    return int(min(max(MOST, fewest), SHARE * free()))
 
 
 def halved(rows: int, parts: Parts) -> int:
