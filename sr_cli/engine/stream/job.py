@@ -146,7 +146,7 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
 
 @cache
 def _bound(most: int) -> Bound:
-    """One for all pictures of a process, which use what those before them have freed."""
+    """One for all pictures of a process that may hold as much: they use what others have freed."""
     return Bound(most)
 
 
