@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -320,7 +321,7 @@ def test_where_the_network_strayed_is_told_as_of_the_whole(
 @pytest.mark.parametrize("lead", [(), (3,), (1, 3)], ids=str)
 def test_a_shelf_keeps_rows(dtype: Any, lead: tuple[int, ...]) -> None:
     values = (255 * np.random.default_rng(0).random((*lead, 20, 30))).astype(dtype)
-    with Shelf.of(values) as shelf:
+    with closing(Shelf.of(values)) as shelf:
         shelf.put(slice(3, 17), values[..., 4:18, :])
         assert np.array_equal(shelf.rows(slice(3, 17)), values[..., 4:18, :])
         assert np.array_equal(shelf.rows(slice(0, 3)), values[..., :3, :])
@@ -342,7 +343,7 @@ def test_a_shelf_says_where_the_disk_is_full(
 def test_a_shelf_serves_several_threads() -> None:
     values = np.random.default_rng(0).random((3, 40, 30), np.float32)
     spans = [slice(top, top + 8) for top in range(32)] * 20
-    with Shelf.of(values) as shelf, ThreadPoolExecutor(4) as pool:
+    with closing(Shelf.of(values)) as shelf, ThreadPoolExecutor(4) as pool:
         for span, found in zip(spans, pool.map(shelf.rows, spans), strict=True):
             assert np.array_equal(found, values[:, span])
 

@@ -18,6 +18,7 @@ from sr_cli.engine.between import Between
 from sr_cli.engine.color import radii
 from sr_cli.engine.guard import DOUBT, REACH, TILE, cell_maps, limited
 from sr_cli.engine.options import Color
+from sr_cli.engine.small import ROUND
 from sr_cli.engine.stream.band import Band
 from sr_cli.engine.stream.source import Held
 from sr_cli.engine.stream.windows import (
@@ -33,13 +34,11 @@ from sr_cli.engine.tiling import Window
 from sr_cli.engine.timing import Timer
 from sr_cli.engine.weave import NEAR, weave, weaves
 
-ROUND = 16
-"""Pixels: what is finished at a time begins where the guard's own parts may."""
-
 
 def least(width: int) -> int:
-    """Rows that are finished at a time, a multiple of ROUND: about a megapixel, and enough that the
-    surroundings of the cells among them are not much more than these."""
+    """Rows that are finished at a time, a multiple of ROUND, as those of the guard's own tiles are:
+    about a megapixel, and enough that the surroundings of the cells among them are not much more
+    than these."""
     return max(48, (1 << 20) // width // ROUND * ROUND)
 
 

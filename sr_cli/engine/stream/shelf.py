@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from threading import Lock
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -34,17 +33,6 @@ class Shelf:
         shelf = cls(values.shape, values.dtype)
         shelf.put(slice(0, values.shape[-2]), values)
         return shelf
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the room back; may be called again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import torch
@@ -62,9 +62,9 @@ class WalkByRows:
         state: Shelf | None = None
         with ExitStack() as files:
             for number in range(1, len(steps)):
-                following = files.enter_context(Shelf(self._shape))
+                following = files.enter_context(closing(Shelf(self._shape)))
                 if depth > 1:
-                    kept[number] = files.enter_context(Shelf(self._shape))
+                    kept[number] = files.enter_context(closing(Shelf(self._shape)))
                 for rows, x, x0, _ in self._ahead(self._step(number, state, kept)):
                     following.put(rows, x.cpu().numpy())
                     if depth > 1:
