@@ -69,7 +69,7 @@ def noise_keys(keys: Sequence[int], device: torch.device | str = "cpu") -> Tenso
     """
     place = "cpu" if torch.device(device).type == "mps" else device
     found = torch.tensor([key - 2**64 if key >> 63 else key for key in keys], device=place)
-    _by_bits(found.device)
+    by_bits(found.device)
     return found
 
 
@@ -203,11 +203,11 @@ def normals(bits: Tensor) -> Tensor:
     else:  # where torch may not know such numbers
         sixteen = bits.view(torch.int16)
         index = sixteen.flatten().int().bitwise_and_(0xFFFF)
-    return _by_bits(bits.device).index_select(0, index).view(sixteen.shape)
+    return by_bits(bits.device).index_select(0, index).view(sixteen.shape)
 
 
 @cache
-def _by_bits(device: torch.device) -> Tensor:
+def by_bits(device: torch.device) -> Tensor:
     """`quantiles` in the order of their bits as a number without a sign."""
     return quantiles(device).roll(2**15)
 

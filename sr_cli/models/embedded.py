@@ -102,16 +102,16 @@ class EmbeddedDenoiser:
 
         texture: (N,), 0 to 1, or None for that of this denoiser.
         """
-        sigma, ratio = self.noise_of(sigma, a, x.device)
+        sigma, ratio = self.noise_of(sigma, a)
         z = (x - (a + m) * y) / sigma
-        log_ratio, c_in, c_skip, c_out = self.net.config.preconditioning(ratio)
-        texture = torch.full_like(ratio, self.texture) if texture is None else texture
-        log_ratio = log_ratio.expand(len(texture))
+        known, c_in, c_skip, c_out = self.net.config.preconditioning_of(ratio)
+        texture = torch.full((1,), self.texture, device=x.device) if texture is None else texture
+        log_ratio = torch.full((1,), known, device=x.device).expand(len(texture))
         output = self._graphed(c_in * z, y, log_ratio, texture)
         return y + c_skip * z + c_out * output.float()
 
-    def noise_of(self, sigma: float, a: float, device: torch.device) -> tuple[float, Tensor]:
-        """σ as the network is shown it, and a/σ as it is told it, (1,).
+    def noise_of(self, sigma: float, a: float) -> tuple[float, float]:
+        """σ as the network is shown it, and a/σ as it is told it.
 
         One for the whole batch: in bfloat16 the same level, embedded N times, differs from once.
         """
@@ -119,7 +119,7 @@ class EmbeddedDenoiser:
         known = a / sigma
         if self.net.config.conditional and known < self.least:
             known = 0.0
-        return sigma, torch.full((1,), known, device=device)
+        return sigma, known
 
 
 class EmbeddedRows:
@@ -128,11 +128,11 @@ class EmbeddedRows:
     def __init__(self, denoiser: EmbeddedDenoiser, height: int, moment: Moment) -> None:
         self._denoiser, self._a, self._m = denoiser, moment["a"], moment["m"]
         device = next(denoiser.net.parameters()).device
-        self._sigma, ratio = denoiser.noise_of(moment["sigma"], self._a, device)
-        log_ratio, *self._factors = denoiser.net.config.preconditioning(ratio)
-        texture = torch.full_like(ratio, denoiser.texture)
+        self._sigma, ratio = denoiser.noise_of(moment["sigma"], self._a)
+        known, *self._factors = denoiser.net.config.preconditioning_of(ratio)
+        told = (torch.full((1,), number, device=device) for number in (known, denoiser.texture))
         with denoiser.precision(device):
-            level = denoiser.net.told(log_ratio, texture)
+            level = denoiser.net.told(*told)
         net = denoiser.net
         self._flow = Flow(partial(rows.embedded, net=net, level=level, height=height))
 

@@ -1,8 +1,8 @@
-"""What lies between convolutions, in one pass over the features each, where a GPU has Triton.
+"""What lies between convolutions, and a walk's noise, in one pass each, where a GPU has Triton.
 
-torch makes four to eight of it, each of which reads and writes everything, and its group norm
-copies what is channels last to and fro. Everything here is for inference; results are channels
-last, computed in float32 and rounded once.
+torch makes four to eight of the former, each of which reads and writes everything, and its group
+norm copies what is channels last to and fro; of the latter it makes more than thirty. Everything
+here is for inference; features are channels last, computed in float32 and rounded once.
 """
 
 import logging
@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sr_cli.diffusion.noise import CHANNEL, ROW, VALUES, by_bits
+
 WIDE = 64
 """Channels a program works on."""
 ROWS = 64
@@ -23,6 +25,8 @@ PROGRAMS = 1024
 """Into about as many a group norm's sums are divided, at least."""
 PARTS = 64
 """Of a picture, at most, whose sums are added afterwards."""
+WORDS = 256
+"""Of noise, that a program draws."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +122,16 @@ def normed(x: Tensor, norm: nn.GroupNorm, bias: Tensor | None = None, *, silu: b
     given = (x, scale, shift, out, positions, channels, *_strides(x))
     launch(x, "normalise", _grid(x), *given, SILU=silu, ROWS=ROWS, WIDE=wide)
     return out
+
+
+def add_noise(x: Tensor, keys: Tensor, scale: float) -> None:
+    """`diffusion.noise.add_noise`: x, (N, C, H, W) float32, is contiguous."""
+    number, channels, height, width = x.shape
+    words = -(-width // VALUES)
+    sides = number * channels, channels, height, width, words
+    given = (x, x, keys, by_bits(x.device), scale, *sides, CHANNEL, ROW)
+    grid = (-(-number * channels * height * words // WORDS),)
+    launch(x, "noise", grid, *given, BLOCK=WORDS, VALUES=VALUES)
 
 
 def shuffled(x: Tensor, factor: int) -> Tensor:

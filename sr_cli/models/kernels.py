@@ -159,3 +159,33 @@ def normalise(
     if SILU:
         value = value * tl.sigmoid(value)
     tl.store(out + at, value, there)
+
+
+@triton.jit
+def rotated_square(x, addend):
+    """Of x with its halves exchanged the square, and the addend: see `diffusion.noise`."""
+    high = (x >> 32) & 0xFFFFFFFF
+    return high * (high + (x << 33)) + addend
+
+
+@triton.jit
+def noise(
+    x, out, keys, table, scale, planes, channels, height, width, words, by_channel, by_row,
+    BLOCK: tl.constexpr, VALUES: tl.constexpr,
+):  # fmt: skip
+    """x + scale·z, (N, C, H, W) contiguous, of some words, each of which has VALUES columns."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    word, row = at % words, at // words
+    plane = row // height
+    there = plane < planes
+    key = tl.load(keys + plane // channels, there, other=0)
+    y = (plane % channels * by_channel + row % height * by_row + word) * key
+    z = y + key
+    bits = rotated_square(rotated_square(rotated_square(y * y + y, z), y), z)
+    bits = bits ^ (rotated_square(bits, y) >> 32 & 0xFFFFFFFF)
+    for k in tl.static_range(VALUES):
+        column = word * VALUES + k
+        inside = there & (column < width)
+        value = tl.load(table + ((bits >> 16 * k) & 0xFFFF), inside, other=0.0)
+        value = tl.load(x + row * width + column, inside, other=0.0) + value * scale
+        tl.store(out + row * width + column, value, inside)

@@ -7,7 +7,7 @@ the same pixels as the whole image.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,16 @@ from sr_cli.models.winograd import Convolution
 
 LOG_RATIO = (-7.0, 3.0)
 """Range of log(a·s/σ) that the network tells apart; outside it saturates."""
+
+
+Number = TypeVar("Number", float, Tensor)
+
+
+def _factors(signal: Number, s: float) -> tuple[Number, Number, Number]:
+    """c_in, c_skip and c_out of `EmbeddedConfig.preconditioning`; signal: a·s/σ."""
+    total = signal * signal + 1
+    c_in = total**-0.5
+    return c_in, signal * s / total, s * c_in
 
 
 @dataclass(frozen=True)
@@ -85,9 +95,12 @@ class EmbeddedConfig:
         (Karras et al. 2022, Table 1).
         """
         signal = ratio * self.s
-        total = (signal.square() + 1)[:, None, None, None]
-        c_skip = (signal * self.s)[:, None, None, None] / total
-        return signal.log(), total.rsqrt(), c_skip, self.s * total.rsqrt()
+        return signal.log(), *_factors(signal[:, None, None, None], self.s)
+
+    def preconditioning_of(self, ratio: float) -> tuple[float, float, float, float]:
+        """The same of one ratio for all, without a device."""
+        signal = ratio * self.s
+        return math.log(signal) if signal else -math.inf, *_factors(signal, self.s)
 
     def receptive_field(self) -> int:
         """Pixels beyond a cell-aligned tile that can influence it: the margin of exact tiling."""

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sr_cli.diffusion.noise import add_noise, noise_key, noise_keys
 from sr_cli.models import fused
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -99,6 +100,19 @@ def functions(name: str, x: Tensor, h: Tensor) -> None:
     errors["shuffled"] = apart(last(fused.shuffled(cells, 4)), F.pixel_shuffle(cells, 4))
 
 
+def noise(shape: tuple[int, int, int, int]) -> None:
+    """Its levels are those of torch's operations, to the last bit."""
+    keys = noise_keys([noise_key(7, bytes([i]), 3) for i in range(shape[0])])
+    found, wanted = torch.zeros(shape), add_noise(torch.zeros(shape), keys, 1.0)
+    fused.add_noise(found, keys, 1.0)
+    errors[f"noise, {shape}"] = float((found != wanted).sum())
+    fused.add_noise(found, keys, -0.5)
+    errors[f"noise that is added, {shape}"] = apart(found, wanted / 2)
+    other = torch.zeros(shape)
+    fused.add_noise(other, keys + 2, 1.0)
+    controls[f"noise of other keys, {shape}"] = apart(other, wanted)
+
+
 def networks() -> None:
     """The shipped ones and a small DoSSR with random weights, whole."""
     from sr_cli.evaluation.suite.networks import MOMENT, SMALL, write_dossr
@@ -152,6 +166,8 @@ def main() -> None:
             x, h = (torch.randn(shape).to(dtype[1]) for _ in range(2))
             name = f"{dtype[0]}, channels {form}, {shape}"
             functions(name, x.contiguous(memory_format=layout), h)
+        for planes in ((2, 3, 9, 13), (3, 4, 17, 8), (1, 1, 5, 1), (1, 3, 40, 66)):
+            noise(planes)
         networks()
     json.dump({"errors": errors, "controls": controls, "launched": launched}, sys.stdout)
 

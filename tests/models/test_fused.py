@@ -37,7 +37,7 @@ def test_what_leaves_out_a_part_is_told_from_it(laws: Any) -> None:
 
 def test_every_kernel_was_tried(laws: Any) -> None:
     kernels = {"cap", "add_and_cap", "modulate", "add", "prelu", "moments", "settle", "normalise"}
-    assert set(laws["launched"]) == kernels
+    assert set(laws["launched"]) == kernels | {"noise"}
 
 
 def test_a_cpu_is_not_served() -> None:

@@ -136,12 +136,12 @@ def runs(*, kernels: bool) -> Iterator[Run]:
         for batch in BATCHES:
             before, call, after = _in_pixels(card, batch, kernels=kernels)
             for steps in STEPS.get(name, (card.limits.steps,)):
-                walk = _walked(card.limits.last_step, steps, batch, call, (3, 1))
+                walk = _walked(card.limits.last_step, steps, batch, call, (3, 1), kernels=kernels)
                 yield Run(name, steps, batch, before | walk | after)
     for batch in BATCHES:
         before, call, after = _in_latents(batch, kernels=kernels)
         for steps in STEPS["DoSSR"]:
-            walk = _walked("step", steps, batch, call, (4, 8))
+            walk = _walked("step", steps, batch, call, (4, 8), kernels=kernels)
             yield Run("DoSSR, full size", steps, batch, before | walk | after)
 
 
@@ -226,7 +226,13 @@ class _Identity:
 
 
 def _walked(
-    last_step: LastStep, steps: int, batch: int, call: Work, space: tuple[int, int]
+    last_step: LastStep,
+    steps: int,
+    batch: int,
+    call: Work,
+    space: tuple[int, int],
+    *,
+    kernels: bool,
 ) -> Parts:
     """The calls of the network, and the noise and the updates between them.
 
@@ -243,7 +249,7 @@ def _walked(
     noises = [Noise(0, bytes([i]), channels, meta) for i in range(batch)]
     with torch.inference_mode():
         for _ in range(2):  # the first makes tables, which the next ones have
-            rest = counted(walk, [(y, y) for _ in noises], noises, ignore)
+            rest = counted(walk, [(y, y) for _ in noises], noises, ignore, kernels=kernels)
     return {"network": call * steps, "noise and solver": rest}
 
 

@@ -35,11 +35,13 @@ def _target(scope: Scope, key: str) -> float | None:
 
 def noise(scope: Scope) -> Iterator[Finding]:
     """Time of a draw."""
-    from sr_cli.diffusion.noise import add_noise, noise_keys
+    from sr_cli.diffusion.noise import noise_keys
+    from sr_cli.engine.states import noised
 
     keys = noise_keys([1, 2, 3, 4], scope.device)
     x = torch.zeros(4, 3, 512, 512, device=scope.device)
-    seconds = scope.seconds(lambda: add_noise(x, keys, 1.0))
+    with torch.inference_mode():
+        seconds = scope.seconds(lambda: noised(x, keys, 1.0))
     yield Finding("noise", 1e9 * seconds / x.numel(), "ns a value")
 
 
