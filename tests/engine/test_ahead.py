@@ -1,6 +1,8 @@
 """Stages that go on side by side: the same items, one ahead, and nothing that outlives its use."""
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -55,6 +57,26 @@ def test_what_is_raised_there_is_raised_here_after_what_was_made() -> None:
     assert next(made) == 1
     with pytest.raises(MemoryError, match="no more"):
         next(made)
+
+
+def test_what_is_raised_and_caught_holds_nothing() -> None:
+    """Without the garbage collector: smaller parts are tried next, where memory is short."""
+    before, held = threading.active_count(), weakref.WeakSet[torch.Tensor]()
+
+    def items() -> Iterator[torch.Tensor]:
+        tensor = torch.zeros(1)
+        held.add(tensor)
+        yield tensor
+        raise MemoryError
+
+    gc.disable()
+    try:
+        with pytest.raises(MemoryError):
+            list(ahead(ahead(items())))
+        assert not held
+        assert threading.active_count() == before
+    finally:
+        gc.enable()
 
 
 def test_where_the_rest_is_not_wanted_its_thread_is_gone_and_no_more_is_made() -> None:

@@ -17,7 +17,8 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
     """The same items, each made in a thread while the one before it is used.
 
     That thread has as many threads to compute with as the caller, and no gradients. What is raised
-    there is raised here. Where the rest is not wanted, the item that is being made is waited for.
+    there is raised here, and once it is caught nothing of what raised it is held. Where the rest is
+    not wanted, the item that is being made is waited for.
     """
     making, threads = iter(items), torch.get_num_threads()
 
@@ -26,7 +27,7 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
         return list(islice(making, 1))
 
     with ThreadPoolExecutor(1, "srx", torch.set_num_threads, (threads,)) as pool:
-        coming = pool.submit(made)
-        while found := coming.result():
-            coming = pool.submit(made)
+        coming = [pool.submit(made)]  # popped, since what it raises holds the frames that name it
+        while found := coming.pop().result():
+            coming.append(pool.submit(made))
             yield found.pop()
