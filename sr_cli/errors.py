@@ -72,6 +72,7 @@ NO_MEMORY = (
     "bad_alloc",
     "can't start new thread",
     "failed to map segment",
+    "insufficient memory",
     "not enough memory",
     "out of memory",
     "cublas_status_alloc_failed",
@@ -81,9 +82,9 @@ NO_MEMORY = (
     "unable to find an engine to execute this computation",
     "unable to find a valid cudnn algorithm",
 )
-"""Words, in lower case, of allocators that gave up: of glibc and its loader, C++, Python without
-room for a stack, Windows, CUDA and MPS, and of cuBLAS and cuDNN when there is no room for them or
-for any of their algorithms."""
+"""Words, in lower case, of allocators that gave up: of glibc and its loader, C++, OpenCV, Python
+without room for a stack, Windows, CUDA and MPS, and of cuBLAS and cuDNN when there is no room for
+them or for any of their algorithms."""
 NO_PRIMITIVE = "could not create a primitive"
 """How oneDNN's message ends where there is no room for a kernel; where it has no such kernel, more
 words follow."""
@@ -101,7 +102,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     text = str(error).lower()
-    known = isinstance(error, RuntimeError | ImportError)
+    known = isinstance(error, RuntimeError | ImportError) or type(error).__module__ == "cv2"
     return known and (text.endswith(NO_PRIMITIVE) or any(words in text for words in NO_MEMORY))
 
 

@@ -21,7 +21,7 @@ from sr_cli.engine.metadata import Metadata
 from sr_cli.engine.reading import MAX_PIXELS, probe
 from sr_cli.engine.signatures import SUFFIXES, resembles_picture
 from sr_cli.engine.writers import Samples
-from sr_cli.errors import FullDiskError, InputError, UsageError, is_full_disk
+from sr_cli.errors import FullDiskError, InputError, UsageError, is_full_disk, is_out_of_memory
 from sr_cli.files import Committing, whole
 
 __all__ = [
@@ -178,7 +178,7 @@ def writing(
 ) -> Iterator[IO[bytes]]:
     """A file that takes its name when `with` ends well, as `save` says, which raises the same.
 
-    passing: what is raised inside and tells of other things than of writing.
+    passing: what is raised inside and tells of other things than of writing, as does want of memory.
     """
     try:
         with (
@@ -189,6 +189,8 @@ def writing(
     except passing:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         kind = FullDiskError if is_full_disk(error) else InputError
         raise kind(f"{path} cannot be written: {reason}.") from error

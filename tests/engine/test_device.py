@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -191,11 +192,17 @@ def test_a_device_that_failed_is_not_taken_for_damaged_weights(
         load_model("embedded", torch.device("cpu"), torch.float32)
 
 
-def test_what_numpy_and_torch_raise_here_is_understood() -> None:
+def test_what_libraries_raise_here_is_understood() -> None:
+    with pytest.raises(cv2.error) as opencv_says:
+        cv2.resize(np.ones((1, 1)), (2**24, 2**24))
     with pytest.raises(MemoryError) as numpy_says:
         np.ones(2**58, np.uint8)
     with pytest.raises(RuntimeError) as torch_says:
         torch.empty(2**58, dtype=torch.uint8)
+    with pytest.raises(cv2.error) as something_else:
+        cv2.resize(np.ones((1, 1)), (0, 0))
+    assert is_out_of_memory(opencv_says.value)
+    assert not is_out_of_memory(something_else.value)
     assert is_out_of_memory(numpy_says.value)
     assert is_out_of_memory(torch_says.value)
 

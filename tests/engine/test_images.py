@@ -784,7 +784,11 @@ def test_sides_a_format_cannot_hold_are_refused_before_writing(tmp_path: Path, n
         assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(28, "No space left on device"), MemoryError("of an encoder"), KeyboardInterrupt()],
+    ids=repr,
+)
 def test_a_failed_save_leaves_nothing_and_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
@@ -797,10 +801,12 @@ def test_a_failed_save_leaves_nothing_and_keeps_the_old_file(
         raise failure
 
     monkeypatch.setattr(images, "encode", half)
-    with pytest.raises((InputError, KeyboardInterrupt)) as error:
+    with pytest.raises((InputError, MemoryError, KeyboardInterrupt)) as error:
         save(replace(small(), gray=True), path)
     if isinstance(failure, OSError):
         assert str(error.value) == f"{path} cannot be written: No space left on device."
+    else:
+        assert error.value is failure
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

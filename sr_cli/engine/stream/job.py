@@ -35,7 +35,7 @@ from sr_cli.engine.writers import Samples
 from sr_cli.errors import InputError, SrxError, is_out_of_memory
 from sr_cli.memory import Bound
 
-_PASSING = (SrxError, MemoryError, RuntimeError)
+_PASSING = (SrxError, RuntimeError)
 """What is raised of computing, not of writing."""
 
 
