@@ -245,15 +245,24 @@ def test_what_overflows_is_repeated_in_float32(
     assert 16 < rows[torch.float32] < rows[torch.bfloat16] < 316
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        MemoryError(),
+        cv2.error("OpenCV: error: (-4:Insufficient memory) Failed to allocate 99 bytes"),
+    ],
+    ids=repr,
+)
 def test_memory_that_runs_out_makes_the_strips_lower(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
 ) -> None:
     path, real, seen = paint(tmp_path / "in.png"), EmbeddedRows.__call__, []
 
     def limited(self: EmbeddedRows, x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
         seen.append(x.shape[-2])
         if x.shape[-2] > 40:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise error
         return real(self, x, y)
 
     with monkeypatch.context() as patch:
@@ -377,6 +386,16 @@ def test_the_same_memory_serves_every_width() -> None:
         rows = plan.strip_rows(parts, ((width // 4, 5000), (width, 20_000)))
         assert rows % parts.model.multiple_of == 0
         assert 0.9 * plan.WORK < width * (plan.WIDE + plan.EACH * rows) <= plan.WORK
+
+
+@pytest.mark.parametrize("width", [1, 4, 16])
+def test_a_narrow_picture_takes_what_it_is_padded_to(width: int) -> None:
+    """16 columns, so strips are no higher than theirs, and a strip as high holds no more."""
+    parts = Upscaler(UpscaleOptions(), device="cpu", dtype="bfloat16").parts(
+        ((500, 500), (2000, 2000)), ignore
+    )
+    rows, padded = plan.strip_rows(parts, ((width, 900_000),) * 2), parts.model.multiple_of
+    assert 0.9 * plan.WORK < padded * (plan.WIDE + plan.EACH * rows) <= plan.WORK
 
 
 def test_the_bound_is_one_up_to_20000_columns_and_higher_for_more(

@@ -110,14 +110,14 @@ def strip_rows(parts: Parts, sizes: Sizes) -> int:
 
     They do not depend on the machine's memory unless it is short, so that networks add up alike.
     """
-    width, height = sizes[1]
     tile = parts.options.tile
     if tile is not None:
-        return _aligned(parts, round(tile * height / sizes[0][1]))
+        return _aligned(parts, round(tile * sizes[1][1] / sizes[0][1]))
+    width, height = (_aligned(parts, side, up=True) for side in sizes[1])  # as it is padded
     factor = 1.5 if parts.dtype == torch.float32 else 1.0
     work = min(WORK, SHARE * free_memory(parts.device)) / factor - WIDE * width
     whole = ALONE * width * height <= work
-    return _aligned(parts, height if whole else int(work / (EACH * width)), up=whole)
+    return height if whole else _aligned(parts, int(work / (EACH * width)))
 
 
 def most(parts: Parts, width: int) -> int:
