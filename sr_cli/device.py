@@ -3,8 +3,9 @@
 import logging
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -70,10 +71,12 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def _mapped(
     threads: int, function: Callable[[Item], Result], items: Iterable[Item], /
 ) -> Iterator[Result]:
+    """Where one call fails, those that go on are waited for, since less may be tried next."""
     given = list(items)
     threads = min(threads, len(given) // EACH_THREAD)
     if threads < 2:
-        return map(function, given)
+        yield from map(function, given)
+        return
     inference = torch.is_inference_mode_enabled()  # each thread has a mode and a number of its own
 
     def call(item: Item) -> Result:
@@ -81,7 +84,12 @@ def _mapped(
         with torch.inference_mode(inference):
             return function(item)
 
-    return _pool(threads).map(call, given)
+    left = deque(_pool(threads).submit(call, item) for item in given)
+    try:
+        while left:
+            yield left.popleft().result()
+    finally:
+        wait([future for future in left if not future.cancel()])
 
 
 def _be_exact() -> None:

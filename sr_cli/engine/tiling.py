@@ -210,6 +210,14 @@ def of_group(listener: Callable[..., None], group: Sequence[int], k: int, *told:
     listener(group[k], *told)
 
 
+def release(device: torch.device) -> None:
+    """Give back what torch keeps of a GPU's memory, before less is tried where that was short:
+    cuBLAS and cuDNN take theirs beside it."""
+    if device.type == "cuda":
+        graphs.release()
+        torch.cuda.empty_cache()
+
+
 def ignore(*_: object) -> None:
     """A listener that does nothing."""
 
@@ -269,9 +277,7 @@ class Tiler:
                 if not is_out_of_memory(error):
                     raise
                 self._halve(sizes)
-            if self.device.type == "cuda":  # cuBLAS and cuDNN take theirs beside what torch keeps
-                graphs.release()
-                torch.cuda.empty_cache()
+            release(self.device)
 
     def _each(self) -> AbstractContextManager[Each]:
         """How one call after another is made."""

@@ -16,6 +16,8 @@ from torch import Tensor
 from sr_cli.device import side_by_side
 from sr_cli.engine.between import extended
 from sr_cli.engine.small import cached
+from sr_cli.engine.tiling import release
+from sr_cli.errors import is_out_of_memory
 
 NEAR = 2
 """Cells on each side of one that its weave depends on: it is shared with those beside it, and their
@@ -42,7 +44,8 @@ def weave(image: Tensor, source: Tensor, cell: int, device: torch.device) -> Ten
 
     image: what the networks gave, source: the plain enlargement, both (N, 3, H, W). cell: pixels
     along its side; what is left beside the last whole cells has no weave. A pixel depends on those
-    at most NEAR cells from its own. device: computes.
+    at most NEAR cells from its own. device: computes. Where its memory is short, parts are smaller;
+    where they cannot be, what its allocator raises is raised.
     """
     height, width = (side - side % cell for side in image.shape[-2:])
     found = image.new_zeros(len(image), 1, *image.shape[-2:])
@@ -59,11 +62,20 @@ def weave(image: Tensor, source: Tensor, cell: int, device: torch.device) -> Ten
     def along_columns(cols: slice) -> None:
         found[..., :height, cols] += in_columns(left[..., cols].to(device), fast).to(found.device)
 
-    with side_by_side(device) as each:
-        for function, side, other in ((along_rows, height, width), (along_columns, width, height)):
-            for _ in each(function, _parts(side, cached(TILE, device) ** 2 // other, cell)):
-                pass
-    return found
+    passes = (along_rows, height, width), (along_columns, width, height)
+    pixels, fewest = min(cached(TILE, device) ** 2, height * width), cell * max(height, width)
+    while True:
+        try:
+            with side_by_side(device) as each:
+                for along, side, other in passes:
+                    for _ in each(along, _parts(side, pixels // other, cell)):
+                        pass
+            return found
+        except Exception as error:
+            if pixels <= fewest or not is_out_of_memory(error):
+                raise
+            pixels //= 4
+        release(device)
 
 
 def _parts(side: int, most: int, cell: int) -> Iterator[slice]:

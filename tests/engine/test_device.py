@@ -4,6 +4,7 @@ import errno
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -275,6 +276,25 @@ def test_side_by_side_is_a_map_on_two_threads_of_one_each(inference: bool) -> No
 
     with torch.inference_mode(inference), side_by_side(torch.device("cpu")) as each:
         assert list(each(seen, range(8))) == [(item, 1, inference) for item in range(8)]
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_where_one_call_fails_the_others_end_first() -> None:
+    begun, going = threading.Event(), set[int]()
+
+    def call(item: int) -> None:
+        if item == 0:
+            assert begun.wait(30)
+            raise MemoryError
+        going.add(item)
+        begun.set()
+        time.sleep(0.2)
+        going.discard(item)
+
+    with side_by_side(torch.device("cpu")) as each:
+        with pytest.raises(MemoryError):
+            list(each(call, range(8)))
+        assert not going
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -133,6 +133,37 @@ def test_parts_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (cut - whole[..., :40]).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("lines", ["in_rows", "in_columns"])
+@pytest.mark.parametrize("refused", [1, 2, 3])
+def test_where_memory_is_short_parts_are_smaller(
+    monkeypatch: pytest.MonkeyPatch, lines: str, refused: int
+) -> None:
+    """Whichever part of which pass it is short in; what was done before does not count twice."""
+    y, detail = plain(), 0.1 * torch.randn(64, 80, generator=torch.Generator().manual_seed(3))
+    whole, real, sizes = found(detail, y), getattr(room, lines), list[int]()
+
+    def limited(part: Tensor, fast: room.Fast) -> Tensor:
+        sizes.append(part.numel())
+        if len(sizes) == refused:
+            raise MemoryError
+        result: Tensor = real(part, fast)
+        return result
+
+    monkeypatch.setattr(room, lines, limited)
+    monkeypatch.setattr(room, "TILE", 48)
+    torch.testing.assert_close(found(detail, y), whole, atol=1e-6, rtol=0)
+    assert max(sizes[refused:]) < max(sizes[:refused])
+
+
+def test_less_than_a_row_of_cells_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(room, "in_rows", refused)
+    with pytest.raises(MemoryError):
+        found(pattern(64, 80), plain())
+
+
 def test_pictures_are_looked_at_alone() -> None:
     y = plain()
     details = [pattern(64, 80), line(30)]
