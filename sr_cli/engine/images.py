@@ -178,7 +178,8 @@ def writing(
 ) -> Iterator[IO[bytes]]:
     """A file that takes its name when `with` ends well, as `save` says, which raises the same.
 
-    passing: what is raised inside and tells of other things than of writing, as does want of memory.
+    passing: what is raised inside and tells of something else than of writing, as want of memory
+    does.
     """
     try:
         with (

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -20,7 +21,7 @@ from sr_cli.engine.images import load
 from sr_cli.engine.manifest import NAME
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.engine.size import Exact
-from sr_cli.engine.stream import finishing, plan, source
+from sr_cli.engine.stream import finishing, job, plan, source
 from sr_cli.engine.stream.finishing import Finisher, least
 from sr_cli.engine.stream.shelf import Shelf
 from sr_cli.engine.tiling import ignore
@@ -157,7 +158,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from sr_cli.engine.options import UpscaleOptions
-from sr_cli.engine.stream import finishing, plan, source
+from sr_cli.engine.stream import finishing, job, plan, source
 from sr_cli.engine.tiling import Window, ignore
 from sr_cli.engine.upscaler import Upscaler
 
@@ -257,17 +258,26 @@ def test_what_overflows_is_repeated_in_float32(
 def test_memory_that_runs_out_makes_the_strips_lower(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
 ) -> None:
-    path, real, seen = paint(tmp_path / "in.png"), EmbeddedRows.__call__, []
+    """Before the retry nothing of the failed attempt is held any more, nor what torch keeps."""
+    path, real, seen = paint(tmp_path / "in.png"), EmbeddedRows.__call__, list[int]()
+    given, released = weakref.WeakSet[torch.Tensor](), list[torch.device]()
 
     def limited(self: EmbeddedRows, x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
         seen.append(x.shape[-2])
         if x.shape[-2] > 40:
-            raise error
+            given.add(x)
+            raise type(error)(*error.args)  # a new one, which is held by nobody
         return real(self, x, y)
+
+    def release(device: torch.device) -> None:
+        assert not given
+        released.append(device)
 
     with monkeypatch.context() as patch:
         patch.setattr(EmbeddedRows, "__call__", limited)
+        patch.setattr(job, "release", release)
         assert isinstance(enlarged(patch, path, tmp_path / "a.tiff", rows=True, steps=1), Finished)
+    assert released
     assert seen[0] > 40
     enlarged(monkeypatch, path, tmp_path / "b.tiff", rows=True, steps=1)
     assert (tmp_path / "a.tiff").read_bytes() == (tmp_path / "b.tiff").read_bytes()
