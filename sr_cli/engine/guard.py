@@ -86,10 +86,7 @@ def guarded(
     def pixels(_: int, w: Window) -> tuple[Tensor, ...]:
         place, near = (..., *w), maps[(..., *between.cells(w))]
         shown = image[place] if woven is None else image[place] - woven[place]
-        if doubted and (near.is_cuda or float(near[:, DOUBT].max()) > 0):  # a GPU would be awaited
-            return shown, between.enlarged(near, w), y[place]
-        tinted = float(near[:, COLOUR].min()) < 1
-        return shown, between.enlarged(near[:, : COLOUR.start + tinted], w)
+        return with_limits(shown, y[place], near, between, w, doubted=doubted)
 
     result = form.empty(len(image), *size, image.device)
     tiler = SmallTiler.of(TILE, 0, device)
@@ -163,6 +160,19 @@ def limits(image: Tensor, y: Tensor, lr: Tensor, *, scale: Sequence[float]) -> T
         ),
         dim=1,
     )
+
+
+def with_limits(
+    image: Tensor, y: Tensor, near: Tensor, between: Between, window: Window, *, doubted: bool
+) -> tuple[Tensor, ...]:
+    """What `limited` takes for a window of pixels, of which image and y are given.
+
+    near: the maps of the cells that it lies between. doubted: whether there is doubt anywhere.
+    """
+    if doubted and (near.is_cuda or float(near[:, DOUBT].max()) > 0):  # a GPU would be awaited
+        return image, between.enlarged(near, window), y
+    tinted = float(near[:, COLOUR].min()) < 1
+    return image, between.enlarged(near[:, : COLOUR.start + tinted], window)
 
 
 def limited(image: Tensor, maps: Tensor, y: Tensor | None = None) -> Tensor:

@@ -13,18 +13,17 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from sr_cli.device import side_by_side
 from sr_cli.engine.between import Between
 from sr_cli.engine.color import radii
-from sr_cli.engine.guard import DOUBT, REACH, TILE, cell_maps, limited
+from sr_cli.engine.guard import DOUBT, REACH, TILE, cell_maps, limited, with_limits
 from sr_cli.engine.options import Color
-from sr_cli.engine.small import ROUND
+from sr_cli.engine.small import ROUND, SmallTiler
 from sr_cli.engine.stream.band import Band
 from sr_cli.engine.stream.source import Held
 from sr_cli.engine.stream.windows import (
+    below,
     grown,
     inside,
-    parts,
     pixels_of,
     reduced,
     size_of,
@@ -104,20 +103,16 @@ class Finisher:
         cells = between.cells(ready)
         maps = self._maps(waiting, cells)
         self._count(cells, maps, ready)
-        result = torch.empty(1, 3, *size_of(ready), device=maps.device)
+        doubted = float(maps[:, DOUBT].max()) > 0
 
-        def limit(part: Window) -> None:
+        def pixels(_: int, w: Window) -> tuple[Tensor, ...]:
+            part = below(w, ready[0].start)
             near = maps[(..., *inside(between.cells(part), cells))]
-            doubted = float(near[:, DOUBT].max()) > 0
-            result[(..., *inside(part, ready))] = limited(
-                waiting.shown(part),
-                between.enlarged(near, part),
-                waiting.rows[part][:, 3:] if doubted else None,
-            )
+            source = waiting.rows[part][:, 3:]
+            return with_limits(waiting.shown(part), source, near, between, part, doubted=doubted)
 
-        with side_by_side(self.device) as each:
-            for _ in each(limit, parts(ready, TILE)):
-                pass
+        result = torch.empty(1, 3, *size_of(ready), device=maps.device)
+        SmallTiler.of(TILE, 0, self.device).fill(limited, pixels, [result])
         return result[0]
 
     def _maps(self, waiting: _Waiting, cells: Window) -> Tensor:

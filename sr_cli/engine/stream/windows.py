@@ -5,9 +5,8 @@ would round differently. So the coordinates here are the whole picture's, and pr
 sums in one rounding, as torch's kernels do on processors with fused multiply-add.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import product
 from math import ceil
 
 import numpy as np
@@ -46,6 +45,12 @@ def inside(window: Window, outer: Window) -> Window:
         for span, own in zip(window, outer, strict=True)
     )
     return rows, cols
+
+
+def below(window: Window, row: int) -> Window:
+    """The place of a window that is counted from a row on."""
+    rows, cols = window
+    return slice(rows.start + row, rows.stop + row), cols
 
 
 def added(product: tuple[Tensor, Tensor], total: Tensor) -> Tensor:
@@ -207,15 +212,3 @@ def reduced(image: Tensor, grid: tuple[int, int], size: tuple[int, int], window:
 
 def _within(places: Tensor, side: int, image: Tensor) -> Tensor:
     return places.clamp(max=side - 1).to(image.device)
-
-
-def parts(window: Window, side: int) -> Iterator[Window]:
-    """The window cut along lines that are so far apart in the whole image."""
-    rows, cols = (
-        [
-            slice(max(first, span.start), min(first + side, span.stop))
-            for first in range(span.start // side * side, span.stop, side)
-        ]
-        for span in window
-    )
-    yield from product(rows, cols)
