@@ -22,6 +22,8 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from sr_cli.models import graphs
+
 PACKAGE = Path(__file__).parents[1] / "sr_cli"
 GPU = torch.device("cuda:0")
 FUSED = "scaled_dot_product_attention"
@@ -201,7 +203,10 @@ def made_up(missing: Sequence[torch.dtype] = ()) -> Iterator[MadeUp]:
             patch.setattr(torch.cuda, name, fake)
         # else `nn.Module.to` keeps its parameters, and takes the memory alone of what is there
         patch.setattr(torch.__future__, overwriting, lambda: True)
-        yield gpu
+        try:
+            yield gpu
+        finally:
+            graphs.release()  # what was recorded on this one
 
 
 def _answers(gpu: MadeUp) -> dict[str, Any]:

@@ -19,7 +19,6 @@ them depend on finite surroundings, so tiles do not show either.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
 import torch
@@ -31,6 +30,7 @@ from sr_cli.engine.between import Between, extended
 from sr_cli.engine.color import COLOR_TILE, WAVELET_MARGIN, low_frequencies
 from sr_cli.engine.small import SmallTiler
 from sr_cli.engine.tiling import Window
+from sr_cli.models.graphs import graphed
 
 LEVEL: Final = 1 / 255
 STRAYED: Final = (0.4, 0.9)
@@ -80,13 +80,13 @@ def guarded(
     scale = size[0] / grid[0], size[1] / grid[1]
     lr, smaller_y = (reduced(x, grid) for x in (lr, y))
     maps = cell_maps(smaller, smaller_y, lr, device, scale=scale, recolour=recolour)
-    doubted = float(maps[:, DOUBT].max()) > 0
+    used = in_use(maps)
     between = Between.of(grid, size, maps.device)
 
     def pixels(_: int, w: Window) -> tuple[Tensor, ...]:
         place, near = (..., *w), maps[(..., *between.cells(w))]
         shown = image[place] if woven is None else image[place] - woven[place]
-        return with_limits(shown, y[place], near, between, w, doubted=doubted)
+        return with_limits(shown, y[place], near, between, w, used=used)
 
     result = form.empty(len(image), *size, image.device)
     tiler = SmallTiler.of(TILE, 0, device)
@@ -109,7 +109,7 @@ def cell_maps(
     """
     low = torch.zeros_like(lr)
     if recolour:
-        difference, blur = smaller_y - smaller, partial(low_frequencies, scale=scale)
+        difference, blur = smaller_y - smaller, graphed(low_frequencies, scale=tuple(scale))
         SmallTiler.of(COLOR_TILE, WAVELET_MARGIN, device).fill(
             blur, lambda _, w: (difference[(..., *w)],), [low]
         )
@@ -118,7 +118,7 @@ def cell_maps(
     def cells(_: int, w: Window) -> tuple[Tensor, ...]:
         return tuple(x[(..., *w)] for x in (smaller, smaller_y, lr, low))
 
-    decide = partial(recoloured_limits, scale=scale)
+    decide = graphed(recoloured_limits, scale=tuple(scale))
     SmallTiler.of(CELLS, REACH, device).fill(decide, cells, [maps])
     return maps
 
@@ -162,16 +162,29 @@ def limits(image: Tensor, y: Tensor, lr: Tensor, *, scale: Sequence[float]) -> T
     )
 
 
+def in_use(maps: Tensor) -> tuple[bool, bool]:
+    """Whether there is doubt anywhere, and whether colour goes anywhere."""
+    doubt, colour = torch.stack((maps[:, DOUBT].amax(), maps[:, COLOUR].amin())).tolist()
+    return doubt > 0, colour < 1
+
+
 def with_limits(
-    image: Tensor, y: Tensor, near: Tensor, between: Between, window: Window, *, doubted: bool
+    image: Tensor,
+    y: Tensor,
+    near: Tensor,
+    between: Between,
+    window: Window,
+    *,
+    used: tuple[bool, bool],
 ) -> tuple[Tensor, ...]:
     """What `limited` takes for a window of pixels, of which image and y are given.
 
-    near: the maps of the cells that it lies between. doubted: whether there is doubt anywhere.
+    near: the maps of the cells that it lies between. used: what is `in_use` of all cells; of these
+    alone a GPU would be awaited.
     """
-    if doubted and (near.is_cuda or float(near[:, DOUBT].max()) > 0):  # a GPU would be awaited
+    doubted, tinted = used if near.is_cuda else in_use(near)
+    if doubted:
         return image, between.enlarged(near, window), y
-    tinted = float(near[:, COLOUR].min()) < 1
     return image, between.enlarged(near[:, : COLOUR.start + tinted], window)
 
 

@@ -7,9 +7,9 @@ have the steps of a walk, so recording pays from the third call on.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache, partial
 from typing import Any
 from weakref import WeakSet
 
@@ -86,6 +86,12 @@ class Graphed:
         if len(self._recordings) > SHAPES:
             self._recordings.popitem(last=False)
         return True
+
+
+@lru_cache(maxsize=16)
+def graphed(function: Callable[..., Tensor], **settings: Hashable) -> Graphed:
+    """A function of tensors with these settings; what was recorded for it is kept."""
+    return Graphed(partial(function, **settings))
 
 
 def release() -> None:

@@ -24,6 +24,8 @@ from sr_cli.evaluation.suite.scope import QUICK, Scope, photo
 from sr_cli.models import graphs
 
 SIZES = (32, 24), (32, 24), (20, 40)
+GUARD = 2
+"""What it has recorded: the colours' low frequencies and what it decides."""
 
 
 @pytest.fixture
@@ -111,6 +113,21 @@ def test_a_walk_neither_waits_nor_sends_whatever_its_steps_and_tiles(gpu: MadeUp
 
 
 @pytest.mark.usefixtures("tiny")
+def test_what_is_recorded_is_told_at_once(gpu: MadeUp, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = on(str(GPU), steps=2)
+    for _ in range(3):
+        gpu.clear()
+        engine(lrs()[0])
+    assert gpu.replays == 2 + GUARD  # the network in each step
+    launches = gpu.launches
+    monkeypatch.setattr(graphs, "_suit", lambda *_: False)
+    gpu.clear()
+    engine(lrs()[0])
+    assert gpu.replays == 0
+    assert launches < 0.6 * gpu.launches
+
+
+@pytest.mark.usefixtures("tiny")
 def test_its_memory_is_asked_for_once_a_stage_not_for_each_picture(gpu: MadeUp) -> None:
     engine = on(str(GPU))
     asked = []
@@ -161,7 +178,7 @@ def test_the_suite_counts_launches_where_they_are_recorded(
     monkeypatch.setattr(torch.profiler, "profile", Profile)
     scope = Scope(GPU, "float32", QUICK, tmp_path)
     launches, waits = speed.launches(scope)
-    assert launches.value == scope.default.steps
+    assert launches.value == scope.default.steps + GUARD
     assert waits.value == 9
     assert run.TASKS["speed"][-1] is speed.launches
 

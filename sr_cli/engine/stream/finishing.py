@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sr_cli.engine.between import Between
 from sr_cli.engine.color import radii
-from sr_cli.engine.guard import DOUBT, REACH, TILE, cell_maps, limited, with_limits
+from sr_cli.engine.guard import DOUBT, REACH, TILE, cell_maps, in_use, limited, with_limits
 from sr_cli.engine.options import Color
 from sr_cli.engine.small import ROUND, SmallTiler
 from sr_cli.engine.stream.band import Band
@@ -103,13 +103,13 @@ class Finisher:
         cells = between.cells(ready)
         maps = self._maps(waiting, cells)
         self._count(cells, maps, ready)
-        doubted = float(maps[:, DOUBT].max()) > 0
+        used = in_use(maps)
 
         def pixels(_: int, w: Window) -> tuple[Tensor, ...]:
             part = below(w, ready[0].start)
             near = maps[(..., *inside(between.cells(part), cells))]
             source = waiting.rows[part][:, 3:]
-            return with_limits(waiting.shown(part), source, near, between, part, doubted=doubted)
+            return with_limits(waiting.shown(part), source, near, between, part, used=used)
 
         result = torch.empty(1, 3, *size_of(ready), device=maps.device)
         SmallTiler.of(TILE, 0, self.device).fill(limited, pixels, [result])
