@@ -76,6 +76,31 @@ def test_the_address_space_is_a_limit_too() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+KEPT = f"""
+import resource, torch
+from sr_cli import memory
+memory.keep_freed()
+torch.empty(1 << 20)
+resource.setrlimit(resource.RLIMIT_AS, ({8 * GIB}, {8 * GIB}))
+before = memory.free()
+blocks = [torch.zeros(1 << 20) for _ in range(64)]  # 4 MiB each
+wall = torch.zeros(1 << 10)  # above them, so that they cannot be given back
+held = memory.free()
+del blocks
+print(before - held >> 20, before - memory.free() >> 20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver() < ("glibc", "2.33"), reason="nothing tells what is kept")
+def test_freed_memory_is_free_though_it_keeps_its_addresses() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", KEPT], check=True, capture_output=True, text=True
+    ).stdout
+    held, kept = map(int, run.split())
+    assert held > 200
+    assert kept < 50
+
+
 FAULTS = """
 import resource, sys, torch
 from sr_cli.memory import keep_freed

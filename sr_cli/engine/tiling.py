@@ -199,6 +199,8 @@ that sees a whole picture sees too little of it."""
 MEMORY_SHARE = 0.5
 """Of the free memory: what one network call, or the state, may take."""
 
+MUCH = 4  # times over may a picture be computed, margins of tiles and all, without a word
+SLOW = "memory is short: tiles of {} pixels make {:.0f} times the work; close other programs"
 OnNote = Callable[[int, str], None]
 """(picture, what its user should know)."""
 OnTile = Callable[[int, int, int], None]
@@ -257,6 +259,7 @@ class Tiler:
         """
         sizes = [(image.shape[-2] // scale, image.shape[-1] // scale) for image in images]
         largest = self._largest() if None in self.cores else 0
+        before = self.cores
         self.cores = [self._core(i, *size, largest) for i, size in enumerate(sizes)]
         while True:
             places = [self._tiles(core or 0, *sizes[i]) for i, core in enumerate(self.cores)]
@@ -272,12 +275,21 @@ class Tiler:
                         each=each,
                     )
                     _paste_all(images, places, results, scale, on_tile)
+                self._tell_of_work(before, places)
                 return
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 self._halve(sizes)
             release(self.device)
+
+    def _tell_of_work(self, before: list[int | None], places: list[list[Tile]]) -> None:
+        """Where little memory has made exact tiles so small that margins are most of the work."""
+        for i, found in enumerate(places):
+            (high, wide), (rows, cols) = _shape((i, found[-1])), found[-1].core
+            times = len(found) * high * wide / (rows.stop * cols.stop)
+            if self.tiling == "exact" and self.cores[i] != before[i] and times > MUCH:
+                self.on_note(i, SLOW.format((self.cores[i] or 0) * self.cell, times))
 
     def _each(self) -> AbstractContextManager[Each]:
         """How one call after another is made."""

@@ -185,3 +185,22 @@ def test_small_tiles_are_long_and_of_as_many_pixels_as_a_square(
 
 def test_tiles_of_a_cache_are_larger_where_there_is_none_to_fill() -> None:
     assert cached(256, CPU) == 256 < cached(256, torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("largest", "told"), [(12, True), (20, False), (200, False)])
+def test_tiles_that_are_mostly_margins_are_told_of(
+    monkeypatch: pytest.MonkeyPatch, largest: int, told: bool
+) -> None:
+    """Once, however often the tiles are filled; of tiles that were asked for never."""
+    monkeypatch.setattr(tiling, "SMALLEST_TILE", {"exact": 1})
+    monkeypatch.setattr(Tiler, "_largest", lambda _: largest)
+    notes: list[tuple[int, str]] = []
+    image = torch.rand(1, 1, 40, 40)
+    tiler = Tiler(CPU, 1, [None], margin=5, on_note=lambda *note: notes.append(note))
+    asked = Tiler(CPU, 1, [2], margin=5, on_note=lambda *note: notes.append(note))
+    for filled in (tiler, tiler, asked):
+        result = torch.empty_like(image)
+        filled.fill(blur, lambda _, window: (image[(..., *window)],), [result])
+        assert torch.allclose(result, blur(image), atol=1e-6)
+    assert [picture for picture, _ in notes] == [0] * told
+    assert all("tiles of 2 pixels make 36 times the work" in text for _, text in notes)
