@@ -34,6 +34,21 @@ def is_file_name(name: object) -> bool:
     return isinstance(name, str) and bool(re.fullmatch(r"[A-Za-z0-9_][\w.+ -]{0,199}", name))
 
 
+def is_file(path: Path) -> bool:
+    """As Path.is_file, and False where that cannot be known: below a folder that may not be
+    entered, or of a name that is too long."""
+    with suppress(OSError):
+        return path.is_file()
+    return False
+
+
+def is_folder(path: Path) -> bool:
+    """As Path.is_dir, and False where that cannot be known."""
+    with suppress(OSError):
+        return path.is_dir()
+    return False
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:

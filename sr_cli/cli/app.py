@@ -23,6 +23,7 @@ from sr_cli.cli.text import spelt
 from sr_cli.cli.ui import terminal
 from sr_cli.engine.options import Strip
 from sr_cli.errors import ExitCode, SrxError, UsageError, is_out_of_memory
+from sr_cli.files import is_file, is_folder
 
 NAMES = (
     "upscale",
@@ -119,7 +120,7 @@ class Commands(typer.core.TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The sub-command of the first word. Raises UsageError where that is a picture or help."""
         if args[0] not in NAMES:
-            if Path(args[0]).exists():
+            if is_file(Path(args[0])) or is_folder(Path(args[0])):
                 raise UsageError(
                     f"{args[0]} is no command: srx upscale {args[0]} out/ enlarges it."
                 )
@@ -244,7 +245,7 @@ def _report(error: Exception, words: Iterable[str]) -> int:
         wrong = (
             _complaint(error) if isinstance(error, typer.BadParameter) else error.format_message()
         )
-        dashed = next((word for word in words if word[:1] == "-" and Path(word).is_file()), None)
+        dashed = next((word for word in words if word[:1] == "-" and is_file(Path(word))), None)
         hint = f" The file of this name is ./{dashed}." if dashed else ""
         terminal.error(wrong + hint)
         return error.exit_code

@@ -17,6 +17,7 @@ import typer
 
 from sr_cli.cli.ui import terminal
 from sr_cli.errors import UsageError
+from sr_cli.files import is_file
 
 NAME = "srx.toml"
 MAX_BYTES = 1 << 20
@@ -49,7 +50,7 @@ def find() -> Path | None:
     from platformdirs import user_config_path
 
     candidates = (Path(NAME), user_config_path("srx") / NAME)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_file(path)), None)
 
 
 def read(path: Path) -> dict[str, Any]:

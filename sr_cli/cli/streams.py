@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from sr_cli.cli.ui import terminal
 from sr_cli.engine.events import Event, Failed
 from sr_cli.engine.options import OutputOptions
 from sr_cli.errors import ExitCode, FullDiskError, GoneError, SrxError, UsageError, is_full_disk
+from sr_cli.files import is_file
 
 STREAM = Path("-")
 BLOCK: Final = 512
@@ -44,12 +46,15 @@ def given(
 def listed(path: Path) -> list[Path]:
     """The names in a file, or in stdin for "-": one a line, or between zero bytes (`find -print0`).
 
-    Raises UsageError where it cannot be read.
+    Raises UsageError where it cannot be read, or is in UTF-16.
     """
     try:
         data = sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
     except OSError as error:
         raise UsageError(f"The list {path} cannot be read: {error.strerror}.") from error
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError(f"The list {path} is in UTF-16: save it as UTF-8.")
+    data = data.removeprefix(codecs.BOM_UTF8)
     names = data.split(b"\0") if b"\0" in data else data.splitlines()
     found = [Path(name.decode(errors="surrogateescape")) for name in names if name.strip()]
     if STREAM in found:
@@ -125,13 +130,18 @@ class Stdout:
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
         except BrokenPipeError as error:
-            with suppress(OSError, ValueError):  # what is left would be written again at the exit
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _close()
             raise ClosedError("Nobody reads stdout any more.") from error
         except OSError as error:
             kind = FullDiskError if is_full_disk(error) else GoneError
             raise kind(f"stdout cannot be written: {error.strerror}.") from error
         return len(data)
+
+
+def _close() -> None:
+    """Let stdout lead nowhere: what is left would be written again at the exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -149,6 +159,9 @@ def sending() -> Iterator[Stdout]:
     except ClosedError as error:
         terminal.note(str(error))
         raise typer.Exit(ExitCode.SOME_FAILED) from None
+    except (FullDiskError, GoneError):
+        _close()
+        raise
 
 
 @dataclass
@@ -196,7 +209,7 @@ def streams(
                     f"or srx upscale - - | tar x -C {output}"
                 )
             yield Piped([], folder, Aliases({folder: "stdout"}), tar=True, source=stdin)
-        elif output == STREAM and not (stdin or (len(arguments) == 1 and arguments[0].is_file())):
+        elif output == STREAM and not (stdin or (len(arguments) == 1 and is_file(arguments[0]))):
             yield Piped(arguments, folder, Aliases({folder: "stdout"}), tar=True)
         else:
             with _one_picture(arguments[0], output, files, folder, stdin) as piped:

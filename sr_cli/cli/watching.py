@@ -15,6 +15,7 @@ from sr_cli.cli.ui import terminal
 from sr_cli.engine.events import Job, Outcome, Skipped
 from sr_cli.engine.options import OutputOptions, UpscaleOptions
 from sr_cli.errors import ExitCode, UsageError
+from sr_cli.files import is_folder
 
 if TYPE_CHECKING:
     from sr_cli.cli.running import Run
@@ -34,7 +35,7 @@ def check_watch(arguments: Sequence[Path], output: Path, *, others: Iterable[str
         if path == Path("-"):
             raise UsageError("--watch is for folders, not for stdin and stdout (-).")
     for folder in arguments:
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise UsageError(f"--watch is for folders, and {folder} is none: make it first.")
     if output.suffix and not output.is_dir() and output.suffix[1:].isalpha():
         raise UsageError(f"--watch needs a folder as OUTPUT; to name one {output}, make it first.")

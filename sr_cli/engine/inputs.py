@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -56,8 +57,8 @@ def natural(path: Path) -> tuple[list[tuple[str | int, ...]], str]:
 @dataclass(frozen=True)
 class Collected:
     """What arguments hold: input files, folders without an image, files that were left out, what
-    failed (arguments that are not there, folders that cannot be read), and folders inside that are
-    not entered."""
+    failed (what is not there, or cannot be reached or read), and folders inside that are not
+    entered."""
 
     inputs: list[Input]
     empty: list[Path]
@@ -80,7 +81,7 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Col
     Raises:
         UsageError: nothing but arguments that do not exist or match nothing.
         NoImageError: there is no image.
-        InputError: nothing but a folder that cannot be read.
+        InputError: nothing but what cannot be read.
     """
     inputs: dict[str, Input] = {}
     missing: list[UsageError] = []
@@ -92,6 +93,9 @@ def collect(arguments: Sequence[Path], *, recursive: bool, exclude: Path) -> Col
         except UsageError as error:
             missing.append(error)
             found.failed.append((argument, InputError(str(error))))
+            continue
+        except InputError as error:
+            found.failed.append((argument, error))
             continue
         for path in matches:
             failures = len(found.failed)
@@ -135,8 +139,11 @@ def pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
 
 
 def _matches(argument: Path, exclude: Path) -> list[Path]:
-    """The argument, or what it matches as a pattern: nothing hidden unless the pattern says so."""
-    if argument.exists() or argument.is_symlink():
+    """The argument, or what it matches as a pattern: nothing hidden unless the pattern says so.
+
+    Raises UsageError where there is nothing, InputError where that cannot be known.
+    """
+    if _is_there(argument):
         return [argument]
     if not set(str(argument)) & set("*?["):
         raise UsageError(f"The input {argument} does not exist.")
@@ -152,6 +159,18 @@ def _matches(argument: Path, exclude: Path) -> list[Path]:
         if shown:
             return shown
     raise UsageError(f"No file matches {argument}.")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file, a folder or a link has this name. Raises InputError where that cannot be
+    known: below a folder that may not be entered, or of a name that is too long."""
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EINVAL):  # the last of Windows, for *
+            return False
+        raise InputError(f"The input {path} cannot be read: {error.strerror}.") from error
+    return True
 
 
 def _literal(pattern: Path) -> Path:
@@ -191,6 +210,8 @@ def _images(
 ) -> Iterator[Path]:
     try:
         entries = list(folder.iterdir())
+        if not os.access(folder, os.X_OK):  # names that lead to nothing
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         found.failed.append((folder, InputError(f"{folder} cannot be read: {error.strerror}.")))
         return

@@ -164,6 +164,10 @@ def told_apart(
             found[job] = replace(job, output=result, notes=(TWIN.format(name),))
     renamed = [job.output for job in found.values() if job.notes]
     said = f"Inputs that differ in their suffixes alone keep these: {_shown(renamed)}."
+    plain = dict.fromkeys(job.output for job in jobs if found[job].notes)
+    own = {job.output for job in found.values()}
+    if earlier := [path for path in plain if path not in own and taken(path)]:
+        said += f" Of before there was another, these stay too: {_shown(earlier)}."
     return list(found.values()), [said] * bool(renamed)
 
 

@@ -102,14 +102,29 @@ def _keep_off(folder: Path, shard: Shard | None) -> None:
 
 
 def tidy(folder: Path, results: Collection[Path], *, alone: bool) -> None:
-    """Remove what killed runs left of these results, or, if nobody else works there, of any."""
+    """Remove what killed runs left of these results, or, if nobody else works there, of any.
+
+    alone: no other run has the folder; one of a single file may be at work in it all the same.
+    """
     names: defaultdict[Path, set[str]] = defaultdict(set)
     names[folder] = set()
     for path in results:
         names[path.parent].add(path.name)
     for place, own in names.items():
-        for path in left_over(place, None if alone else own):
+        every = alone and not _has_single(place)
+        for path in left_over(place, None if every else own):
             path.unlink(missing_ok=True)
+
+
+def _has_single(folder: Path) -> bool:
+    """Whether a run of a single file works in a folder."""
+    try:
+        for path in folder.glob(f"{LOCK}-*"):
+            with _lock(path):  # of a run that was killed, and goes with it
+                pass
+    except (Timeout, OSError):
+        return True
+    return False
 
 
 def check_writable(folder: Path) -> None:

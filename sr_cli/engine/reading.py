@@ -97,11 +97,11 @@ def read(path: Path, max_pixels: int) -> Decoded:
 @contextlib.contextmanager
 def _errors(path: Path) -> Iterator[None]:
     """Whatever goes wrong inside is an InputError that names the file."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder, not an image file.")
-    if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
-        raise InputError(f"{path} is a pipe or a device, not an image file.")
     try:
+        if path.is_dir():
+            raise InputError(f"{path} is a folder, not an image file.")
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+            raise InputError(f"{path} is a pipe or a device, not an image file.")
         yield
     except InputError:
         raise

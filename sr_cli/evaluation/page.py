@@ -24,7 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from sr_cli.errors import FullDiskError, InputError, UsageError, is_full_disk
-from sr_cli.files import whole
+from sr_cli.files import is_folder, whole
 
 if TYPE_CHECKING:
     from sr_cli.evaluation.tables import Table
@@ -105,8 +105,10 @@ def check(path: Path) -> None:
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"The page {path} must end in .html.")
     folder = path.absolute().parent
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"The folder of {path} does not exist: make it first.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"The folder of {path} is write-protected: choose another.")
     if path.is_dir():
         raise UsageError(f"{path} is a folder: choose another name for the page.")
     if path.exists():
@@ -114,8 +116,6 @@ def check(path: Path) -> None:
             ours = MARK in file.read(1024)
         if not ours:
             raise UsageError(f"{path} exists and is no page of srx: choose another name.")
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"The folder of {path} is write-protected: choose another.")
 
 
 def write(page: Page, path: Path) -> int:

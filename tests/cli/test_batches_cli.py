@@ -333,6 +333,17 @@ def test_left_overs_of_killed_runs_go(srx: Srx, photos: Path) -> None:
     assert results("out/sub") == {"c.png"}
 
 
+def test_what_a_run_of_one_file_writes_is_no_left_over(srx: Srx, photos: Path) -> None:
+    Path("out").mkdir()
+    Path("out/.srx-0-1.partial").touch()
+    with FileLock(Path("out") / f"{output_folder.LOCK}-big.png"):
+        assert srx("upscale", photos, "out").code == 0
+        assert ".srx-0-1.partial" in results()
+    (Path("out") / f"{output_folder.LOCK}-big.png").touch()  # of a run that was killed
+    srx("upscale", photos, "out", "--overwrite")
+    assert results() == {"a.png", "b.png"}
+
+
 # ------------------------------------------------------------------------ runs that end early
 
 
@@ -632,7 +643,7 @@ def test_a_dry_run_finds_a_folder_that_cannot_be_written(
     srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert srx("upscale", photos, "out/new", "--dry-run").code == 0
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == photos)
     for args in (("--dry-run",), ()):
         run = srx("upscale", photos, "out/new", *args)
         assert run.code == 1
@@ -663,6 +674,14 @@ def test_lists_of_files(srx: Srx, photos: Path) -> None:
     Path("list").write_text("in/none.png\n")
     run = srx("upscale", "--files-from", "list", "out")
     assert (run.code, "in/none.png does not exist" in run.err) == (2, True)
+
+
+def test_lists_of_editors_that_mark_their_encoding(srx: Srx, photos: Path) -> None:
+    Path("list").write_text("in/a.png\n", "utf-8-sig")
+    assert outcome(srx, "--files-from", "list", "out")["results"] == ["a.png"]
+    Path("list").write_text("in/a.png\n", "utf-16")
+    run = srx("upscale", "--files-from", "list", "out")
+    assert (run.code, "save it as UTF-8" in run.err) == (2, True)
 
 
 @pytest.mark.parametrize("gone", ["none.png", "*.bmp", "nowhere/"])

@@ -55,6 +55,23 @@ def test_a_file_that_looks_like_an_option_is_told_how_to_be_written(srx: Srx) ->
     assert srx("upscale", "./-x.png", "out").code == 0
 
 
+def test_a_folder_that_may_not_be_entered_has_no_defaults(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where cron or sudo begins; and a name that is too long is no file either."""
+
+    def is_file(path: Path) -> bool:
+        if path.name == "srx.toml":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    real = Path.is_file
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert srx("upscale", photos / "a.png", "out").code == 0
+    assert "No such option" in srx("upscale", photos, "out", "-" + "x" * 300).err
+    assert "No such command" in srx("x" * 300).err
+
+
 def test_a_command_that_is_none_is_told_what_was_meant(srx: Srx, photos: Path) -> None:
     run = srx(photos, "out")
     assert (run.code, run.err) == (2, "error: in is no command: srx upscale in out/ enlarges it.\n")

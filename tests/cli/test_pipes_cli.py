@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
@@ -38,12 +39,12 @@ finally:
 """
 
 
-def child(*args: str) -> "subprocess.Popen[bytes]":
+def child(*args: str, stdout: int | IO[bytes] = subprocess.PIPE) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-c", FAKE, "upscale", *args],
         env=os.environ | {"PYTHONPATH": str(Path(command.__file__).parents[2])},
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
     )
 
@@ -197,6 +198,19 @@ def test_a_reader_of_results_that_goes_ends_it_quietly() -> None:
         assert "Nobody reads stdout any more" in err
         assert "Traceback" not in err
         assert "Exception" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is full")
+@pytest.mark.parametrize("args", [("in", "-"), ("in/a.png", "-")])
+def test_results_without_room_end_it_in_lines(photos: Path, args: tuple[str, ...]) -> None:
+    for number in range(40):  # more than a tar keeps before it writes
+        paint(photos / f"{number}.png", (number + 20, 20))
+    with Path("/dev/full").open("wb") as full, child(*args, stdout=full) as process:
+        err = process.communicate()[1].decode()
+    assert process.returncode == 1
+    assert "error: stdout cannot be written: No space left on device." in err
+    assert "Traceback" not in err
+    assert "Exception" not in err
 
 
 # ------------------------------------------------------------------------------------- frames

@@ -1,5 +1,6 @@
 """Which files become which: order, trees, names, and what is refused."""
 
+import errno
 import glob
 import os
 from pathlib import Path
@@ -396,6 +397,19 @@ def test_twins_keep_their_suffix_and_say_so(name: str) -> None:
     assert all(job.output.name in job.notes[0] for job in found.jobs if job.notes)
 
 
+def test_a_result_of_before_there_was_a_twin_is_named() -> None:
+    for name in ("a.jpg", "b.jpg"):
+        paint(IN / name)
+        paint((OUT / name).with_suffix(".png"))
+    assert found_by(IN, OUT).notes == ()
+    paint(IN / "a.webp")
+    (note,) = found_by(IN, OUT).notes
+    assert note.endswith("Of before there was another, these stay too: out/a.png.")
+    paint(IN / "a.png")  # whose result that is now
+    (note,) = found_by(IN, OUT).notes
+    assert "stay too" not in note
+
+
 def test_a_twin_that_has_the_suffix_of_results_keeps_its_name() -> None:
     paint(IN / "A.jpg")
     paint(IN / "a.png")
@@ -446,6 +460,41 @@ def test_formats_contradict_no_file_name() -> None:
     assert plan(IN / "a.png", Path("b.jpg"), format="jpeg") == {"in/a.png": "b.jpg"}
     with pytest.raises(UsageError, match="contradicts"):
         plan(IN / "a.png", Path("b.jpg"), format="webp")
+
+
+def test_what_cannot_be_reached_fails_beside_what_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that no disk has; a folder, and a pattern in one, that may not be entered."""
+
+    def lstat(path: Path) -> os.stat_result:
+        if "closed" in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    real = Path.lstat
+    monkeypatch.setattr(Path, "lstat", lstat)
+    paint(IN / "a.png")
+    for path in (Path("x" * 300 + ".png"), IN / "closed/a.png", IN / "closed/*.png"):
+        found = found_by(path, IN / "a.png", OUT)
+        assert [job.input for job in found.jobs] == [IN / "a.png"]
+        (failed,) = found.failures
+        assert failed.job.input == path
+        assert f"{path} cannot be read: " in str(failed.error)
+        with pytest.raises(InputError, match="cannot be read"):
+            found_by(path, OUT)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("mode", [0o444, 0o333])
+def test_a_folder_that_may_be_listed_or_entered_alone_fails_alone(mode: int) -> None:
+    paint(IN / "a.png")
+    paint(IN / "locked/b.png")
+    (IN / "locked").chmod(mode)
+    try:
+        found = found_by(IN, OUT, recursive=True)
+    finally:
+        (IN / "locked").chmod(0o700)
+    assert [job.input for job in found.jobs] == [IN / "a.png"]
+    assert [failed.job.input for failed in found.failures] == [IN / "locked"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
