@@ -19,7 +19,7 @@ from torch import Tensor
 from sr_cli.device import free_memory
 from sr_cli.each import Each
 from sr_cli.errors import DeviceError, is_out_of_memory
-from sr_cli.models import graphs
+from sr_cli.models.graphs import give_back
 from sr_cli.models.model import Tiling
 
 Window = tuple[slice, slice]
@@ -212,14 +212,6 @@ def of_group(listener: Callable[..., None], group: Sequence[int], k: int, *told:
     listener(group[k], *told)
 
 
-def release(device: torch.device) -> None:
-    """Give back what torch keeps of a GPU's memory, before less is tried where that was short:
-    cuBLAS and cuDNN take theirs beside it."""
-    if device.type == "cuda":
-        graphs.release()
-        torch.cuda.empty_cache()
-
-
 def ignore(*_: object) -> None:
     """A listener that does nothing."""
 
@@ -281,7 +273,7 @@ class Tiler:
                 if not is_out_of_memory(error):
                     raise
                 self._halve(sizes)
-            release(self.device)
+            give_back(self.device)
 
     def _tell_of_work(self, before: list[int | None], places: list[list[Tile]]) -> None:
         """Where little memory has made exact tiles so small that margins are most of the work."""

@@ -16,8 +16,8 @@ from torch import Tensor
 from sr_cli.device import side_by_side
 from sr_cli.engine.between import extended
 from sr_cli.engine.small import cached
-from sr_cli.engine.tiling import release
 from sr_cli.errors import is_out_of_memory
+from sr_cli.models.graphs import give_back
 
 NEAR = 2
 """Cells on each side of one that its weave depends on: it is shared with those beside it, and their
@@ -75,7 +75,7 @@ def weave(image: Tensor, source: Tensor, cell: int, device: torch.device) -> Ten
             if pixels <= fewest or not is_out_of_memory(error):
                 raise
             pixels //= 4
-        release(device)
+        give_back(device)
 
 
 def _parts(side: int, most: int, cell: int) -> Iterator[slice]:

@@ -275,7 +275,7 @@ def test_memory_that_runs_out_makes_the_strips_lower(
 
     with monkeypatch.context() as patch:
         patch.setattr(EmbeddedRows, "__call__", limited)
-        patch.setattr(job, "release", release)
+        patch.setattr(job, "give_back", release)
         assert isinstance(enlarged(patch, path, tmp_path / "a.tiff", rows=True, steps=1), Finished)
     assert released
     assert seen[0] > 40

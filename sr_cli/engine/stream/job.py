@@ -30,10 +30,11 @@ from sr_cli.engine.stream.plan import Parts, halved, strip_rows
 from sr_cli.engine.stream.sink import Sink
 from sr_cli.engine.stream.source import Held, Source
 from sr_cli.engine.stream.walk import WalkByRows
-from sr_cli.engine.tiling import ignore, release
+from sr_cli.engine.tiling import ignore
 from sr_cli.engine.writers import Samples
 from sr_cli.errors import InputError, SrxError, is_out_of_memory
 from sr_cli.memory import Bound
+from sr_cli.models.graphs import give_back
 
 _PASSING = (SrxError, RuntimeError)
 """What is raised of computing, not of writing."""
@@ -140,7 +141,7 @@ def stream(job: Job, keeper: Keeper, engine: object, notify: Callable[[Event], N
                 if not is_out_of_memory(error):
                     raise
                 most = halved(most, parts)
-            release(parts.device)  # when nothing of the failed attempt is held any more
+            give_back(parts.device)  # when nothing of the failed attempt is held any more
         notes += [*making.notes, *like.notes, *losses(like, job.output), *oddities(*sizes)]
         return replace(told(), notes=(*notes, *replaced))
 
