@@ -7,7 +7,7 @@ from typing import IO, Any, Final
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin
 
-from sr_cli.engine.metadata import Metadata, exif_tags, iptc_block, raw_iptc
+from sr_cli.engine.metadata import TAG, Metadata, exif_tags, iptc_block, raw_iptc
 from sr_cli.engine.png import MAX_SIDE_DATA
 from sr_cli.engine.profiles import to_srgb
 from sr_cli.engine.writers import BY_ROWS, PngWriter, Samples, Shape, TiffWriter, Writer
@@ -89,12 +89,12 @@ def unheld(metadata: Metadata, format: str) -> list[str]:  # noqa: A002
     lost = [name for name, block in blocks.items() if block and len(block) > long]
     if metadata.iptc and format in ("webp", "avif"):
         lost.append("IPTC")
-    held = {"png": len(metadata.texts), "jpeg": len(_comment(metadata.texts))}
-    if held.get(format, 0) < len(metadata.texts):
-        lost.append("texts")
-    if any(len(text) > long for _, text in metadata.texts) and "texts" not in lost:
-        lost.append("texts")
-    return [f"{name} has no room in {format.upper()} and was left out" for name in lost]
+    texts = [entry for entry in metadata.texts if entry[0] != TAG]  # which EXIF has too
+    held = {"png": len(texts), "jpeg": len(_comment(metadata.texts))}
+    said = [f"{name} has no room in {format.upper()} and was left out" for name in lost]
+    if held.get(format, 0) < len(texts) or any(len(text) > long for _, text in texts):
+        said.append(f"texts have no room in {format.upper()} and were left out")
+    return said
 
 
 def _too_long(format: str) -> float:  # noqa: A002

@@ -10,6 +10,8 @@ from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
+TAG = "srx"
+"""The text of a PNG that says what was done; EXIF's ProcessingSoftware says it too."""
 _EXIF, _GPS, _INTEROP = ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo, ExifTags.IFD.Interop
 _Tag = ExifTags.Base
 # These describe the photograph; the other tags of IFD 0 say how the old file stored its pixels.
@@ -89,8 +91,8 @@ class Metadata:
         """With a word on what was done: EXIF's ProcessingSoftware, whose type is ASCII (what is not
         becomes a question mark), and a text of PNG."""
         tags = exif_tags(self.exif) | {_Tag.ProcessingSoftware: text}
-        texts = tuple(entry for entry in self.texts if entry[0] != "srx")
-        return replace(self, exif=_block(tags), texts=(*texts, ("srx", text)))
+        texts = tuple(entry for entry in self.texts if entry[0] != TAG)
+        return replace(self, exif=_block(tags), texts=(*texts, (TAG, text)))
 
 
 def read(image: Image.Image) -> tuple[Metadata, int]:
