@@ -23,8 +23,9 @@ def bars(console: Console) -> rich.Progress:
         rich.BarColumn(),
         rich.TextColumn("{task.fields[count]}", markup=False),
         rich.TimeElapsedColumn(),
-        rich.TextColumn("left"),
+        rich.TextColumn("passed,"),
         rich.TimeRemainingColumn(),
+        rich.TextColumn("left"),
     )
     return rich.Progress(*columns, console=console, transient=True, speed_estimate_period=600)
 

@@ -245,11 +245,14 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many files ended how; of more than ROWS, why some were skipped and what the others cost
-    too."""
+    """How many files ended how, and how much is to do; of more than ROWS, why some were skipped and
+    what the others cost too."""
     words = {Finished: "done", Planned: "to do", Failed: "failed", Skipped: "skipped"}
     counts = {word: sum(isinstance(o, kind) for o in outcomes) for kind, word in words.items()}
     sentence = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    if planned := [outcome for outcome in outcomes if isinstance(outcome, Planned)]:
+        pixels = sum(math.prod(outcome.size_out) for outcome in planned)
+        sentence += f"; {pixels / 1e6:.1f} megapixels of results"
     if len(outcomes) <= ROWS:
         return sentence
     reasons = Counter(outcome.reason for outcome in outcomes if isinstance(outcome, Skipped))

@@ -26,7 +26,8 @@ from sr_cli.cli.app import app
 from sr_cli.cli.config import COMMON, defaults
 from sr_cli.cli.parsing import parse_list
 from sr_cli.cli.progress import Bars, bars
-from sr_cli.engine.events import Failed, Finished, Job, Started, Stepped
+from sr_cli.cli.ui import summary
+from sr_cli.engine.events import Failed, Finished, Job, Planned, Skipped, Started, Stepped
 from sr_cli.engine.formats import FORMATS, format_of
 from sr_cli.errors import DeviceError, InputError, ModelError, UsageError
 
@@ -427,6 +428,21 @@ def test_signs_that_an_encoding_lacks_are_spelt(photos: Path) -> None:
     plain = finished(code, "upscale", "in", "out", "--dry-run").out
     assert "6x4 → 24x16" in plain
     assert "┃" in plain
+
+
+def test_what_is_to_do_is_told_in_megapixels() -> None:
+    jobs = [Job(Path(f"{name}.png"), Path(f"out/{name}.png")) for name in "ab"]
+    planned = [Planned(job, (1000, 500), (4000, 2000)) for job in jobs]
+    assert summary(planned) == "2 to do; 16.0 megapixels of results"
+    assert summary([Skipped(jobs[0], "done already")]) == "1 skipped"
+
+
+def test_bars_say_which_time_has_passed_and_which_is_left() -> None:
+    console = Console(file=(text := io.StringIO()), width=100)
+    with bars(console) as progress:
+        progress.add_task("files", total=2, count="0/2")
+        console.print(progress.make_tasks_table(progress.tasks))
+    assert "0:00:00 passed, -:--:-- left" in text.getvalue()
 
 
 def test_bars_reach_their_end_without_a_step() -> None:
