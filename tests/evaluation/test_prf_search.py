@@ -195,6 +195,9 @@ def test_the_best_is_by_lpips_or_else_by_the_amplitudes() -> None:
     without = AtScale(2, (point(0, None, 0.9), point(10, None, 0.8)), 1.0, None, 0)
     assert (without.criterion, without.star.t) == ("amplitude", 10)
     assert without.best("lpips") is None
+    for chosen, shown in ((found, False), (without, True)):
+        names = [column.name for column in table(measured(chosen)).columns]
+        assert ("amplitude" in names) == ("amplitude, t 0" in names) == shown
 
 
 def measured(*rows: AtScale) -> SearchResult:

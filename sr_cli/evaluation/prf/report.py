@@ -12,7 +12,8 @@ from sr_cli.evaluation.tables import Cell, Column, Table
 FIRST = ("lpips", "psnr", "ssim")
 """The order in which scores stand in the table; others follow, and the spectrum's come last."""
 SPECTRAL = ("low", "high")
-HIDDEN = "amplitude"
+AMPLITUDE = "amplitude"
+"""Shown where t* was chosen by it."""
 
 
 def table(result: SearchResult) -> Table:
@@ -32,8 +33,9 @@ def table(result: SearchResult) -> Table:
 
 def _shown(row: AtScale) -> list[str]:
     """What was measured of t*, in the table's order."""
-    others = [name for name in row.star.scores if name not in (*FIRST, *SPECTRAL, HIDDEN)]
-    return [name for name in (*FIRST, *others, *SPECTRAL) if row.best(name)]
+    others = [name for name in row.star.scores if name not in (*FIRST, *SPECTRAL, AMPLITUDE)]
+    last = [AMPLITUDE] * (row.criterion == AMPLITUDE)
+    return [name for name in (*FIRST, *others, *SPECTRAL, *last) if row.best(name)]
 
 
 def _row(row: AtScale, result: SearchResult, shown: list[str]) -> tuple[Cell, ...]:
