@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -95,6 +97,23 @@ def test_arrays_of_no_use_are_refused(up: Upscaler, array: NDArray[Any]) -> None
         up(array)
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1, 3, 4, 4),
+        torch.zeros(1, 4, 4),
+        torch.zeros(3, 0, 4),
+        torch.zeros(3, 4, 4, dtype=torch.int64),
+        torch.full((3, 4, 4), 255.0),
+        torch.full((3, 4, 4), torch.nan),
+    ],
+    ids=lambda tensor: f"{tuple(tensor.shape)} {tensor.dtype}",
+)
+def test_tensors_of_no_use_are_refused(up: Upscaler, tensor: torch.Tensor) -> None:
+    with pytest.raises(UsageError, match="A tensor"):
+        up(tensor)
+
+
 @pytest.mark.parametrize("picture", ["in.png", Path("in.png"), b"", [[0, 1]], None], ids=repr)
 def test_what_is_no_picture_is_refused(up: Upscaler, tmp_path: Path, picture: Any) -> None:
     with pytest.raises(UsageError, match=f"not {type(picture).__name__}"):
@@ -169,9 +188,39 @@ def test_other_networks_need_another_upscaler(up: Upscaler) -> None:
             up.using(**change)
 
 
+def test_options_are_checked_when_they_are_made() -> None:
+    for wrong in (
+        {"format": "gif"},
+        {"format": ""},
+        {"quality": 0},
+        {"strip": "x"},
+        {"name": "{a}"},
+    ):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            OutputOptions(**wrong)
+
+
 def test_options_are_what_they_were_made_of() -> None:
     assert replace(UpscaleOptions(), scale=Exact(3, 4)).size.of(9, 9) == (3, 4)
     assert UpscaleOptions() == UpscaleOptions(scale=4.0)
+
+
+def test_threads_share_an_upscaler_and_what_a_listener_raises_ends_one_picture(
+    up: Upscaler,
+) -> None:
+    pictures = [levels(12 + 4 * i, 10, 3, seed=i) for i in range(4)]
+    alone = [up(picture) for picture in pictures]
+
+    def stop(done: int, total: int) -> None:
+        raise InterruptedError(f"{done}/{total}")
+
+    with ThreadPoolExecutor(5) as pool:
+        stopped = pool.submit(up, pictures[0], on_step=stop)
+        together = list(pool.map(up, pictures * 2))
+    with pytest.raises(InterruptedError, match="1/"):
+        stopped.result()
+    for result, expected in zip(together, alone * 2, strict=True):
+        assert abs(result.astype(int) - expected).max() <= 1
 
 
 def test_a_folder_is_told_of_as_it_is_done(up: Upscaler, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sr_cli.device import widest
 from sr_cli.engine.images import Floats
+from sr_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,18 @@ class Form:
 
 
 FLOATS: Final = Form()
+
+
+def usable(image: Tensor) -> Tensor:
+    """The same: (3, H, W), uint8 or floats in [0, 1]. Raises UsageError for any other tensor."""
+    shape, kind = tuple(image.shape), str(image.dtype).removeprefix("torch.")
+    if len(shape) != 3 or shape[0] != 3 or 0 in shape:
+        raise UsageError(f"A tensor must be (3, H, W), of one picture's colours, not {shape}.")
+    if not (image.is_floating_point() or image.dtype == torch.uint8):
+        raise UsageError(f"A tensor must hold uint8 or floats in [0, 1], not {kind}.")
+    if image.is_floating_point() and not (image.min() >= 0 and image.max() <= 1):  # NaN too
+        raise UsageError(f"A tensor of {kind} must lie in [0, 1].")
+    return image
 
 
 def to_tensor(rgb: Floats) -> Tensor:

@@ -37,7 +37,7 @@ def file_name(
         values["steps"] = _steps(options)
     if files.name_needs_size:
         values |= _size_fields(path, options, files.max_pixels)
-    chosen = "png" if files.format in (None, SAME) else files.format
+    chosen: str | None = "png" if files.format in (None, SAME) else files.format
     if files.format == SAME:
         with suppress(UsageError):  # a format that is read but not written
             chosen = format_of(path.suffix or "png")

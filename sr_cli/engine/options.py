@@ -19,6 +19,7 @@ Color = Literal["wavelet", "adain", "none"]
 Method = Literal["dossr", "diffsr"]
 Degradation = Literal["bicubic", "mild", "realesrgan"]
 Strip = Literal["all", "gps"]
+Format = Literal["png", "jpeg", "jpg", "webp", "tiff", "tif", "avif", "same"]
 AUTO: Literal["auto"] = "auto"
 AT_ONCE = 16
 """Tiles of a batch by `auto`, at most: on an H100 64 took no less for each."""
@@ -52,6 +53,8 @@ DIFFUSION_ONLY = (
     *("degradation", "preprocess", "overlap"),
 )
 """Options that a network alone has no use for."""
+NETWORKS = ("method", "model", "prior", "preprocess")
+"""Options that choose what is loaded."""
 MOST_DRAWS = 64
 """Seeds of one picture, all of whose results are in memory at a time."""
 
@@ -219,10 +222,10 @@ class OutputOptions:
     `max_megapixels` by their headers are refused.
 
     Raises:
-        UsageError: an unknown field, quality or size, or two answers to what exists.
+        UsageError: an unknown field, format, quality or size, or two answers to what exists.
     """
 
-    format: str | None = None
+    format: Format | None = None
     quality: int = 95
     name: str = "{stem}"
     overwrite: bool = False
@@ -243,6 +246,8 @@ class OutputOptions:
         _require(0 < self.max_megapixels <= 1e6, limit)
         both = "overwrite and trust_existing say two things of what exists: choose one."
         _require(not (self.overwrite and self.trust_existing), both)
+        if self.format is not None:
+            _one_of("format", self.format, get_args(Format))
         if self.strip is not None:
             _one_of("strip", self.strip, get_args(Strip))
         _require(1 <= self.quality <= 100, f"quality must lie in 1..100, not {self.quality}.")

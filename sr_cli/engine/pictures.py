@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 AnyImage = TypeVar("AnyImage", Picture, Image.Image, NDArray[Any])
 """What is enlarged into one of its own kind."""
+AnyPicture = TypeVar("AnyPicture", "Tensor", Picture, Image.Image, NDArray[Any])
+"""What an `Upscaler` takes, and gives back larger."""
 
 Integers = NDArray[np.uint8 | np.uint16]
 _WHITE: Final = {"uint8": 255, "uint16": 65_535, "float32": 1, "float64": 1}

@@ -6,22 +6,19 @@ from dataclasses import replace
 from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from sr_cli.device import compile_all, resolve_device, to_host
-from sr_cli.engine.arrays import FLOATS, Form
+from sr_cli.engine.arrays import FLOATS, Form, usable
 from sr_cli.engine.cells import Cells
 from sr_cli.engine.choice import Judge, best_of
 from sr_cli.engine.events import Event
 from sr_cli.engine.finish import finish_of, finished
-from sr_cli.engine.images import Picture
-from sr_cli.engine.options import OutputOptions, UpscaleOptions
-from sr_cli.engine.pictures import alike, as_picture, colors, recolored
+from sr_cli.engine.options import NETWORKS, OutputOptions, UpscaleOptions
+from sr_cli.engine.pictures import AnyPicture, alike, as_picture, colors, recolored
 from sr_cli.engine.sampling import TiledCodec, Walk
 from sr_cli.engine.source import PREPROCESS_TILE, enlargements
 from sr_cli.engine.states import Noise
@@ -43,11 +40,6 @@ from sr_cli.models.model import Model
 from sr_cli.models.preprocess import load_preprocessor
 from sr_cli.models.protocol import Preprocessor
 
-AnyPicture = TypeVar("AnyPicture", Tensor, Picture, Image.Image, NDArray[Any])
-"""What an `Upscaler` takes, and gives back larger."""
-NETWORKS = ("method", "model", "prior", "preprocess")
-"""Options that choose what is loaded."""
-
 
 class Upscaler:
     """The networks for one set of options; call it with one picture after another.
@@ -55,7 +47,10 @@ class Upscaler:
     Results depend on the picture and the options alone, not on what else is enlarged. Batches and
     threads, and tiles where the model's are exact, change the order in which networks add up: by
     that, results of pixel-space models differ by at most one 8-bit level, and those of latent ones
-    in bfloat16 by more. timer: a hook around each part of the work.
+    in bfloat16 by more. Threads may share one.
+
+    device: "auto", "cpu", "cuda", "cuda:N" or "mps". dtype: of the networks, "auto", "float32",
+    "bfloat16" or "float16". timer: a hook around each part of the work.
 
     Raises:
         ModelError: weights are missing or damaged.
@@ -166,16 +161,17 @@ class Upscaler:
         """A picture enlarged to `options.size`, as what it came as.
 
         picture: what `load` gives, with its alpha, depth and metadata; a Pillow image; a NumPy
-        array as `as_picture` takes it; or a tensor of colours, (3, H, W), float32 in [0, 1] or
+        array as `as_picture` takes it; or a tensor of colours, (3, H, W), floats in [0, 1] or
         uint8, which becomes float32 in [0, 1] on the CPU.
-        on_step(done, total) counts network calls; on_note(text): what its user should know.
+        on_step(done, total) counts network calls, and ends the work by what it raises;
+        on_note(text): what its user should know.
 
         Raises:
-            UsageError: an array or image of no use.
+            UsageError: an array, image or tensor of no use.
             DeviceError: memory does not suffice.
         """
         if isinstance(picture, Tensor):
-            return self._enlarged(picture, on_step, on_note)
+            return self._enlarged(usable(picture), on_step, on_note)
         found = as_picture(picture)
         for note in found.notes:
             on_note(note)
