@@ -4,11 +4,13 @@
 
 EVAL holds Set5/HR, Set14/HR, drealsr20/LR and drealsr20/HR. Every experiment is one line of `srx`;
 what it gives as JSON is kept in the folder of results, and its table is written between the marks
-of its name into the page. An experiment whose result is there is not run again, and one that was
-interrupted goes on with what it had measured. The time that each took is told.
+of its name into the page. An experiment whose result is there, of the weights that are there, is
+not run again, and one that was interrupted goes on with what it had measured. The time that each
+took is told.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -23,6 +25,7 @@ from typing import Any
 
 Record = Mapping[str, Any]
 DOCS = Path(__file__).parent
+WEIGHTS = DOCS.parent / "weights"
 DECIMALS = {"psnr": 2, "ssim": 3, "lpips": 4, "niqe": 2}
 DRAWN = "--no-baselines --metrics psnr,ssim,lpips,niqe --warmup 0"
 CAMERA = "drealsr20/HR --lr drealsr20/LR"
@@ -207,13 +210,21 @@ def placed(line: str, folder: Path) -> list[str]:
     return [str(folder / word) if sets.match(word) else word for word in shlex.split(line)]
 
 
+def digest() -> str:
+    """Of all networks in the folder of weights: results of others are not today's."""
+    found = hashlib.sha256()
+    for file in sorted(WEIGHTS.glob("*.safetensors")):
+        found.update(hashlib.sha256(file.read_bytes()).digest())
+    return found.hexdigest()[:12]
+
+
 def measured(name: str, folder: Path, results: Path, *, again: bool) -> Record:
     """What the experiment's line gave, run where there is no result.
 
     Calibrations that it makes stay in the folder of results, and the user's own are not asked.
     Raises SystemExit where the line fails or is interrupted.
     """
-    file = results / f"{name}.json"
+    file = results / f"{name}-{digest()}.json"
     if again or not file.exists():
         results.mkdir(parents=True, exist_ok=True)
         words = placed(EXPERIMENTS[name].line, folder)

@@ -114,6 +114,22 @@ def test_what_is_measured_is_kept_and_what_fails_is_not(
         papers.measured("t1-clean", tmp_path, tmp_path / "out", again=True)
 
 
+def test_what_was_measured_of_other_weights_is_measured_again(
+    papers: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([b'{"rows": []}', b'{"rows": [1]}'])
+
+    def run(words: list[str], **_: Any) -> Any:
+        return subprocess.CompletedProcess(words, 0, next(found))
+
+    monkeypatch.setattr(papers.subprocess, "run", run)
+    monkeypatch.setattr(papers, "WEIGHTS", tmp_path)
+    for weights, rows in ((b"1", []), (b"1", []), (b"2", [1]), (b"1", [])):
+        (tmp_path / "any.safetensors").write_bytes(weights)
+        known = papers.measured("best-of-set14", tmp_path, tmp_path / "out", again=False)
+        assert known == {"rows": rows}
+
+
 def test_sets_become_paths_and_nothing_else(papers: Any) -> None:
     words = papers.placed("bench Set14 --lr drealsr20/LR --row '--steps 3 Set5'", Path("data"))
     assert words == ["bench", "data/Set14", "--lr", "data/drealsr20/LR", "--row", "--steps 3 Set5"]
