@@ -72,6 +72,7 @@ page: $(VENV)/installed-dev
 	$(BIN)/python examples/figures/tutorial.py
 
 $(VENV)/installed: pyproject.toml
+	@echo "Installing into $(VENV): some 6 GB on Linux, of which torch's CUDA is most (docs/install.md: without it)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable .
