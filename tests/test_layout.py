@@ -17,6 +17,7 @@ LEVEL = {
         "errors": 0,
         "memory": 0,
         "each": 0,
+        "stopping": 0,
         "files": 1,
         "device": 1,
         "diffusion": 1,

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from sr_cli.models.network import Block, EmbeddedNet
 from sr_cli.models.winograd import Convolution
+from sr_cli.stopping import go_on
 
 PIECE = 1 << 18
 """Pixels that the last layers, at full resolution, take at a time."""
@@ -115,6 +116,7 @@ class _Convolution:
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """The rows that can be told, in pieces of as many as come at a time."""
+        go_on()
         number, _, more, width = x.shape
         self._most = max(self._most, more)
         self._left -= more

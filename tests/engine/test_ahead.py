@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -10,8 +11,15 @@ from typing import Any
 import pytest
 import torch
 
+from sr_cli.engine.options import UpscaleOptions
 from sr_cli.engine.stream.ahead import ahead
 from sr_cli.engine.stream.walk import WalkByRows
+from sr_cli.engine.upscaler import Upscaler
+from sr_cli.evaluation.suite.networks import MOMENT
+from sr_cli.models import rows
+from sr_cli.models.embedded import EmbeddedDenoiser
+from sr_cli.models.winograd import Convolution
+from sr_cli.stopping import StoppedError, go_on
 
 PATIENCE_S = 60.0
 
@@ -93,6 +101,42 @@ def test_where_the_rest_is_not_wanted_its_thread_is_gone_and_no_more_is_made() -
     made.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
     assert seen == [0, 1]
+
+
+def test_who_makes_what_is_not_wanted_is_told_between_its_parts() -> None:
+    begun, told = threading.Event(), []
+
+    def items() -> Iterator[int]:
+        yield 1
+        begun.set()
+        until = time.monotonic() + PATIENCE_S
+        try:
+            while time.monotonic() < until:
+                go_on()
+        except StoppedError:
+            told.append(threading.get_ident())
+            raise
+
+    made = ahead(items())
+    next(made)
+    assert begun.wait(PATIENCE_S)
+    made.close()  # type: ignore[attr-defined]
+    assert len(told) == 1
+    assert told[0] != threading.get_ident()
+    go_on()  # this thread has not been told
+
+
+@pytest.mark.usefixtures("tiny")
+def test_networks_ask_at_every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = Upscaler(UpscaleOptions(), device="cpu", dtype="float32").model.denoiser
+    assert isinstance(denoiser, EmbeddedDenoiser)
+    asked: list[int] = []
+    monkeypatch.setattr(rows, "go_on", lambda: asked.append(len(asked)))
+    x = torch.rand(1, 3, 64, 32)
+    with torch.inference_mode():
+        list(denoiser.by_rows(64, MOMENT)(x, x))
+    layers = sum(isinstance(module, Convolution) for module in denoiser.net.modules())
+    assert len(asked) >= layers > 4
 
 
 @pytest.mark.parametrize(("most", "together"), [(16, False), (32, True)])

@@ -6,9 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from threading import Event
 from typing import TypeVar
 
 import torch
+
+from sr_cli.stopping import listen
 
 Item = TypeVar("Item")
 
@@ -18,7 +21,7 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
 
     That thread has as many threads to compute with as the caller, and no gradients. What is raised
     there is raised here, and once it is caught nothing of what raised it is held. Where the rest is
-    not wanted, the item that is being made is waited for.
+    not wanted, the thread is told by `stopping`, and waited for.
     """
     making, threads = iter(items), torch.get_num_threads()
 
@@ -26,8 +29,16 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
     def made() -> list[Item]:
         return list(islice(making, 1))
 
-    with ThreadPoolExecutor(1, "srx", torch.set_num_threads, (threads,)) as pool:
-        coming = [pool.submit(made)]  # popped, since what it raises holds the frames that name it
-        while found := coming.pop().result():
-            coming.append(pool.submit(made))
-            yield found.pop()
+    def begin() -> None:
+        torch.set_num_threads(threads)
+        listen(unwanted)
+
+    unwanted = Event()
+    with ThreadPoolExecutor(1, "srx", begin) as pool:
+        try:
+            coming = [pool.submit(made)]  # popped: what it raises holds the frames that name it
+            while found := coming.pop().result():
+                coming.append(pool.submit(made))
+                yield found.pop()
+        finally:
+            unwanted.set()
