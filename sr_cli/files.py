@@ -99,7 +99,7 @@ def whole(
         partial.open("xb").close()
         mode = _mode(path) or _mode(partial)
         yield partial
-        _flush(partial)
+        _flush(partial, os.O_RDWR)  # Windows flushes only what may be written
         if committing:
             committing(partial)
         if mode:
@@ -110,7 +110,7 @@ def whole(
         else:
             _link(partial, path)
         with suppress(OSError):  # a power cut shall not take the name back
-            _flush(path.parent)
+            _flush(path.parent, os.O_RDONLY)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -160,8 +160,8 @@ def _link(partial: Path, path: Path) -> None:
         partial.replace(path)
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _flush(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:

@@ -1,11 +1,13 @@
 """Batches that lose no picture: what is done again and what is kept, killed runs, full disks."""
 
 import errno
+import fcntl
 import io
 import json
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -303,6 +305,22 @@ def test_results_are_on_the_disk_before_they_have_their_names(
         monkeypatch.setattr(os, name, call)
     srx("upscale", photos / "a.png", "out")
     assert told[: told.index("link")].count("fsync") >= 2  # the picture and its line
+
+
+def test_what_is_flushed_may_be_written_as_windows_wants_it(
+    srx: Srx, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, flushed = os.fsync, []
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISREG(os.fstat(handle).st_mode):
+            flushed.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert srx("upscale", photos / "a.png", "out").code == 0
+    assert os.O_RDONLY not in flushed
+    assert len(flushed) >= 2
 
 
 def test_another_run_on_the_folder_is_told_to_wait(srx: Srx, photos: Path) -> None:
