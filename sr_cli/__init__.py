@@ -12,7 +12,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sr_cli.engine.events import Event, Failed, Finished, Job, Skipped, Started, Stepped
+    from sr_cli.engine.events import (
+        Event,
+        Failed,
+        Finished,
+        Job,
+        Planned,
+        Skipped,
+        Started,
+        Stepped,
+    )
     from sr_cli.engine.images import Picture, load, save
     from sr_cli.engine.metadata import Metadata
     from sr_cli.engine.options import OutputOptions, UpscaleOptions
@@ -35,6 +44,7 @@ _HOMES = {
     "ModelError": "errors",
     "OutputOptions": "engine.options",
     "Picture": "engine.images",
+    "Planned": "engine.events",
     "Scale": "engine.size",
     "Side": "engine.size",
     "Size": "engine.size",
@@ -63,6 +73,7 @@ __all__ = [
     "ModelError",
     "OutputOptions",
     "Picture",
+    "Planned",
     "Scale",
     "Side",
     "Size",

@@ -199,8 +199,10 @@ that sees a whole picture sees too little of it."""
 MEMORY_SHARE = 0.5
 """Of the free memory: what one network call, or the state, may take."""
 
-MUCH = 4  # times over may a picture be computed, margins of tiles and all, without a word
+MUCH = 4
+"""Times over may a picture be computed, margins of tiles and all, without a word."""
 SLOW = "memory is short: tiles of {} pixels make {:.0f} times the work; close other programs"
+
 OnNote = Callable[[int, str], None]
 """(picture, what its user should know)."""
 OnTile = Callable[[int, int, int], None]
