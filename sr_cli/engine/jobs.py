@@ -162,13 +162,16 @@ def told_apart(
         if name != job.output.name:
             result = job.output.with_name(name)
             found[job] = replace(job, output=result, notes=(TWIN.format(name),))
-    renamed = [job.output for job in found.values() if job.notes]
-    said = f"Inputs that differ in their suffixes alone keep these: {_shown(renamed)}."
-    plain = dict.fromkeys(job.output for job in jobs if found[job].notes)
+    renamed = {job: other for job, other in found.items() if other.notes}
+    if not renamed:
+        return list(jobs), []
+    shown = _shown([job.output for job in renamed.values()])
+    said = f"Inputs that differ in their suffixes alone keep these: {shown}."
     own = {job.output for job in found.values()}
+    plain = dict.fromkeys(job.output for job in renamed)
     if earlier := [path for path in plain if path not in own and taken(path)]:
         said += f" Of before there was another, these stay too: {_shown(earlier)}."
-    return list(found.values()), [said] * bool(renamed)
+    return list(found.values()), [said]
 
 
 def _check_path(output: Path) -> None:
