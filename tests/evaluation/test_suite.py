@@ -189,7 +189,7 @@ def test_the_peer_s_network_is_real_esrgan_s(scope: Scope) -> None:
     lr = torch.rand(2, 3, 8, 10)
     with torch.inference_mode():
         found = rrdbnet()(lr).clamp(0, 1)
-        # Real-ESRGAN's own takes one picture at a time, for which a convolution may add up otherwise.
+        # Its own takes one picture at a time, for which a convolution may add up otherwise.
         torch.testing.assert_close(found, ours(lr), atol=1e-4, rtol=0)
         assert scope.peer(lr).shape == (2, 3, 32, 40)
 
