@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -29,6 +29,7 @@ from sr_cli.engine.options import (
     NAME_FIELDS,
     Color,
     Degradation,
+    Format,
     OutputOptions,
     UpscaleOptions,
 )
@@ -148,7 +149,7 @@ def upscale(
     watch: shared.Watch = False,
     frames: shared.Frames = None,
     format: Annotated[  # noqa: A002
-        Literal["png", "jpeg", "jpg", "webp", "tiff", "tif", "avif", "same"] | None,
+        Format | None,
         option(
             "Files",
             "--format",

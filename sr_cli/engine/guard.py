@@ -179,10 +179,10 @@ def with_limits(
 ) -> tuple[Tensor, ...]:
     """What `limited` takes for a window of pixels, of which image and y are given.
 
-    near: the maps of the cells that it lies between. used: what is `in_use` of all cells; of these
-    alone a GPU would be awaited.
+    near: the maps of the cells that it lies between. used: what is `in_use` of all cells; these
+    are looked at only where something is, and not on a GPU, which would be awaited.
     """
-    doubted, tinted = used if near.is_cuda else in_use(near)
+    doubted, tinted = in_use(near) if any(used) and not near.is_cuda else used
     if doubted:
         return image, between.enlarged(near, window), y
     return image, between.enlarged(near[:, : COLOUR.start + tinted], window)

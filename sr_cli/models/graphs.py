@@ -96,8 +96,8 @@ def graphed(function: Callable[..., Tensor], **settings: Hashable) -> Graphed:
 
 def release() -> None:
     """Let all functions forget their recordings, where memory is short."""
-    for graphed in _all:
-        graphed.release()
+    for function in _all:
+        function.release()
 
 
 def give_back(device: torch.device) -> None:
